@@ -1,0 +1,35 @@
+// The one thread pool of onnxpress.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace onnxpress {
+
+// CPUs this process may use: affinity mask and cgroup (v1 and v2) quota, at least 1.
+int available_cpus();
+
+// Workers that run blocks of a range. Calls from inside a worker run inline, so nesting is safe.
+class ThreadPool {
+ public:
+  explicit ThreadPool(int threads);  // >= 1; the caller's thread counts as one
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const;
+  // Calls body(begin, end) over [0, count) in blocks of exactly `block` (the last one shorter),
+  // so that what a block computes does not depend on the thread count. Returns when all are done;
+  // rethrows the first exception (of the lowest block).
+  void parallel_for(std::int64_t count, std::int64_t block,
+                    const std::function<void(std::int64_t begin, std::int64_t end)>& body);
+  // Index of the calling worker within this pool, 0 for the owner's thread.
+  static int worker_index();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace onnxpress

@@ -1,0 +1,45 @@
+// ONNX protobuf to IR.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/ir/model.h"
+
+namespace onnxpress {
+
+struct ReadOptions {
+  // Leave initializers that are also graph inputs overridable (IR 3 habit). Otherwise they become
+  // constants; ReadResult says how many.
+  bool keep_overridable = false;
+  // Bytes accepted from standard input.
+  std::size_t stream_limit = std::size_t{2} << 30;
+};
+
+struct ReadResult {
+  std::unique_ptr<Model> model;
+  std::vector<std::string> notes;               // "12 initializers were also inputs: now constants"
+  std::string sha256;                           // of the model file itself (not its external data)
+  std::vector<std::filesystem::path> data_files;  // external-data files the model refers to, sorted
+  std::size_t file_bytes = 0;                   // model file
+  std::size_t total_bytes = 0;                  // model file and external-data files
+};
+
+// Maps and parses; tensor bytes stay in the file. "-" reads standard input (external data is then
+// an error: there is no folder). Structure is validated (graph/onnx/validate.h). Throws Error.
+ReadResult read_model(const std::filesystem::path& path, const ReadOptions& options = {});
+// From memory that `owner` keeps alive; `folder` resolves external data (empty: none allowed).
+ReadResult read_model(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
+                      const std::filesystem::path& folder, const ReadOptions& options = {});
+// A TensorProto file (input_0.pb of a test set).
+NamedTensor read_tensor(const std::filesystem::path& path);
+// A SequenceProto or OptionalProto file is told apart from a TensorProto by its caller (the type
+// of the model's input); elements of a sequence of tensors.
+std::vector<NamedTensor> read_tensor_sequence(const std::filesystem::path& path);
+
+}  // namespace onnxpress

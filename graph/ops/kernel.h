@@ -1,0 +1,47 @@
+// How kernels are prepared for a node and called.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "graph/base/threads.h"
+#include "graph/ir/graph.h"
+#include "graph/ir/tensor.h"
+
+namespace onnxpress {
+
+// Plan-time knowledge of one node. Types are concrete where `is_static`.
+class PrepareContext {
+ public:
+  virtual ~PrepareContext() = default;
+  virtual const Node& node() const = 0;
+  virtual const Type* input_type(std::size_t index) const = 0;   // nullptr when omitted
+  virtual const Type* output_type(std::size_t index) const = 0;
+  virtual const Tensor* constant_input(std::size_t index) const = 0;  // aligned, lives as long as the plan
+  virtual int threads() const = 0;
+};
+
+// One call of a kernel. Inputs are read-only; outputs are requested with their dims and come from
+// the arena (known sizes) or the pool, uninitialized.
+class KernelContext {
+ public:
+  virtual ~KernelContext() = default;
+  virtual std::size_t input_count() const = 0;
+  virtual const Tensor* input(std::size_t index) const = 0;  // nullptr when omitted
+  virtual bool wants_output(std::size_t index) const = 0;
+  virtual Tensor& output(std::size_t index, DType type, const Dims& dims) = 0;
+  // Sets an output that shares an input's storage (Reshape, Identity).
+  virtual void forward_output(std::size_t index, Tensor tensor) = 0;
+  virtual ThreadPool& pool() = 0;
+  // Runs a subgraph of the node (If, Loop, Scan) with the given values for its inputs.
+  virtual std::vector<Tensor> run_subgraph(std::string_view attribute, std::span<const Tensor> inputs) = 0;
+
+  const Tensor& required_input(std::size_t index) const;  // throws Error when omitted
+};
+
+using Kernel = std::function<void(KernelContext&)>;
+
+}  // namespace onnxpress

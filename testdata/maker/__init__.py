@@ -1,0 +1,1 @@
+"""Makes the models and data of testdata/: data sets, networks, training, export, expected outputs."""
