@@ -1,0 +1,69 @@
+// Accuracy, loss and agreement, measured in one pass over the data.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graph/exec/dataset.h"
+#include "graph/exec/engine.h"
+
+namespace onnxpress {
+
+enum class Metric { top1, top5, precision, recall, f1, cross_entropy, mse };
+
+std::string_view name(Metric metric);                      // "top1", ..., "cross_entropy", "mse"
+std::optional<Metric> metric_from_name(std::string_view text);  // also "accuracy" for top1
+bool higher_is_better(Metric metric);
+bool is_proportion(Metric metric);                         // top1, top5: has a Wilson interval
+
+struct MetricValue {
+  Metric metric;
+  double value = 0;      // proportions in [0, 1]
+  double low = 0, high = 0;  // 95 % Wilson score interval (Wilson 1927); equal to value where none
+};
+
+struct Evaluation {
+  std::int64_t samples = 0;
+  std::int64_t correct = 0;                 // top-1; 0 when not a classification
+  std::string output;                       // the output that was judged
+  std::vector<MetricValue> values;
+  double seconds = 0;
+  const MetricValue* find(Metric metric) const;
+};
+
+struct EvaluationOptions {
+  std::vector<Metric> metrics;  // empty: what the labels allow (integers: all but mse; floats: mse)
+  std::string output;           // empty: the only output, or the first whose shape fits the labels
+  int threads = 0;              // batches are spread over this many engines
+};
+
+// Streaming; memory does not grow with samples. Class scores are the last axis ([N,C]) or axis 1 of
+// [N,C,1,1]; more positions per sample ([N,C,...] with labels [N,...], or [N,...,C]) count each
+// position. Cross-entropy takes logits unless every row of the output is a distribution (sums to
+// 1 within 1e-3, no negatives: then the log of it). Macro precision, recall and F1 average over
+// classes present in labels or predictions. Throws Error: no labels, label out of range (value,
+// sample and class count named), shape mismatch, NaN in outputs is counted as wrong and told by `notes`.
+Evaluation evaluate(const Model& model, Dataset& data, const EvaluationOptions& options = {});
+
+// Difference of one output between two models over the same data.
+struct OutputError {
+  std::string output;
+  std::int64_t samples = 0;
+  double max_abs = 0;         // largest absolute difference; inf when NaN appears on one side only
+  double range = 0;           // max - min of the reference output
+  double snr_db = 0;          // 10 log10(sum ref^2 / sum diff^2); +inf when equal
+  std::optional<double> top1_agreement;  // share of samples with equal argmax over the class axis
+};
+
+// Runs both on every batch of `data` (inputs by position; both must have equal required inputs).
+std::vector<OutputError> compare_outputs(const Model& reference, const Model& other, Dataset& data,
+                                         int threads = 0);
+// The same on given inputs.
+std::vector<OutputError> compare_outputs(const Model& reference, const Model& other,
+                                         const std::vector<std::vector<Tensor>>& inputs,
+                                         int threads = 0);
+
+}  // namespace onnxpress

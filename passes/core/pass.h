@@ -1,0 +1,117 @@
+// What a pass is, what it declares, what it is given.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "graph/base/threads.h"
+#include "graph/exec/dataset.h"
+#include "graph/ir/model.h"
+
+namespace onnxpress {
+
+using Json = nlohmann::ordered_json;
+
+// What a pass may do to outputs; the runner checks it on probe inputs after every pass.
+enum class Effect {
+  exact,        // bit-equal in the reference kernels
+  rounding,     // within 1e-5 of the output range
+  approximate,  // an SNR bound that the pass states (Outcome::min_snr_db)
+  lossy,        // measured, not bounded
+};
+std::string_view name(Effect effect);
+
+enum class Needs { nothing, calibration, training, teacher };
+std::string_view name(Needs needs);
+
+struct OptionSpec {
+  enum class Kind { integer, number, flag, text, choice, selector };
+  std::string_view name;
+  Kind kind = Kind::text;
+  std::string_view default_value;  // as text; empty: none
+  std::string_view help;
+  std::string_view choices = "";   // choice: "a|b|c"
+  double min = -1e300, max = 1e300;  // integer and number
+};
+
+struct PassInfo {
+  std::string_view name;
+  std::string_view summary;                  // one line
+  std::span<const OptionSpec> options = {};
+  Effect effect = Effect::exact;
+  Needs needs = Needs::nothing;
+  std::int64_t min_opset = 0;                // 0: any
+  std::string_view group = "";               // the group pass it is a member of ("simplify", "fuse")
+  int group_order = 0;                       // members run by this, then by name
+};
+
+// Checked option values of one step. Unknown names, wrong kinds and values out of range are Errors
+// that name the nearest option.
+class Options {
+ public:
+  Options() = default;
+  Options(std::string_view pass, std::span<const OptionSpec> specs,
+          const std::map<std::string, std::string>& given);
+
+  std::int64_t integer(std::string_view name) const;
+  double number(std::string_view name) const;
+  bool flag(std::string_view name) const;
+  const std::string& text(std::string_view name) const;  // text, choice, selector
+  bool given(std::string_view name) const;               // said by the user
+  // Options said by the user, "a=1,b=x" in declaration order; empty when none.
+  std::string to_text() const;
+  Json to_json() const;                                  // all values, defaults included
+
+ private:
+  const OptionSpec& spec(std::string_view name, OptionSpec::Kind kind) const;
+  std::string pass_;
+  std::span<const OptionSpec> specs_;
+  std::map<std::string, std::string, std::less<>> values_;
+  std::map<std::string, bool, std::less<>> given_;
+};
+
+// Why something was left as it was: rule or pass, what, first failed condition.
+struct NearMiss {
+  std::string rule;
+  std::string subject;   // "node 'bn1' (BatchNormalization)"
+  std::string reason;    // "its input 'x' has another reader: node 'add' (Add)"
+};
+
+// What the runner gives a pass.
+struct PassContext {
+  const Options& options;
+  ThreadPool& pool;
+  std::uint64_t seed = 0;
+  Dataset* calibration = nullptr;       // set when the pass needs it
+  std::vector<NearMiss>* near_misses = nullptr;  // collected for --explain; may be nullptr
+};
+
+// What a pass says of its run.
+struct Outcome {
+  bool changed = false;                 // checked by the runner against the structural hash
+  std::vector<std::string> notes;       // one line each, for people
+  Json counts = Json::object();         // rule or thing -> number
+  std::vector<Json> layers;             // per-layer or per-tensor table: flat objects with equal keys
+  double min_snr_db = 0;                // approximate passes: the bound on probe outputs
+};
+
+class Pass {
+ public:
+  virtual ~Pass() = default;
+  virtual const PassInfo& info() const = 0;
+  // The opset this step needs for this model with these options; at least info().min_opset.
+  virtual std::int64_t required_opset(const Model&, const Options&) const { return info().min_opset; }
+  // Checks options that no single range expresses, before any work. Throws Error.
+  virtual void check(const Options&) const {}
+  virtual Outcome run(Model& model, PassContext& context) const = 0;
+};
+
+}  // namespace onnxpress

@@ -1,0 +1,41 @@
+// Pipelines as text and as YAML recipes.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "passes/core/pass.h"
+
+namespace onnxpress {
+
+struct Step {
+  const Pass* pass = nullptr;
+  Options options;
+};
+
+// "simplify,fuse,prune_magnitude{sparsity=0.6}": names and braces; values may be quoted with '...'
+// when they hold ',', '}' or '='. parse(p.to_text()).to_text() == p.to_text().
+class Pipeline {
+ public:
+  static Pipeline parse(std::string_view text);   // throws Error with the column and nearest name
+  std::string to_text() const;
+  bool needs(Needs what) const;
+  std::vector<Step> steps;
+};
+
+// A YAML recipe: `passes:` is a list of names or {name: {option: value}} maps; every other key is
+// a long option of `compress` without its dashes (eval, calib, max-drop, input-scale, ...).
+struct Recipe {
+  Pipeline pipeline;
+  std::map<std::string, std::string> settings;
+};
+Recipe parse_recipe(const std::string& yaml);
+// The YAML form of a pipeline; parse_recipe(to_yaml(p)).pipeline.to_text() == p.to_text().
+std::string to_yaml(const Pipeline& pipeline);
+// Named pipelines ("lossless"); throws Error with the nearest name.
+Pipeline preset(std::string_view name);
+std::vector<std::pair<std::string, std::string>> presets();  // name, pipeline text
+
+}  // namespace onnxpress

@@ -1,0 +1,70 @@
+// Runs a pipeline: verifies, probes, measures, rolls back.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "graph/exec/metrics.h"
+#include "graph/exec/stats.h"
+#include "passes/core/pipeline.h"
+
+namespace onnxpress {
+
+// What the runner measured of one step.
+struct PassRecord {
+  std::string pass;
+  Json options;                         // values used
+  std::string text;                     // the step as pipeline text
+  Effect effect = Effect::exact;
+  bool changed = false;
+  bool rolled_back = false;
+  bool probed = false;                  // outputs compared on probe inputs
+  std::string failure;                  // why it was rolled back
+  std::filesystem::path reproducer;     // folder with model, step and inputs, when rolled back
+  double seconds = 0;
+  std::int64_t bytes_before = 0, bytes_after = 0;          // serialized, inline
+  std::int64_t parameters_before = 0, parameters_after = 0;
+  std::int64_t zeros_before = 0, zeros_after = 0;
+  std::int64_t macs_before = 0, macs_after = 0;
+  std::int64_t nodes_before = 0, nodes_after = 0;
+  std::vector<OutputError> errors;      // against the model before the pass, on probe inputs
+  std::vector<OutputError> total_errors;  // against the original model
+  std::optional<Evaluation> evaluation;   // after this pass, when RunOptions::evaluate is set
+  Outcome outcome;
+  std::vector<NearMiss> near_misses;
+};
+
+struct RunOptions {
+  std::uint64_t seed = 0;
+  int threads = 0;
+  bool keep_going = false;              // go on after a rollback
+  bool explain = false;                 // collect near misses
+  Dataset* calibration = nullptr;
+  // Probe inputs taken from data; empty: generated (probe_inputs).
+  std::vector<std::vector<Tensor>> probes;
+  InputRanges input_ranges;
+  std::filesystem::path reproducer_folder;  // parent of reproducers; empty: none are written
+  std::function<Evaluation(const Model&)> evaluate;   // per-pass attribution; may be empty
+  std::function<void(const std::string&)> progress;   // "running quantize_weights (3 of 4)"
+};
+
+struct RunResult {
+  std::unique_ptr<Model> model;
+  std::vector<PassRecord> passes;
+  bool verified = true;                 // the engine ran the model and outputs were compared
+  std::string unverified_reason;        // "no kernel for LSTM (ai.onnx 17)"
+  bool generated_probes = false;
+  std::vector<std::string> notes;       // opset upgrades, ...
+  bool rolled_back = false;             // a requested pass did not stay
+};
+
+// Checks needs and options of every step first. A pass that throws, breaks the model, lies about
+// "changed" or breaks its declared effect is rolled back; without keep_going the run then stops.
+RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
+                       const RunOptions& options);
+
+}  // namespace onnxpress
