@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "graph/ir/graph.h"
+#include "graph/ir/model.h"
 #include "graph/ir/type.h"
 
 namespace onnxpress {

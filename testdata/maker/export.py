@@ -14,13 +14,12 @@ Axes = dict[int, str]
 
 def to_onnx(
     net: nn.Module, path: Path, examples: dict[str, torch.Tensor], outputs: list[str], *,
-    exporter: str, opset: int, dynamic: dict[str, Axes], optimize: bool,
+    exporter: str, opset: int, dynamic: dict[str, Axes],
 ) -> None:  # fmt: skip
     """Writes `net` as an ONNX file.
 
-    `exporter` is "torchscript" (the older, tracing one; kept from folding batch normalization into convolutions) or
-    "dynamo", which folds them if told to `optimize`. `dynamic` names the dynamic axes of inputs and, for torchscript,
-    outputs.
+    `exporter` is "torchscript" (the older, tracing one, kept here from folding batch normalization into convolutions) or
+    "dynamo" (which folds it). `dynamic` names the dynamic axes of inputs and, for torchscript, outputs.
     """
     torch.manual_seed(0)
     arguments = tuple(examples.values())
@@ -33,7 +32,7 @@ def to_onnx(
         shapes = tuple({axis: torch.export.Dim(label) for axis, label in dynamic[name].items()} for name in examples)
         torch.onnx.export(
             net, arguments, path, dynamo=True, opset_version=opset, input_names=list(examples), output_names=outputs,
-            dynamic_shapes=shapes, optimize=optimize, external_data=False, verbose=False,
+            dynamic_shapes=shapes, external_data=False, verbose=False,
         )  # fmt: skip
     model = onnx.load(path)
     remove_paths(model)
