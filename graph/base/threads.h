@@ -2,13 +2,18 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
+#include <string>
 
 namespace onnxpress {
 
 // CPUs this process may use: affinity mask and cgroup (v1 and v2) quota, at least 1.
 int available_cpus();
+// The CPU quota, rounded up, that cgroups under `mount` (/sys/fs/cgroup) put on a process whose
+// /proc/self/cgroup reads `membership`; 0 when there is none.
+int cgroup_cpu_limit(const std::string& membership, const std::filesystem::path& mount);
 
 // Workers that run blocks of a range. Calls from inside a worker run inline, so nesting is safe.
 class ThreadPool {
