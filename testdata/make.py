@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Remakes everything in testdata/: data files, models, and what ONNX Runtime computes with them.
+"""Makes everything in testdata/: data files, models, and what ONNX Runtime computes with them.
 
 Usage: make.py [NAME ...]     names of models, default all
 """

@@ -27,8 +27,9 @@ def digits() -> tuple[Arrays, Arrays]:
 def tokens(digits_part: Arrays) -> Arrays:
     """Digits as token sequences: a CLS token, then one token for each two neighbouring pixels, row by row.
 
-    Pixels are quantised to `PIXEL_LEVELS` levels. Blank pairs at the end are cut off, which gives sequences of different
-    lengths; they are padded with PAD to the longest. `input_ids` and `attention_mask` are int64 [N,33], `y` int64 [N].
+    Pixels are quantised to `PIXEL_LEVELS` levels. Blank pairs at the end are cut off, which gives sequences of
+    different lengths; they are padded with PAD to 33 tokens. `input_ids` and `attention_mask` are int64 [N,33],
+    `y` int64 [N].
     """
     pixels = np.minimum((digits_part["x"] * PIXEL_LEVELS).astype(np.int64), PIXEL_LEVELS - 1).reshape(-1, 32, 2)
     pairs = pixels[..., 0] * PIXEL_LEVELS + pixels[..., 1]

@@ -18,8 +18,8 @@ def to_onnx(
 ) -> None:  # fmt: skip
     """Writes `net` as an ONNX file.
 
-    `exporter` is "torchscript" (the older, tracing one, kept here from folding batch normalization into convolutions) or
-    "dynamo" (which folds it). `dynamic` names the dynamic axes of inputs and, for torchscript, outputs.
+    `exporter` is "torchscript" (the older, tracing one, kept here from folding batch normalization into convolutions)
+    or "dynamo" (which folds it). `dynamic` names the dynamic axes of inputs and, for torchscript, outputs.
     """
     torch.manual_seed(0)
     arguments = tuple(examples.values())

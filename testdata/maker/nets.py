@@ -6,7 +6,9 @@ from torch import nn
 from . import data
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU):
+def conv_bn(
+    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU
+):
     """Convolution that keeps the size (at stride 1), batch normalization, activation."""
     layers = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
@@ -19,9 +21,7 @@ class Mlp(nn.Sequential):
     """Three fully connected layers, 64-64-64-10."""
 
     def __init__(self):
-        super().__init__(
-            nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
-        )
+        super().__init__(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
 class Residual(nn.Module):
@@ -49,7 +49,8 @@ class Cnn(nn.Sequential):
 def separable(inputs: int, outputs: int, stride: int = 1):
     """Depthwise 3x3 then pointwise convolution (MobileNet)."""
     return nn.Sequential(
-        conv_bn(inputs, inputs, 3, stride=stride, groups=inputs, act=nn.ReLU6), conv_bn(inputs, outputs, 1, act=nn.ReLU6)
+        conv_bn(inputs, inputs, 3, stride=stride, groups=inputs, act=nn.ReLU6),
+        conv_bn(inputs, outputs, 1, act=nn.ReLU6),
     )
 
 
@@ -96,9 +97,7 @@ class SpeechGru(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.features = nn.Sequential(
-            conv_bn(1, 12, 3), nn.MaxPool2d((2, 1)), conv_bn(12, 12, 3), nn.MaxPool2d((2, 1))
-        )
+        self.features = nn.Sequential(conv_bn(1, 12, 3), nn.MaxPool2d((2, 1)), conv_bn(12, 12, 3), nn.MaxPool2d((2, 1)))
         self.gru = nn.GRU(12 * data.SPEECH_BINS // 4, 40, batch_first=True, bidirectional=True)
         self.head = nn.Linear(80, data.SPEECH_CLASSES)
 
