@@ -6,6 +6,7 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <type_traits>
 
@@ -156,16 +157,16 @@ bool convert_directly(DType from, const std::byte* source, DType to, std::byte* 
   static_assert(static_cast<int>(DType::int2) < 64);
   switch (pair(from, to)) {
     case pair(DType::float32, DType::float16):
-      convert_each<float, std::uint16_t>(source, target, count, float_to_half);
+      convert_each<float, std::uint16_t>(source, target, count, encode_half);
       return true;
     case pair(DType::float16, DType::float32):
-      convert_each<std::uint16_t, float>(source, target, count, half_to_float);
+      convert_each<std::uint16_t, float>(source, target, count, decode_half);
       return true;
     case pair(DType::float32, DType::bfloat16):
-      convert_each<float, std::uint16_t>(source, target, count, float_to_bfloat16);
+      convert_each<float, std::uint16_t>(source, target, count, encode_bfloat16);
       return true;
     case pair(DType::bfloat16, DType::float32):
-      convert_each<std::uint16_t, float>(source, target, count, bfloat16_to_float);
+      convert_each<std::uint16_t, float>(source, target, count, decode_bfloat16);
       return true;
     case pair(DType::float32, DType::float64):
       return cast(float{}, double{});
@@ -205,9 +206,26 @@ void widen(const std::byte* source, W* wide, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) wide[i] = static_cast<W>(load<S>(source + i * sizeof(S)));
 }
 
-template <class Value, class W>
-void widen_packed(const std::byte* source, DType type, W* wide, std::size_t count, Value&& value) {
-  for (std::size_t i = 0; i < count; ++i) wide[i] = value(get_packed(source, type, i));
+unsigned packed_width(DType type) { return type == DType::uint2 || type == DType::int2 ? 2 : 4; }
+
+// Element `index` of packed elements of `width` bits.
+inline std::uint8_t unpack(const std::byte* data, unsigned width, std::size_t index) {
+  const std::size_t per_byte = 8 / width;
+  const unsigned byte = std::to_integer<unsigned>(data[index / per_byte]);
+  const unsigned shift = static_cast<unsigned>(index % per_byte) * width;
+  return static_cast<std::uint8_t>((byte >> shift) & ((1u << width) - 1));
+}
+
+template <unsigned width, class W, class Value>
+void widen_packed(const std::byte* source, W* wide, std::size_t count, Value&& value) {
+  for (std::size_t i = 0; i < count; ++i) wide[i] = value(unpack(source, width, i));
+}
+
+template <unsigned width>
+void widen_packed_signed(const std::byte* source, std::int64_t* wide, std::size_t count) {
+  constexpr int sign = 1 << (width - 1);
+  widen_packed<width>(source, wide, count,
+                      [](std::uint8_t code) { return std::int64_t{(code ^ sign) - sign}; });
 }
 
 void widen_reals(DType type, const std::byte* source, double* wide, std::size_t count) {
@@ -218,16 +236,15 @@ void widen_reals(DType type, const std::byte* source, double* wide, std::size_t 
       return widen<double>(source, wide, count);
     case DType::float16:
       for (std::size_t i = 0; i < count; ++i)
-        wide[i] = half_to_float(load<std::uint16_t>(source + 2 * i));
+        wide[i] = decode_half(load<std::uint16_t>(source + 2 * i));
       return;
     case DType::bfloat16:
       for (std::size_t i = 0; i < count; ++i)
-        wide[i] = bfloat16_to_float(load<std::uint16_t>(source + 2 * i));
+        wide[i] = decode_bfloat16(load<std::uint16_t>(source + 2 * i));
       return;
     case DType::float4e2m1: {
       const auto& values = values_of(type);
-      return widen_packed(source, type, wide, count,
-                          [&](std::uint8_t code) { return values[code]; });
+      return widen_packed<4>(source, wide, count, [&](std::uint8_t code) { return values[code]; });
     }
     default: {
       const auto& values = values_of(type);
@@ -255,15 +272,13 @@ void widen_integers(DType type, const std::byte* source, std::int64_t* wide, std
     case DType::int64:
       return widen<std::int64_t>(source, wide, count);
     case DType::uint4:
+      return widen_packed<4>(source, wide, count, std::identity());
     case DType::uint2:
-      return widen_packed(source, type, wide, count,
-                          [](std::uint8_t code) { return std::int64_t{code}; });
+      return widen_packed<2>(source, wide, count, std::identity());
     case DType::int4:
-    case DType::int2: {
-      const int sign = 1 << (bits(type) - 1);
-      return widen_packed(source, type, wide, count,
-                          [sign](std::uint8_t code) { return std::int64_t{(code ^ sign) - sign}; });
-    }
+      return widen_packed_signed<4>(source, wide, count);
+    case DType::int2:
+      return widen_packed_signed<2>(source, wide, count);
     default:  // bool
       for (std::size_t i = 0; i < count; ++i) wide[i] = source[i] != std::byte{0} ? 1 : 0;
   }
@@ -367,46 +382,10 @@ void narrow(const W* wide, DType type, std::byte* target, std::size_t count, Opt
 
 }  // namespace
 
-std::uint16_t float_to_half(float value) {
-  const auto word = std::bit_cast<std::uint32_t>(value);
-  const std::uint32_t magnitude = word & 0x7FFFFFFFu;
-  const std::uint32_t sign = (word ^ magnitude) >> 16;
-  // All cases without branches, so that loops over this vectorize.
-  const std::uint32_t odd = (magnitude >> 13) & 1;
-  const std::uint32_t normal = (magnitude - (112u << 23) + 0xFFF + odd) >> 13;
-  // Adding 1/2 aligns a subnormal's bits at the end of the mantissa, rounded by the addition.
-  const auto aligned = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5f);
-  const std::uint32_t subnormal = aligned - (126u << 23);
-  const std::uint32_t nan = 0x7E00u | ((magnitude >> 13) & 0x3FF);
-  std::uint32_t code = magnitude < (113u << 23) ? subnormal : normal;
-  code = magnitude >= (143u << 23) ? 0x7C00u : code;
-  code = magnitude > 0x7F800000u ? nan : code;
-  return static_cast<std::uint16_t>(sign | code);
-}
-
-float half_to_float(std::uint16_t bits) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16;
-  const std::uint32_t shifted = static_cast<std::uint32_t>(bits & 0x7FFF) << 13;
-  const std::uint32_t exponent = shifted & (31u << 23);
-  const std::uint32_t normal = shifted + (112u << 23);
-  // A subnormal is read as 2^-14 + its value, which is then taken off.
-  const auto subnormal =
-      std::bit_cast<std::uint32_t>(std::bit_cast<float>(shifted + (113u << 23)) - 0x1p-14f);
-  std::uint32_t word = exponent == 0 ? subnormal : normal;
-  word = exponent == (31u << 23) ? shifted + (224u << 23) : word;
-  return std::bit_cast<float>(sign | word);
-}
-
-std::uint16_t float_to_bfloat16(float value) {
-  const auto word = std::bit_cast<std::uint32_t>(value);
-  const std::uint32_t rounded = (word + 0x7FFF + ((word >> 16) & 1)) >> 16;
-  const std::uint32_t nan = (word >> 16) | 0x40;
-  return static_cast<std::uint16_t>((word & 0x7FFFFFFFu) > 0x7F800000u ? nan : rounded);
-}
-
-float bfloat16_to_float(std::uint16_t bits) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-}
+std::uint16_t float_to_half(float value) { return encode_half(value); }
+float half_to_float(std::uint16_t bits) { return decode_half(bits); }
+std::uint16_t float_to_bfloat16(float value) { return encode_bfloat16(value); }
+float bfloat16_to_float(std::uint16_t bits) { return decode_bfloat16(bits); }
 
 std::uint8_t float_to_minifloat(float value, DType type, bool saturate, ScaleRounding rounding) {
   require(is_float(type) && bits(type) <= 8, "expected a float type of at most 8 bits, found {}",
@@ -423,20 +402,18 @@ float minifloat_to_float(std::uint8_t bits, DType type) {
 
 std::uint8_t get_packed(const std::byte* data, DType type, std::size_t index) {
   assert(is_sub_byte(type));
-  const bool four = type != DType::uint2 && type != DType::int2;
-  const unsigned byte = std::to_integer<unsigned>(data[four ? index / 2 : index / 4]);
-  return static_cast<std::uint8_t>(four ? (byte >> (index % 2 * 4)) & 15u
-                                        : (byte >> (index % 4 * 2)) & 3u);
+  return unpack(data, packed_width(type), index);
 }
 
 void set_packed(std::byte* data, DType type, std::size_t index, std::uint8_t code) {
   assert(is_sub_byte(type));
-  const bool four = type != DType::uint2 && type != DType::int2;
-  const std::size_t shift = four ? index % 2 * 4 : index % 4 * 2;
-  const unsigned mask = four ? 15u : 3u;
-  std::byte& target = data[four ? index / 2 : index / 4];
-  const unsigned kept = std::to_integer<unsigned>(target) & ~(mask << shift);
-  target = static_cast<std::byte>(kept | (code & mask) << shift);
+  const unsigned width = packed_width(type);
+  const std::size_t per_byte = 8 / width;
+  const auto shift = static_cast<unsigned>(index % per_byte) * width;
+  const unsigned mask = ((1u << width) - 1) << shift;
+  std::byte& target = data[index / per_byte];
+  const unsigned kept = std::to_integer<unsigned>(target) & ~mask;
+  target = static_cast<std::byte>(kept | (unsigned{code} << shift & mask));
 }
 
 void convert_elements(DType from, const std::byte* source, DType to, std::byte* target,

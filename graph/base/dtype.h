@@ -40,13 +40,15 @@ enum class DType : std::int32_t {
 
 // True for the numbers above except undefined.
 bool is_known(DType type);
-// "float32", "int4", ...: the name used in every message and report ("undefined", "type(99)" otherwise).
+// "float32", "int4", "bool", ...: the name used in every message and report ("undefined",
+// "type(99)" otherwise). The text lives as long as the program.
 std::string_view name(DType type);
-// The inverse of name(); also accepts ONNX's upper-case spellings ("FLOAT", "INT8").
+// The inverse of name(); also accepts ONNX's spellings in either case ("FLOAT", "double").
 std::optional<DType> dtype_from_name(std::string_view text);
 // Bits of one element; 0 for string and unknown types.
 int bits(DType type);
-// Bytes that `count` elements take packed as ONNX packs them: ceil(count * bits / 8).
+// Bytes that `count` elements take packed as ONNX packs them: ceil(count * bits / 8). Throws Error
+// when that overflows.
 std::size_t packed_bytes(DType type, std::size_t count);
 // First ONNX IR version and ai.onnx opset in which the type exists.
 int first_ir_version(DType type);
@@ -58,7 +60,7 @@ bool is_signed_integer(DType type);
 bool is_sub_byte(DType type);        // 4-bit and 2-bit types
 bool is_complex(DType type);
 
-// Smallest and largest value of an integer type (int2..uint32 and int64).
+// Smallest and largest value of an integer type. Throws Error for other types.
 std::int64_t integer_min(DType type);
 std::int64_t integer_max(DType type);  // uint64: clipped to INT64_MAX
 

@@ -34,7 +34,8 @@ class MappedFile {
   std::filesystem::path path_;
 };
 
-// Everything readable from a descriptor (standard input), as owned bytes. Throws Error past `limit`.
+// Everything readable from a descriptor (standard input), as owned bytes. Throws Error past
+// `limit`.
 std::vector<std::byte> read_all(int descriptor, std::size_t limit);
 
 // A set of output files that appear together or not at all as far as POSIX lets: each is written
@@ -53,9 +54,12 @@ class StagedFiles {
   StagedFiles(const StagedFiles&) = delete;
   StagedFiles& operator=(const StagedFiles&) = delete;
 
-  // Writes one staged file with `fill`. Throws Error: unwritable folder, target is a folder, ...
+  // Writes one staged file with `fill`. A link is followed; an existing regular file keeps its
+  // permissions; a device or FIFO is written to by commit(), before any rename. Throws Error
+  // (unwritable folder, target is a folder, full disk, a target added before); what `fill` throws
+  // drops this file.
   void add(const std::filesystem::path& target, const std::function<void(Sink&)>& fill);
-  // Removes `path` after all renames (an old external-data file).
+  // Removes `path` after all renames (an old external-data file), unless it is one of the targets.
   void remove_after(const std::filesystem::path& path);
   // Syncs, renames in the order of add(), syncs the folders, then removes.
   void commit();

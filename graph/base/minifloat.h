@@ -114,4 +114,45 @@ constexpr float decode_float(std::uint32_t code) {
   return static_cast<float>(negative ? -value : value);
 }
 
+// The two 16-bit formats from and to float, without branches so that loops over them vectorize.
+inline std::uint16_t encode_half(float value) {
+  const auto word = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t magnitude = word & 0x7FFFFFFFu;
+  const std::uint32_t sign = (word ^ magnitude) >> 16;
+  const std::uint32_t odd = (magnitude >> 13) & 1;
+  const std::uint32_t normal = (magnitude - (112u << 23) + 0xFFF + odd) >> 13;
+  // Adding 1/2 aligns a subnormal's bits at the end of the mantissa, rounded by the addition.
+  const auto aligned = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5f);
+  const std::uint32_t subnormal = aligned - (126u << 23);
+  const std::uint32_t nan = 0x7E00u | ((magnitude >> 13) & 0x3FF);
+  std::uint32_t code = magnitude < (113u << 23) ? subnormal : normal;
+  code = magnitude >= (143u << 23) ? 0x7C00u : code;
+  code = magnitude > 0x7F800000u ? nan : code;
+  return static_cast<std::uint16_t>(sign | code);
+}
+
+inline float decode_half(std::uint16_t bits) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000) << 16;
+  const std::uint32_t shifted = static_cast<std::uint32_t>(bits & 0x7FFF) << 13;
+  const std::uint32_t exponent = shifted & (31u << 23);
+  const std::uint32_t normal = shifted + (112u << 23);
+  // A subnormal is read as 2^-14 + its value, which is then taken off.
+  const auto subnormal =
+      std::bit_cast<std::uint32_t>(std::bit_cast<float>(shifted + (113u << 23)) - 0x1p-14f);
+  std::uint32_t word = exponent == 0 ? subnormal : normal;
+  word = exponent == (31u << 23) ? shifted + (224u << 23) : word;
+  return std::bit_cast<float>(sign | word);
+}
+
+inline std::uint16_t encode_bfloat16(float value) {
+  const auto word = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t rounded = (word + 0x7FFF + ((word >> 16) & 1)) >> 16;
+  const std::uint32_t nan = (word >> 16) | 0x40;
+  return static_cast<std::uint16_t>((word & 0x7FFFFFFFu) > 0x7F800000u ? nan : rounded);
+}
+
+inline float decode_bfloat16(std::uint16_t bits) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
+
 }  // namespace onnxpress

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <set>
 #include <system_error>
+#include <utility>
 
 #include "graph/base/descriptor.h"
 #include "graph/base/error.h"
@@ -29,11 +30,36 @@ namespace {
   cannot_write(path, std::strerror(error_number));
 }
 
+// The name a file is staged under, if it has one yet; removed unless it was renamed away.
+class TemporaryName {
+ public:
+  TemporaryName() = default;
+  explicit TemporaryName(fs::path path) : path_(std::move(path)) {}
+  TemporaryName(TemporaryName&& other) noexcept { path_.swap(other.path_); }
+  TemporaryName& operator=(TemporaryName&& other) noexcept {
+    path_.swap(other.path_);
+    return *this;
+  }
+  ~TemporaryName() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+
+  bool empty() const { return path_.empty(); }
+  bool rename_to(const fs::path& target) {
+    if (::rename(path_.c_str(), target.c_str()) != 0) return false;
+    path_.clear();
+    return true;
+  }
+
+ private:
+  fs::path path_;
+};
+
 // One output on its way to its target.
 struct Staged {
-  fs::path target;     // as given, for messages
-  fs::path resolved;   // absolute, links followed; empty when the target is no regular file
-  fs::path temporary;  // the name it is staged under; empty while it has none
+  fs::path target;    // as given, for messages
+  fs::path resolved;  // absolute, links followed; empty when the target is no regular file
+  TemporaryName temporary;
   Descriptor file;
 
   bool is_direct() const { return resolved.empty(); }
@@ -96,7 +122,7 @@ void open_beside(Staged& staged, mode_t mode) {
     const fs::path name = temporary_name(staged.resolved);
     staged.file = Descriptor(::open(name.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, mode));
     if (staged.file)
-      staged.temporary = name;
+      staged.temporary = TemporaryName(name);
     else if (errno != EEXIST && errno != EINTR)
       cannot_write(staged.target, errno);
   }
@@ -209,7 +235,7 @@ bool link_nameless(Staged& staged) {
   while (errno == EEXIST) {
     const fs::path name = temporary_name(staged.resolved);
     if (link_as(name)) {
-      staged.temporary = name;
+      staged.temporary = TemporaryName(name);
       return false;
     }
   }
@@ -218,9 +244,7 @@ bool link_nameless(Staged& staged) {
 
 void publish(Staged& staged) {
   if (staged.temporary.empty() && link_nameless(staged)) return;
-  if (::rename(staged.temporary.c_str(), staged.resolved.c_str()) != 0)
-    cannot_write(staged.target, errno);
-  staged.temporary.clear();
+  if (!staged.temporary.rename_to(staged.resolved)) cannot_write(staged.target, errno);
 }
 
 void sync_file(const Staged& staged) {
@@ -239,11 +263,6 @@ void sync_folder(const fs::path& folder) {
 }  // namespace
 
 struct StagedFiles::State {
-  ~State() {
-    for (const Staged& staged : files)
-      if (!staged.temporary.empty()) ::unlink(staged.temporary.c_str());
-  }
-
   std::vector<Staged> files;
   std::vector<fs::path> removals;
 };
@@ -252,15 +271,16 @@ StagedFiles::StagedFiles() : state_(std::make_unique<State>()) {}
 StagedFiles::~StagedFiles() = default;
 
 void StagedFiles::add(const fs::path& target, const std::function<void(Sink&)>& fill) {
-  Staged& staged = state_->files.emplace_back(open_staged(target));
+  Staged staged = open_staged(target);
   const auto same = [&staged](const Staged& other) {
-    return &other != &staged && !staged.is_direct() && other.resolved == staged.resolved;
+    return !staged.is_direct() && other.resolved == staged.resolved;
   };
   if (std::any_of(state_->files.begin(), state_->files.end(), same))
     cannot_write(target, "expected outputs with different names, found two with this one");
   FileSink sink(staged);
   fill(sink);
   sink.flush();
+  state_->files.push_back(std::move(staged));
 }
 
 void StagedFiles::remove_after(const fs::path& path) { state_->removals.push_back(path); }

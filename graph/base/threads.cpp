@@ -86,10 +86,12 @@ int cgroup_cpu_limit(const std::string& membership, const std::filesystem::path&
       lower(least_limit(mount, group, read));
       lower(least_limit(mount / "unified", group, read));
     } else if (lists_controller(controllers, "cpu")) {
-      lower(least_limit(mount / "cpu", group, [](const auto& folder) {
+      const auto read = [](const auto& folder) {
         return read_text(folder / "cpu.cfs_quota_us") + " " +
                read_text(folder / "cpu.cfs_period_us");
-      }));
+      };
+      lower(least_limit(mount / "cpu", group, read));
+      lower(least_limit(mount / controllers, group, read));
     }
   }
   return least;
