@@ -64,6 +64,8 @@ struct Attribute {
 
   // AttributeProto.AttributeType of the value (or ref_kind).
   int kind() const;
+  // The graphs of a Graph or Graphs value, else none.
+  std::vector<Graph*> subgraphs() const;
 };
 
 }  // namespace onnxpress

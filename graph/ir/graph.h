@@ -1,8 +1,11 @@
 // Value, Node, Graph: a directed graph in topological order, with subgraphs.
 //
 // Ownership: a Graph owns its inputs, initializers and nodes; a Node owns its outputs and, through
-// attributes, its subgraphs. Identity is the object; names are unique among a root graph and the
-// graphs around and inside it. Only Graph's mutators change edges.
+// attributes, its subgraphs. Identity is the object; only Graph's mutators change edges.
+//
+// Names are unique in each graph. A nested graph may use a name of a graph around it, as files do;
+// a value is nevertheless always found under its name by the nodes that read it: a mutator that
+// makes a node read an outer value gives values that hide it a new name.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +17,9 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "graph/ir/attribute.h"
@@ -28,6 +33,14 @@ class Value;
 
 // Operator-set versions by domain; "" and "ai.onnx" are the same and stored as "".
 using OpsetImports = std::map<std::string, std::int64_t, std::less<>>;
+
+// Values (or counts) by name, looked up without making a string.
+struct NameHash {
+  using is_transparent = void;
+  std::size_t operator()(std::string_view name) const { return std::hash<std::string_view>{}(name); }
+};
+template <class T>
+using NameMap = std::unordered_map<std::string, T, NameHash, std::equal_to<>>;
 
 // Input `index` of `node` reads the value; the node may live in a graph nested in the value's.
 struct Use {
@@ -123,7 +136,7 @@ class Node {
   // in order of first use.
   std::vector<Value*> captured() const;
 
-  // "node 'conv3' (Conv)"; falls back to the first output's name.
+  // "node 'conv3' (Conv)"; a nameless node goes by its first output: "node of 'y' (Conv)".
   std::string describe() const;
 
   std::string name;
@@ -143,8 +156,9 @@ class Node {
   std::list<std::unique_ptr<Node>>::iterator position_;
 };
 
-// What add_node needs. Empty output names are made up ("" in `outputs`); to omit an optional
-// output, list its index in `omitted_outputs`.
+// What add_node needs. Empty output names ("" in `outputs`) are made up from the node's name or
+// operator; to omit an optional output, list its index in `omitted_outputs`. Trailing omitted
+// inputs are cut, outputs are not (their number can matter, as in Split).
 struct NodeSpec {
   std::string op_type;
   std::string domain;
@@ -160,7 +174,7 @@ class Graph {
  public:
   // A root graph whose nodes resolve versions in `opsets`, which must outlive it.
   explicit Graph(const OpsetImports* opsets);
-  // A subgraph: `parent` is the graph around the node that owns it.
+  // A subgraph: `parent`, the graph around the node that will own it, must outlive it.
   explicit Graph(Graph* parent);
   ~Graph();
   Graph(const Graph&) = delete;
@@ -172,6 +186,8 @@ class Graph {
   std::string unknown_fields;  // quantization annotations and whatever is newer
 
   Graph* parent() const { return parent_; }
+  // The node whose attribute holds this graph; nullptr for a root and until it is stored in one.
+  Node* owner() const { return owner_; }
   const OpsetImports& opsets() const { return *opsets_; }
   std::int64_t opset(std::string_view domain = "") const;   // 0 when not imported
 
@@ -184,40 +200,54 @@ class Graph {
   Value* find(std::string_view name) const;
   // The same in this graph or one around it.
   Value* find_visible(std::string_view name) const;
+  // True for `outer` itself and for graphs nested in it.
+  bool is_within(const Graph& outer) const;
+  // The node of this graph that is `node` or holds it in a subgraph, or nullptr.
+  Node* holder(Node* node) const;
 
   // --- mutators ---------------------------------------------------------------------------
-  // All throw Error when a name is taken (in this graph or one around it) or empty.
+  // All throw Error, and change nothing, when an argument belongs to another graph or is not
+  // visible here, or a name is empty, taken in this graph, or already read here from a graph around.
   Value* add_input(std::string name, Type type);
-  Value* add_initializer(std::string name, Initializer initializer);  // type taken from the tensor
+  // The type is taken from the tensor (of a sparse one: the dense equivalent).
+  Value* add_initializer(std::string name, Initializer initializer);
   Value* add_initializer(std::string name, Tensor tensor);
   // Makes an existing input overridable (IR 3): it stays an input and gets a default.
   void set_default(Value* input, Initializer initializer);
   // Replaces a constant's contents, type included.
   void set_initializer(Value* value, Tensor tensor);
-  // An initializer that is also an input stops being an input.
+  // An initializer that is also an input stops being an input and takes its tensor's type.
   void drop_input(Value* value);
+  void remove_input(Value* value);                          // must be unused
   // Before `before`, or at the end when nullptr.
   Node* add_node(NodeSpec spec, Node* before = nullptr);
+  // Subgraphs in the attribute must have been made with this graph as their parent.
   void set_attribute(Node* node, std::string name, Attribute attribute);
   void remove_attribute(Node* node, std::string_view name);
-  void set_operator(Node* node, std::string op_type, std::string domain = "");
+  void set_operator(Node* node, std::string op_type, std::string domain = "",
+                    std::string overload = "");
   // Grows the input list as needed; nullptr omits the input; trailing omitted ones are cut.
   void set_node_input(Node* node, std::size_t index, Value* value);
   void omit_node_output(Node* node, std::size_t index);     // the output must be unused
   void add_output(Value* value);
-  // Every reader of `old` (nested graphs and graph outputs included) reads `replacement`. A graph
-  // output keeps its name and declared type: the replacement takes the name over, or an Identity
-  // node is put in where it cannot (it is an input, an initializer, an output already, or of
-  // another graph). `old` remains, unused, under a new name if its name was taken over.
+  void remove_output(std::size_t index);
+  // Every reader of `old` (nested graphs and graph outputs included) reads `replacement`, even the
+  // node that makes `replacement`. A graph output keeps its name and declared type: the replacement
+  // takes the name over, or an Identity node is put in where it cannot (it is an input, an
+  // initializer, an output already, or of another graph). `old` remains, unused, under a new name
+  // if its name was taken over. Throws Error when `old` is both input and output of a root graph,
+  // since the output then cannot keep its name.
   void replace_uses(Value* old, Value* replacement);
   void remove(Node* node);                                  // its outputs must be unused
   void remove_initializer(Value* value);                    // must be unused
   void rename(Value* value, std::string name);
-  void move_before(Node* node, Node* before);
-  // Stable topological order; throws Error naming a node on a cycle.
+  void move_before(Node* node, Node* before);               // at the end when nullptr
+  // Orders the nodes of this graph and those nested in it topologically: each time the first of the
+  // nodes that are ready, so that an order that is right stays. Throws Error naming a node on a
+  // cycle.
   void sort();
 
-  // `hint`, or hint_1, hint_2, ...: free in the root graph and everything nested in it.
+  // `hint`, or hint_N with a small N: free in the root graph and everything nested in it.
   std::string unique_name(std::string_view hint) const;
 
   // Calls fn on this graph and every graph nested in it, outermost first.
@@ -225,32 +255,44 @@ class Graph {
   void for_each_graph(const std::function<void(const Graph&)>& fn) const;
 
  private:
-  friend class Node;
   Graph* root();
   const Graph* root() const;
-  void register_name(Value* value, std::string name);
-  void unregister_name(const std::string& name);
-  void add_use(Value* value, Use use);
-  void remove_use(Value* value, Use use);
-  void adopt(Node* node, Attribute& attribute);
+  void check_owned(const Node* node) const;
+  void check_owned(const Value* value) const;
+  void check_visible(const Value* value) const;
+  void check_name(std::string_view wanted) const;
+  void check_attribute(const Attribute& attribute) const;
+  Value* add_value(std::string wanted, Type type);
+  void register_name(Value* value, std::string wanted);
+  void unregister_name(const std::string& known);
+  void unhide(const Value* value);
+  void unhide_for_readers(const Value* value);
+  static void add_use(Node* node, std::size_t index, Value* value);
+  static void drop_use(Node* node, std::size_t index);
+  void drop_listing(Value* value);
+  void drop_edges(const Graph& dying);
+  void erase_owned(Value* value);
+  void replace_output(Value* old, Value* replacement);
+  void sort_nodes();
 
   Graph* parent_ = nullptr;
+  Node* owner_ = nullptr;
   const OpsetImports* opsets_ = nullptr;
   std::vector<std::unique_ptr<Value>> owned_;               // inputs and initializers, in order
   std::vector<Value*> input_list_;
   std::vector<Value*> outputs_;
   std::list<std::unique_ptr<Node>> nodes_;
-  std::unordered_map<std::string, Value*> by_name_;
-  std::unordered_map<std::string, int> names_in_tree_;      // of the root: this and nested graphs
+  NameMap<Value*> by_name_;
+  NameMap<int> names_in_tree_;                              // of the root: this and nested graphs
 };
 
 template <class T>
 Attribute::Attribute(T initial) {
-  if constexpr (std::is_same_v<T, bool> || std::is_same_v<T, int>)
+  if constexpr (std::is_integral_v<T>)
     value = static_cast<std::int64_t>(initial);
-  else if constexpr (std::is_same_v<T, double>)
+  else if constexpr (std::is_floating_point_v<T>)
     value = static_cast<float>(initial);
-  else if constexpr (std::is_same_v<T, const char*>)
+  else if constexpr (std::is_same_v<T, const char*> || std::is_same_v<T, std::string_view>)
     value = std::string(initial);
   else if constexpr (std::is_same_v<T, Tensor>)
     value = NamedTensor{.tensor = std::move(initial)};

@@ -20,11 +20,11 @@ struct Function {
 
   std::string domain, name, overload, doc_string;
   std::vector<std::string> attribute_names;              // required
-  std::vector<std::pair<std::string, Attribute>> attribute_defaults;
   OpsetImports opsets;
   Metadata metadata;
   std::string unknown_fields;
   Graph body;
+  std::vector<std::pair<std::string, Attribute>> attribute_defaults;  // subgraphs: parent is body
 };
 
 class Model {
@@ -54,17 +54,28 @@ class Model {
   std::vector<Value*> required_inputs() const;
 };
 
-// Equal for models equal in structure: operators, attributes, edges, initializer contents, types,
-// names at the boundary, metadata. Interior names, node order among independents' names and the
-// storage form of tensors (raw, typed fields, external) do not count; `with_names` adds interior names.
+// XXH3-128 over what a model computes and how, canonically:
+// - IR version, operator-set imports, model metadata, functions, unknown fields;
+// - inputs and outputs of the main graph with names and types;
+// - of every graph, in the order of the file: inputs, initializers (element type, dims, contents),
+//   nodes (operator, attributes, subgraphs, metadata, edges) and outputs. Values go by the order of
+//   their definition, wherever they are read.
+// So the order of nodes and initializers counts, while names inside, types inside, documentation,
+// the producer and how tensors are stored (raw, typed fields, external, view) do not. `with_names`
+// adds those names, types (where `type_in_file`) and documentation, the producer and the versions.
 Hash128 structural_hash(const Model& model, bool with_names = false);
 
-// One line per input, initializer, node and output: stable text for messages, tests and diffs.
-std::string to_text(const Model& model);
-std::string to_text(const Graph& graph);
+// The model as text, in the language of graph/ir/parse.h: stable, for messages, tests and diffs.
+// Tensors of more than 8 elements appear as the first digits of a hash, and names of tensors,
+// documentation and unknown fields not at all. Without `inner_types`, only inputs, initializers and
+// outputs show their types.
+std::string to_text(const Model& model, bool inner_types = true);
+std::string to_text(const Graph& graph, bool inner_types = true);
 
-// Bytes of all constants (initializers and tensor attributes of Constant nodes) counted once per
-// shared storage is not attempted: each is written once per occurrence, so each counts.
-std::int64_t parameter_count(const Model& model);  // elements of float and quantized initializers
+// Elements of the parameters, in all graphs: constants (initializers and Constant nodes) that are of
+// a floating type, or of an integer type and read as a quantized weight or bias by a DequantizeLinear,
+// QLinearConv, QLinearMatMul, ConvInteger or MatMulInteger. A constant counts once however often it
+// is read; a sparse one counts what it stores.
+std::int64_t parameter_count(const Model& model);
 
 }  // namespace onnxpress

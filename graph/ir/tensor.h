@@ -28,6 +28,7 @@ class Storage {
   static std::shared_ptr<Storage> allocate(std::size_t bytes, bool zero);
   static std::shared_ptr<Storage> read_only(std::span<const std::byte> bytes,
                                             std::shared_ptr<const void> owner);
+  // `bytes` must be aligned to 8.
   static std::shared_ptr<Storage> writable(std::span<std::byte> bytes,
                                            std::shared_ptr<void> owner);
   static std::shared_ptr<Storage> of_strings(std::vector<std::string> strings);
@@ -40,6 +41,8 @@ class Storage {
   // call when it is not (thread-safe, kept).
   const std::byte* aligned() const;
   bool is_writable() const { return writable_; }
+  // Somebody else's memory (a mapped file, an arena) rather than an allocation of ours.
+  bool is_borrowed() const { return borrowed_; }
   std::byte* mutable_bytes() { return const_cast<std::byte*>(bytes_.data()); }
   std::vector<std::string>& strings() { return strings_; }
   const std::vector<std::string>& strings() const { return strings_; }
@@ -50,22 +53,24 @@ class Storage {
   std::span<const std::byte> bytes_;
   std::shared_ptr<const void> owner_;
   bool writable_ = false;
+  bool borrowed_ = false;
   std::vector<std::string> strings_;
   mutable std::once_flag align_once_;
-  mutable std::unique_ptr<std::byte[]> aligned_copy_;
-  mutable const std::byte* aligned_ = nullptr;
+  mutable std::shared_ptr<const Storage> aligned_copy_;
 };
 
 // An n-dimensional array: element type, dims (row-major) and shared storage. Copying shares the
-// storage; writing copies it first when it is shared or read-only. Sub-byte types are packed as
-// ONNX packs them, without gaps between rows.
+// storage; writing copies it first when it is read-only or an allocation of ours that is shared.
+// Memory given to `over` is written in place, whoever shares it. Sub-byte types are packed as ONNX
+// packs them, without gaps between rows.
 class Tensor {
  public:
   Tensor() = default;  // undefined type, no elements; defined() is false
-  Tensor(DType type, Dims dims);  // zero-filled
+  // Zero-filled. Throws Error on bad dims and when there is not enough memory.
+  Tensor(DType type, Dims dims);
   static Tensor uninitialized(DType type, Dims dims);
   // Over memory that `owner` keeps alive. Throws Error when `bytes` is not exactly what type and
-  // dims need.
+  // dims need. `over` needs memory aligned to 8.
   static Tensor view(DType type, Dims dims, std::span<const std::byte> bytes,
                      std::shared_ptr<const void> owner);
   static Tensor over(DType type, Dims dims, std::span<std::byte> bytes,
@@ -119,7 +124,7 @@ class Tensor {
   // All elements as float / double / int64 (integers of a shape input, weights to be quantized).
   std::vector<float> to_floats() const;
   std::vector<std::int64_t> to_ints() const;
-  // True when type, dims and bytes are equal.
+  // True when type, dims and bytes (or strings) are equal.
   bool equals(const Tensor& other) const;
   bool shares_storage_with(const Tensor& other) const { return storage_ == other.storage_; }
 

@@ -5,6 +5,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "graph/base/dtype.h"
@@ -23,7 +25,8 @@ class Dim {
   bool is_symbol() const { return value_ < 0 && !symbol_.empty(); }
   std::int64_t value() const { return value_; }               // -1 unless known
   const std::string& symbol() const { return symbol_; }
-  std::string to_string() const;                              // "3", "batch", "?"
+  // "3", "batch", "?"; symbols with other than letters, digits, spaces and _.:/+*- in quotes.
+  std::string to_string() const;
   bool operator==(const Dim&) const = default;                // two unknowns compare equal
 
   std::string denotation;
@@ -62,6 +65,9 @@ struct Type {
   bool operator==(const Type& other) const;
 };
 
-std::string to_string(const Type& type);  // "float32[batch,3]", "sequence(int64[?])"
+// "float32[batch,3]", "float32" (rank unknown), "sequence(int64[?])", "?" (unknown).
+std::string to_string(const Type& type);
+// `text` in double quotes, with backslash escapes for quotes, backslashes and control bytes.
+std::string quoted(std::string_view text);
 
 }  // namespace onnxpress
