@@ -37,7 +37,9 @@ using OpsetImports = std::map<std::string, std::int64_t, std::less<>>;
 // Values (or counts) by name, looked up without making a string.
 struct NameHash {
   using is_transparent = void;
-  std::size_t operator()(std::string_view name) const { return std::hash<std::string_view>{}(name); }
+  std::size_t operator()(std::string_view name) const {
+    return std::hash<std::string_view>{}(name);
+  }
 };
 template <class T>
 using NameMap = std::unordered_map<std::string, T, NameHash, std::equal_to<>>;

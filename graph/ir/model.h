@@ -72,10 +72,10 @@ Hash128 structural_hash(const Model& model, bool with_names = false);
 std::string to_text(const Model& model, bool inner_types = true);
 std::string to_text(const Graph& graph, bool inner_types = true);
 
-// Elements of the parameters, in all graphs: constants (initializers and Constant nodes) that are of
-// a floating type, or of an integer type and read as a quantized weight or bias by a DequantizeLinear,
-// QLinearConv, QLinearMatMul, ConvInteger or MatMulInteger. A constant counts once however often it
-// is read; a sparse one counts what it stores.
+// Elements of the parameters, in all graphs: constants (initializers and Constant nodes) that are
+// of a floating type, or of an integer type and read as a quantized weight or bias by a
+// DequantizeLinear, QLinearConv, QLinearMatMul, ConvInteger or MatMulInteger. A constant counts once
+// however often it is read; a sparse one counts what it stores.
 std::int64_t parameter_count(const Model& model);
 
 }  // namespace onnxpress

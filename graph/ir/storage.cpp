@@ -41,7 +41,8 @@ std::shared_ptr<Storage> Storage::read_only(std::span<const std::byte> bytes,
   return storage;
 }
 
-std::shared_ptr<Storage> Storage::writable(std::span<std::byte> bytes, std::shared_ptr<void> owner) {
+std::shared_ptr<Storage> Storage::writable(std::span<std::byte> bytes,
+                                           std::shared_ptr<void> owner) {
   require(is_aligned(bytes.data()), "writable tensor memory is not aligned to {} bytes",
           kElementAlignment);
   std::shared_ptr<Storage> storage = read_only(bytes, std::move(owner));

@@ -11,7 +11,8 @@ namespace {
 bool is_plain_symbol(const std::string& symbol) {
   const auto starts = [](unsigned char c) { return std::isalpha(c) || c == '_'; };
   const auto continues = [](unsigned char c) {
-    return std::isalnum(c) || std::string_view("_.:/+*- ").find(static_cast<char>(c)) != std::string_view::npos;
+    return std::isalnum(c) ||
+           std::string_view("_.:/+*- ").find(static_cast<char>(c)) != std::string_view::npos;
   };
   return starts(symbol.front()) && symbol.back() != ' ' && std::ranges::all_of(symbol, continues);
 }
