@@ -11,29 +11,42 @@
 namespace onnxpress {
 
 // An edit of one graph. Building it changes nothing; apply() checks everything first, so that a
-// patch that throws leaves the graph untouched.
+// patch that throws leaves the graph untouched. New nodes read existing values as they are before
+// the patch: `replace(x, f)` with f = node(F, {x}) puts F behind x for all other readers.
 class Patch {
  public:
   // A value of the graph or one the patch will create.
   class Ref {
    public:
-    Ref() = default;                       // an omitted optional input
-    Ref(Value* value) : value_(value) {}   // NOLINT: existing values stand for themselves
+    Ref() = default;  // an omitted optional input
+    Ref(Value* value)  // NOLINT: existing values stand for themselves
+        : kind_(value ? Kind::existing : Kind::omitted), value_(value) {}
+    bool operator==(const Ref&) const = default;
+
    private:
     friend class Patch;
-    Ref(std::size_t node, std::size_t output) : node_(node), output_(output), is_new_(true) {}
+    friend class PatchPlan;
+    enum class Kind { omitted, existing, constant, output };
+    Ref(Kind kind, std::size_t index, std::size_t output)
+        : kind_(kind), index_(index), output_(output) {}
+    Kind kind_ = Kind::omitted;
     Value* value_ = nullptr;
-    std::size_t node_ = 0, output_ = 0;
-    bool is_new_ = false;
-    bool is_constant_ = false;
+    std::size_t index_ = 0;   // of the patch's constant or node
+    std::size_t output_ = 0;  // of the node
   };
   struct NodeTemplate {
     std::string op_type;
     std::string domain;
-    std::string name;                      // made unique
+    // Made unique. Empty: the name of the removed node whose output the new node replaces, if any.
+    std::string name;
     std::vector<Ref> inputs;
     Attributes attributes;
     std::size_t outputs = 1;
+  };
+  // What apply() did.
+  struct Applied {
+    std::vector<Node*> created;        // in the order of node() calls
+    std::vector<const void*> removed;  // addresses of the nodes that are gone, as keys only
   };
 
   explicit Patch(Graph& graph) : graph_(&graph) {}
@@ -44,20 +57,32 @@ class Patch {
   Ref node(NodeTemplate node);
   Ref output(Ref node, std::size_t index) const;   // another output of a node()
   // Every reader of `old` reads `replacement`; interface names are kept. Element types and, where
-  // both are known, shapes must agree.
+  // both are known, shapes must agree. `replacement` must not be replaced by the same patch.
   void replace(Value* old, Ref replacement);
+  // Only one reader, which may be in a graph nested in the patch's.
   void replace_input(Node* node, std::size_t index, Ref replacement);
   void set_constant(Value* constant, Tensor tensor);
   // The node goes with the patch; outputs must then be unused.
   void remove(Node* node);
+  // The node goes if nothing reads it once the patch is applied.
+  void remove_if_unread(Node* node);
+  // Nodes that only removed nodes read go too, and nodes that only those read, and so on.
+  void remove_unread_producers() { removes_producers_ = true; }
 
   bool empty() const;
-  // Throws Error (graph untouched): a removed node is still read, types contradict, an interface
-  // name would change, a cycle would arise. Afterwards constants left without readers are dropped.
-  void apply();
+  // Once. Throws Error (graph untouched): a removed node is still read, types contradict, an
+  // interface name would change, a cycle would arise. Afterwards constants left without readers
+  // by the patch are dropped.
+  Applied apply();
+  // After apply(): the value that `ref` stands for; nullptr for an omitted one and for a constant
+  // that nothing reads.
+  Value* value(Ref ref) const;
 
  private:
-  struct Replacement;
+  friend class PatchPlan;
+
+  void drop_unread_constants(const std::vector<Value*>& candidates);
+
   Graph* graph_;
   std::vector<NodeTemplate> nodes_;
   std::vector<std::pair<std::string, Tensor>> constants_;
@@ -65,6 +90,10 @@ class Patch {
   std::vector<std::pair<Use, Ref>> input_replacements_;
   std::vector<std::pair<Value*, Tensor>> constant_changes_;
   std::vector<Node*> removed_;
+  std::vector<Node*> removed_if_unread_;
+  bool removes_producers_ = false;
+  std::vector<Node*> new_nodes_;        // after apply()
+  std::vector<Value*> new_constants_;   // after apply()
 };
 
 }  // namespace onnxpress

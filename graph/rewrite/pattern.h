@@ -15,10 +15,11 @@
 
 namespace onnxpress {
 
-// A tree of operators rooted at the last node. `name`s bind nodes and values in the Match.
+// A tree of operators rooted at the last node. `name`s bind nodes and values in the Match; a name
+// that occurs twice must bind the same value (or node) both times.
 class Pattern {
  public:
-  static Pattern any(std::string name = "");           // any value, also an omitted one
+  static Pattern any(std::string name = "");           // any value, also an omitted one (not bound)
   static Pattern constant(std::string name = "");      // a dense constant
   // A node of one of `op_types` ("Conv", "com.microsoft.Gelu"; '|' separates). The listed inputs
   // must match; inputs beyond them are free. `output` is the index the parent reads.
@@ -50,9 +51,11 @@ class Match {
   std::map<std::string, Value*, std::less<>> values_;
 };
 
-// The match at `root`, or why not: once the root's operator and at least one input operator fit,
-// `reason` says which condition failed first (else it stays empty: not even a near miss). Proves
-// that interior values have no readers outside the match and are not outputs.
+// The match at `root`, or why not: once the root's operator and at least one input operator fit (or
+// the pattern has none), `reason` says which condition failed first, in the attempt that got
+// furthest (else it stays empty: not even a near miss). Proves that interior values have no readers
+// outside the match and are not outputs. Interior nodes are in the root's graph; constants may be of
+// a graph around it.
 std::optional<Match> match(const Pattern& pattern, Node* root, std::string* reason = nullptr);
 
 struct Rule {
@@ -60,7 +63,9 @@ struct Rule {
   Pattern pattern;
   // Why the match must be left alone, or nothing. Optional.
   std::function<std::optional<std::string>(const Match&)> when;
-  // Fills the patch; interior nodes and the root are removed by the driver once unread.
+  // Fills the patch (of the root's graph); interior nodes and the root are removed by the driver
+  // once unread, and so are nodes of the same graph that only they read. A patch left empty changes
+  // nothing and is not counted.
   std::function<void(const Match&, Patch&)> replace;
 };
 
@@ -74,18 +79,22 @@ struct RuleCounts {
 };
 
 // Applies the rules greedily, main graph, functions and nested graphs alike, until none matches or
-// `limit` rewrites were made. Earlier rules win at the same node.
+// `limit` rewrites were made. Earlier rules win at the same node. Throws Error, with rule and node
+// named, when a patch does not apply; rewrites made before it stay.
 RuleCounts apply_rules(Model& model, const std::vector<Rule>& rules, std::int64_t limit = 1'000'000);
 
-// Removes nodes whose outputs nobody reads (and, with them, constants); returns how many of each.
+// What remove_unused found.
 struct RemovedCounts {
   std::int64_t nodes = 0;
   std::int64_t initializers = 0;
 };
+// Removes nodes whose outputs nobody reads and constants nobody reads, in this graph and those
+// nested in it. Nodes without outputs stay.
 RemovedCounts remove_unused(Graph& graph);
 
 // Structure recomputed from scratch: uses, order, names, outputs, ownership; operator domains
-// imported; then shape rules find no contradiction and interface types are kept. Throws Error.
+// imported; then shape rules find no contradiction, not even with the declared types of the main
+// graph's outputs. Changes nothing. Throws Error naming graph and node.
 void verify(const Model& model);
 
 }  // namespace onnxpress
