@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -54,24 +55,28 @@ struct PassInfo {
 };
 
 // Checked option values of one step. Unknown names, wrong kinds and values out of range are Errors
-// that name the nearest option.
+// that name the nearest option. Flags accept true, false, yes, no, 1 and 0; numbers accept per cent
+// ("50%" is 0.5). Values come back from to_text() as they were given.
 class Options {
  public:
   Options() = default;
+  // `pass` and `specs` must outlive the object (they are static in every pass).
   Options(std::string_view pass, std::span<const OptionSpec> specs,
           const std::map<std::string, std::string>& given);
 
+  // Each throws Error when the option is of another kind, or has neither value nor default.
   std::int64_t integer(std::string_view name) const;
   double number(std::string_view name) const;
   bool flag(std::string_view name) const;
-  const std::string& text(std::string_view name) const;  // text, choice, selector
+  const std::string& text(std::string_view name) const;  // text, choice, selector; may be empty
   bool given(std::string_view name) const;               // said by the user
-  // Options said by the user, "a=1,b=x" in declaration order; empty when none.
+  // Options said by the user, "a=1,b=x" in declaration order, quoted as Pipeline::parse reads them;
+  // empty when none.
   std::string to_text() const;
   Json to_json() const;                                  // all values, defaults included
 
  private:
-  const OptionSpec& spec(std::string_view name, OptionSpec::Kind kind) const;
+  const std::string& value(std::string_view name, std::initializer_list<OptionSpec::Kind> kinds) const;
   std::string pass_;
   std::span<const OptionSpec> specs_;
   std::map<std::string, std::string, std::less<>> values_;
@@ -90,7 +95,9 @@ struct PassContext {
   const Options& options;
   ThreadPool& pool;
   std::uint64_t seed = 0;
-  Dataset* calibration = nullptr;       // set when the pass needs it
+  Dataset* calibration = nullptr;       // set when the pass needs it, and so are the next two
+  Dataset* training = nullptr;
+  const Model* teacher = nullptr;
   std::vector<NearMiss>* near_misses = nullptr;  // collected for --explain; may be nullptr
 };
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "passes/core/pass.h"
@@ -15,15 +16,21 @@ struct Step {
   Options options;
 };
 
-// "simplify,fuse,prune_magnitude{sparsity=0.6}": names and braces; values may be quoted with '...'
-// when they hold ',', '}' or '='. parse(p.to_text()).to_text() == p.to_text().
+// "simplify,fuse,prune_magnitude{sparsity=0.6}": names and braces, blanks and newlines anywhere
+// between them; empty text is a pipeline without steps. A value is quoted with '...' when it is empty
+// or holds ',', '{', '}', '=', a quote (doubled inside quotes) or blanks at an end.
+// parse(p.to_text()).to_text() == p.to_text().
 class Pipeline {
  public:
   static Pipeline parse(std::string_view text);   // throws Error with the column and nearest name
   std::string to_text() const;
+  static std::string to_text(const Step& step);
   bool needs(Needs what) const;
   std::vector<Step> steps;
 };
+
+// `value` as it must stand in pipeline text.
+std::string quote_option_value(const std::string& value);
 
 // A YAML recipe: `passes:` is a list of names or {name: {option: value}} maps; every other key is
 // a long option of `compress` without its dashes (eval, calib, max-drop, input-scale, ...).
@@ -31,6 +38,7 @@ struct Recipe {
   Pipeline pipeline;
   std::map<std::string, std::string> settings;
 };
+// Throws Error with the line. A sequence of scalars is joined with ','.
 Recipe parse_recipe(const std::string& yaml);
 // The YAML form of a pipeline; parse_recipe(to_yaml(p)).pipeline.to_text() == p.to_text().
 std::string to_yaml(const Pipeline& pipeline);

@@ -1,0 +1,124 @@
+#include "passes/common/quantization.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "graph/base/convert.h"
+#include "passes/common/weights.h"
+
+namespace onnxpress {
+namespace {
+
+// Rounds a scale to the type it will be stored in, never to zero or infinity.
+float storable_scale(float scale, DType type) {
+  const float smallest = type == DType::float16 ? 6.103515625e-5F : std::numeric_limits<float>::min();
+  const float largest = type == DType::float16 ? 65504.0F : std::numeric_limits<float>::max();
+  return Tensor::scalar(std::clamp(scale, smallest, largest)).cast(type).to_floats()[0];
+}
+
+void store_code(std::byte* codes, DType storage, std::int64_t index, std::int64_t code) {
+  if (is_sub_byte(storage)) {
+    const auto mask = (1U << bits(storage)) - 1U;
+    set_packed(codes, storage, static_cast<std::size_t>(index), static_cast<std::uint8_t>(code & mask));
+  } else {
+    codes[index] = static_cast<std::byte>(code & 0xFF);
+  }
+}
+
+Tensor zero_points(const std::vector<QuantizationParameters>& parameters, DType storage, Dims dims) {
+  Tensor tensor(storage, std::move(dims));
+  std::byte* bytes = tensor.mutable_bytes().data();
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    store_code(bytes, storage, static_cast<std::int64_t>(i), parameters[i].zero_point);
+  return tensor;
+}
+
+}  // namespace
+
+std::int64_t QuantizedType::min() const {
+  return symmetric ? -((std::int64_t{1} << (bits - 1)) - 1) : 0;
+}
+
+std::int64_t QuantizedType::max() const {
+  return symmetric ? (std::int64_t{1} << (bits - 1)) - 1 : (std::int64_t{1} << bits) - 1;
+}
+
+QuantizationParameters min_max_parameters(float low, float high, const QuantizedType& type) {
+  low = std::min(low, 0.0F);
+  high = std::max(high, 0.0F);
+  if (low == high) return {};
+  // In double: high - low may overflow float.
+  const double width = type.symmetric ? 2.0 * std::max(-static_cast<double>(low), static_cast<double>(high))
+                                      : static_cast<double>(high) - static_cast<double>(low);
+  const double scale = width / static_cast<double>(type.max() - type.min());
+  QuantizationParameters parameters{.scale = std::max(static_cast<float>(scale), std::numeric_limits<float>::min())};
+  if (!type.symmetric) {
+    const double zero = static_cast<double>(type.min()) - static_cast<double>(low) / parameters.scale;
+    parameters.zero_point = std::clamp(static_cast<std::int64_t>(std::nearbyint(zero)), type.min(), type.max());
+  }
+  return parameters;
+}
+
+std::int64_t quantize(float value, const QuantizationParameters& parameters, const QuantizedType& type) {
+  const float rounded = std::nearbyint(value / parameters.scale) + static_cast<float>(parameters.zero_point);
+  return static_cast<std::int64_t>(
+      std::clamp(rounded, static_cast<float>(type.min()), static_cast<float>(type.max())));
+}
+
+float dequantize(std::int64_t code, const QuantizationParameters& parameters) {
+  return static_cast<float>(code - parameters.zero_point) * parameters.scale;
+}
+
+std::optional<QuantizedTensor> quantize_min_max(const Tensor& weight, const QuantizedType& type,
+                                                std::optional<std::int64_t> axis) {
+  const std::vector<float> values = weight.to_floats();
+  if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }))
+    return std::nullopt;
+
+  Dims scale_dims;
+  if (axis) scale_dims.push_back(weight.dim(static_cast<std::size_t>(*axis)));
+  const auto channels = static_cast<std::size_t>(axis ? scale_dims[0] : 1);
+  const auto for_each_run = [&](const auto& fn) {
+    if (axis) for_each_channel_run(weight.dims(), *axis, fn);
+    else fn(0, 0, std::ssize(values));
+  };
+
+  std::vector<float> low(channels, 0.0F), high(channels, 0.0F);
+  for_each_run([&](std::int64_t channel, std::int64_t begin, std::int64_t count) {
+    const auto c = static_cast<std::size_t>(channel);
+    for (std::int64_t i = begin; i < begin + count; ++i) {
+      low[c] = std::min(low[c], values[static_cast<std::size_t>(i)]);
+      high[c] = std::max(high[c], values[static_cast<std::size_t>(i)]);
+    }
+  });
+  std::vector<QuantizationParameters> parameters;
+  std::vector<float> scales;
+  for (std::size_t c = 0; c < channels; ++c) {
+    parameters.push_back(min_max_parameters(low[c], high[c], type));
+    parameters.back().scale = storable_scale(parameters.back().scale, weight.dtype());
+    scales.push_back(parameters.back().scale);
+  }
+
+  QuantizedTensor result{.codes = Tensor(type.storage, weight.dims()), .axis = axis.value_or(-1)};
+  std::byte* codes = result.codes.mutable_bytes().data();
+  double signal = 0, noise = 0;
+  for_each_run([&](std::int64_t channel, std::int64_t begin, std::int64_t count) {
+    const QuantizationParameters& p = parameters[static_cast<std::size_t>(channel)];
+    for (std::int64_t i = begin; i < begin + count; ++i) {
+      const float value = values[static_cast<std::size_t>(i)];
+      const std::int64_t code = quantize(value, p, type);
+      store_code(codes, type.storage, i, code);
+      const double error = static_cast<double>(value) - static_cast<double>(dequantize(code, p));
+      signal += static_cast<double>(value) * static_cast<double>(value);
+      noise += error * error;
+      result.zeros += code == p.zero_point;
+    }
+  });
+  result.snr_db = noise > 0 ? 10 * std::log10(signal / noise) : std::numeric_limits<double>::infinity();
+  result.scale = Tensor::of<float>(scale_dims, scales).cast(weight.dtype());
+  if (!type.symmetric) result.zero_point = zero_points(parameters, type.storage, scale_dims);
+  return result;
+}
+
+}  // namespace onnxpress

@@ -1,0 +1,45 @@
+// The weights of a model: constants that its linear, recurrent and lookup operators read.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "graph/ir/model.h"
+#include "passes/core/pass.h"
+#include "passes/core/selector.h"
+
+namespace onnxpress {
+
+// One floating-point constant that is a weight. A constant that several nodes read is one weight;
+// `node` and `operand` are the first of them that makes it one.
+struct Weight {
+  Value* value = nullptr;
+  Node* node = nullptr;
+  std::size_t operand = 0;
+  // Axis of the tensor whose slices belong to output channels (rows of an embedding); nothing when
+  // the operator does not say.
+  std::optional<std::int64_t> channel_axis;
+};
+
+// Which operators' weights are wanted.
+enum class WeightKinds {
+  linear,  // operands that the operator contracts over: Conv, ConvTranspose, Gemm, MatMul, ...
+  all,     // and embedding tables (Gather) and recurrent weights (LSTM, GRU, RNN)
+};
+
+// Selected weights of the main graph and its subgraphs in node order. Weights that cannot be had
+// (made by a Constant node, already quantized, not floating-point) are told to `near_misses` as
+// `pass`. Throws Error when a glob of the selector matches nothing.
+std::vector<Weight> collect_weights(const Model& model, WeightKinds kinds, const Selector& selector,
+                                    std::string_view pass, std::vector<NearMiss>* near_misses);
+
+// Calls fn(channel, begin, count) for every contiguous run of elements of one channel of `axis`, in
+// memory order.
+void for_each_channel_run(
+    const Dims& dims, std::int64_t axis,
+    const std::function<void(std::int64_t channel, std::int64_t begin, std::int64_t count)>& fn);
+
+}  // namespace onnxpress

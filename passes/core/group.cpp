@@ -1,0 +1,109 @@
+#include "passes/core/group.h"
+
+#include <algorithm>
+
+#include "passes/core/registry.h"
+
+namespace onnxpress {
+namespace {
+
+constexpr OptionSpec group_options[] = {
+    {.name = "skip",
+     .kind = OptionSpec::Kind::text,
+     .help = "members to leave out, separated by ';'"},
+    {.name = "rounds",
+     .kind = OptionSpec::Kind::integer,
+     .default_value = "16",
+     .help = "times the members are run at most",
+     .min = 1,
+     .max = 1000},
+};
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find(';', begin), text.size());
+    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+Options default_options(const Pass& pass) {
+  return Options(pass.info().name, pass.info().options, {});
+}
+
+void add_counts(Json& counts, std::string_view member, const Json& found) {
+  for (const auto& [key, value] : found.items()) {
+    const std::string name = fmt::format("{}.{}", member, key);
+    counts[name] = counts.value(name, std::int64_t{0}) + value.get<std::int64_t>();
+  }
+}
+
+}  // namespace
+
+std::span<const OptionSpec> GroupPass::options() { return group_options; }
+
+std::vector<const Pass*> GroupPass::members(const Options& options) const {
+  std::vector<const Pass*> members = passes().members(info_.name);
+  for (const std::string& name : split(options.text("skip")))
+    std::erase_if(members, [&](const Pass* pass) { return pass->info().name == name; });
+  return members;
+}
+
+std::int64_t GroupPass::required_opset(const Model& model, const Options& options) const {
+  std::int64_t opset = info_.min_opset;
+  for (const Pass* member : members(options))
+    opset = std::max(opset, member->required_opset(model, default_options(*member)));
+  return opset;
+}
+
+void GroupPass::check(const Options& options) const {
+  std::vector<std::string> names;
+  for (const Pass* member : passes().members(info_.name)) names.emplace_back(member->info().name);
+  for (const std::string& name : split(options.text("skip"))) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    const std::string near = nearest_name(name, names);
+    fail("pass '{}': option 'skip': '{}' is not one of its members{}", info_.name, name,
+         near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
+  }
+}
+
+Outcome GroupPass::run(Model& model, PassContext& context) const {
+  Outcome total;
+  const std::vector<const Pass*> active = members(context.options);
+  std::vector<NearMiss> last_misses;
+  for (std::int64_t round = 0; round < context.options.integer("rounds"); ++round) {
+    bool changed = false;
+    last_misses.clear();
+    for (const Pass* member : active) {
+      const Options options = default_options(*member);
+      PassContext inner{.options = options,
+                        .pool = context.pool,
+                        .seed = context.seed,
+                        .calibration = context.calibration,
+                        .near_misses = context.near_misses ? &last_misses : nullptr};
+      Outcome outcome = in_context(
+          [&] { return fmt::format("running member {}", member->info().name); },
+          [&] { return member->run(model, inner); });
+      changed |= outcome.changed;
+      add_counts(total.counts, member->info().name, outcome.counts);
+      for (std::string& note : outcome.notes) {
+        if (std::find(total.notes.begin(), total.notes.end(), note) == total.notes.end())
+          total.notes.push_back(std::move(note));
+      }
+      for (Json& layer : outcome.layers) {
+        Json row = {{"pass", member->info().name}};
+        row.update(layer);
+        total.layers.push_back(std::move(row));
+      }
+    }
+    total.changed |= changed;
+    if (!changed) break;
+  }
+  if (context.near_misses)
+    context.near_misses->insert(context.near_misses->end(), last_misses.begin(), last_misses.end());
+  return total;
+}
+
+}  // namespace onnxpress

@@ -1,0 +1,311 @@
+// Computes at compression time what does not depend on the model's inputs.
+//
+// Folding trades nodes (and the constants only they read) for the constant they compute. A value is
+// folded only where that does not grow the file; else the values it is computed from are tried, so
+// that a large Expand stays an operator while the shape it expands to becomes a constant.
+#include <algorithm>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "graph/ops/evaluate.h"
+#include "graph/rewrite/patch.h"
+#include "passes/core/registry.h"
+
+namespace onnxpress {
+namespace {
+
+std::int64_t varint_bytes(std::uint64_t value) {
+  std::int64_t bytes = 1;
+  while (value >>= 7) ++bytes;
+  return bytes;
+}
+
+std::int64_t field_bytes(std::size_t length) {  // tag, length, contents
+  return 1 + varint_bytes(length) + static_cast<std::int64_t>(length);
+}
+
+// At most what an initializer takes in the file.
+std::int64_t initializer_bytes(const std::string& name, const Dims& dims, std::size_t bytes,
+                               bool also_input) {
+  constexpr std::int64_t name_suffix = 4, type = 3, message = 6;
+  std::int64_t total = message + type + name_suffix + field_bytes(name.size()) + field_bytes(bytes);
+  for (const std::int64_t dim : dims) total += 1 + varint_bytes(static_cast<std::uint64_t>(dim));
+  if (also_input) total += field_bytes(name.size()) + name_suffix + 16 + 8 * std::ssize(dims);
+  return total;
+}
+
+std::int64_t attribute_bytes(const std::string& name, const Attribute& attribute) {
+  std::int64_t payload = 0;
+  if (const auto* tensor = std::get_if<NamedTensor>(&attribute.value))
+    payload = field_bytes(tensor->tensor.byte_size()) + 4;
+  else if (const auto* floats = std::get_if<std::vector<float>>(&attribute.value))
+    payload = 4 * std::ssize(*floats);
+  else if (const auto* ints = std::get_if<std::vector<std::int64_t>>(&attribute.value))
+    payload = std::ssize(*ints);
+  else if (std::holds_alternative<float>(attribute.value))
+    payload = 5;
+  else if (std::holds_alternative<std::int64_t>(attribute.value))
+    payload = 2;
+  return 2 + field_bytes(name.size()) + 2 + payload;
+}
+
+// At least what a node takes in the file.
+std::int64_t node_bytes(const Node& node) {
+  std::int64_t total = 2 + field_bytes(node.op_type().size());
+  if (!node.name.empty()) total += field_bytes(node.name.size());
+  for (const Value* input : node.inputs()) total += field_bytes(input ? input->name().size() : 0);
+  for (const Value* output : node.outputs()) total += field_bytes(output ? output->name().size() : 0);
+  for (const auto& [name, attribute] : node.attributes()) total += attribute_bytes(name, attribute);
+  return total;
+}
+
+// Folds one graph; constants of graphs around it count as constants.
+class Folder {
+ public:
+  Folder(Graph& graph, const TypeInference& types, std::int64_t ir_version, ThreadPool& pool,
+         std::vector<NearMiss>* near_misses)
+      : graph_(graph), types_(types), pool_(pool), near_misses_(near_misses),
+        initializers_are_inputs_(ir_version < 4) {}
+
+  std::int64_t folded_nodes() const { return std::ssize(removed_); }
+  std::int64_t kept() const { return kept_; }
+  std::int64_t failed() const { return failed_; }
+
+  bool run() {
+    std::int64_t index = 0;
+    for (Node* node : graph_.nodes()) {
+      order_[node] = index++;
+      if (is_foldable(*node)) foldable_.insert(node);
+    }
+    std::vector<Value*> work;
+    for (Node* node : graph_.nodes()) {
+      if (!foldable_.contains(node)) continue;
+      for (Value* output : node->outputs()) {
+        if (output && has_reader_outside(*output)) work.push_back(output);
+      }
+    }
+    Patch patch(graph_);
+    std::set<Value*> seen(work.begin(), work.end());
+    while (!work.empty()) {
+      Value* value = work.back();
+      work.pop_back();
+      if (!value->is_output() && fold(value, patch)) continue;
+      for (Value* input : value->producer()->inputs()) {
+        if (input && is_foldable_value(*input) && seen.insert(input).second) work.push_back(input);
+      }
+    }
+    if (patch.empty()) return false;
+    patch.apply();
+    return true;
+  }
+
+ private:
+  bool is_foldable_value(const Value& value) const {
+    return value.producer() && foldable_.contains(value.producer());
+  }
+
+  bool is_known(const Value& value) const {
+    return value.constant() || types_.known_value(&value) || is_foldable_value(value);
+  }
+
+  // Quantized constants stay as they are: folding would undo a compression.
+  bool is_foldable(const Node& node) const {
+    if (node.is("QuantizeLinear") || node.is("DequantizeLinear")) return false;
+    const OpDef* op = operators().find(node);
+    if (!op || !op->prepare || !op->deterministic || !node.subgraphs().empty()) return false;
+    const std::vector<Value*> outputs = node.outputs();
+    const bool inferred = std::all_of(outputs.begin(), outputs.end(), [&](const Value* output) {
+      return !output || output->is_unused() || types_.known_value(output);
+    });
+    const auto inputs = node.inputs();
+    const bool computable = std::all_of(inputs.begin(), inputs.end(), [&](const Value* input) {
+      return !input || is_known(*input);
+    });
+    const bool has_sparse_or_strings =
+        node.attribute("sparse_value") || node.attribute("value_string") || node.attribute("value_strings");
+    return (inferred || computable) && !has_sparse_or_strings;
+  }
+
+  bool has_reader_outside(const Value& value) const {
+    const auto uses = value.uses();
+    return value.is_output() || std::any_of(uses.begin(), uses.end(), [&](const Use& use) {
+             return !foldable_.contains(use.node);
+           });
+  }
+
+  // Foldable nodes that nothing needs once `value` is a constant.
+  std::vector<Node*> exclusive_cone(const Value& value) const {
+    std::unordered_set<const Node*> cone;
+    std::vector<Node*> nodes;
+    std::map<std::int64_t, Node*, std::greater<>> candidates{{order_.at(value.producer()), value.producer()}};
+    while (!candidates.empty()) {
+      Node* node = candidates.begin()->second;
+      candidates.erase(candidates.begin());
+      const std::vector<Value*> outputs = node->outputs();
+      const bool exclusive = std::all_of(outputs.begin(), outputs.end(), [&](const Value* output) {
+        if (!output || output == &value) return true;
+        const auto uses = output->uses();
+        return !output->is_output() && std::all_of(uses.begin(), uses.end(), [&](const Use& use) {
+          return cone.contains(use.node);
+        });
+      });
+      if (!exclusive) continue;
+      cone.insert(node);
+      nodes.push_back(node);
+      for (const Value* input : node->inputs()) {
+        if (input && is_foldable_value(*input) && &input->graph() == &graph_)
+          candidates.emplace(order_.at(input->producer()), input->producer());
+      }
+    }
+    return nodes;
+  }
+
+  std::int64_t bytes_saved(const std::vector<Node*>& cone) const {
+    const std::unordered_set<const Node*> in_cone(cone.begin(), cone.end());
+    std::set<const Value*> constants;
+    std::int64_t bytes = 0;
+    for (const Node* node : cone) {
+      bytes += node_bytes(*node);
+      for (const Value* input : node->inputs()) {
+        if (!input || !input->constant() || input->is_output()) continue;
+        const auto uses = input->uses();
+        if (std::all_of(uses.begin(), uses.end(), [&](const Use& u) { return in_cone.contains(u.node); }))
+          constants.insert(input);
+      }
+    }
+    for (const Value* constant : constants)
+      bytes += field_bytes(constant->constant()->byte_size()) + field_bytes(constant->name().size());
+    return bytes;
+  }
+
+  // Adds the fold to the patch, unless it grows the file or cannot be computed.
+  bool fold(Value* value, Patch& patch) {
+    const std::vector<Node*> cone = exclusive_cone(*value);
+    const std::int64_t saved = bytes_saved(cone);
+    const auto grows = [&](const Dims& dims, std::size_t bytes) {
+      return initializer_bytes(value->name(), dims, bytes, initializers_are_inputs_) > saved;
+    };
+    const Type& type = types_.type(value);
+    if (type.is_tensor() && type.shape) {
+      const std::optional<Dims> dims = concrete(*type.shape);
+      if (dims && grows(*dims, packed_bytes(type.elem, static_cast<std::size_t>(element_count(*dims)))))
+        return keep(*value);
+    }
+    std::optional<Tensor> result = compute(*value);
+    if (!result) return false;
+    if (grows(result->dims(), result->byte_size())) return keep(*value);
+    patch.replace(value, patch.constant(value->name(), std::move(*result)));
+    for (Node* node : cone) {
+      if (removed_.insert(node).second) patch.remove(node);
+    }
+    return true;
+  }
+
+  bool keep(const Value& value) {
+    ++kept_;
+    miss(value, "folding it would grow the file");
+    return false;
+  }
+
+  void miss(const Value& value, std::string reason) const {
+    if (near_misses_)
+      near_misses_->push_back({"fold_constants", value.producer()->describe(), std::move(reason)});
+  }
+
+  // The value, from its known ancestors; nothing when a kernel refuses (a model that would fail at
+  // run time keeps its failure).
+  std::optional<Tensor> compute(const Value& value) {
+    std::map<std::int64_t, const Node*> ancestors;
+    std::vector<const Value*> work{&value};
+    while (!work.empty()) {
+      const Value* next = work.back();
+      work.pop_back();
+      if (find_known(*next)) continue;
+      const Node* node = next->producer();
+      if (!ancestors.emplace(order_.at(node), node).second) continue;
+      for (const Value* input : node->inputs()) {
+        if (input) work.push_back(input);
+      }
+    }
+    try {
+      for (const auto& [index, node] : ancestors) {
+        std::vector<const Tensor*> inputs;
+        for (const Value* input : node->inputs())
+          inputs.push_back(input ? find_known(*input) : nullptr);
+        std::vector<Tensor> outputs = evaluate(*operators().find(*node), *node, inputs, pool_);
+        for (std::size_t i = 0; i < outputs.size(); ++i) {
+          if (node->output(i)) computed_[node->output(i)] = std::move(outputs[i]);
+        }
+      }
+    } catch (const Error& error) {
+      ++failed_;
+      miss(value, fmt::format("it cannot be computed: {}", error.what()));
+      return std::nullopt;
+    }
+    const Tensor* result = find_known(value);
+    if (!result || !result->defined() || result->dtype() == DType::string) return std::nullopt;
+    return *result;
+  }
+
+  const Tensor* find_known(const Value& value) const {
+    if (const Tensor* constant = value.constant()) return constant;
+    if (const auto found = computed_.find(&value); found != computed_.end()) return &found->second;
+    return types_.known_value(&value);
+  }
+
+  Graph& graph_;
+  const TypeInference& types_;
+  ThreadPool& pool_;
+  std::vector<NearMiss>* near_misses_;
+  bool initializers_are_inputs_;
+  std::unordered_map<const Node*, std::int64_t> order_;
+  std::unordered_set<const Node*> foldable_;
+  std::unordered_map<const Value*, Tensor> computed_;
+  std::set<Node*> removed_;
+  std::int64_t kept_ = 0;
+  std::int64_t failed_ = 0;
+};
+
+class FoldConstants : public Pass {
+ public:
+  static constexpr PassInfo pass_info{
+      .name = "fold_constants",
+      .summary = "computes what does not depend on inputs, where that does not grow the file",
+      .effect = Effect::exact,
+      .group = "simplify",
+      .group_order = 10};
+
+  const PassInfo& info() const override { return pass_info; }
+
+  // Function bodies have no initializers and stay as they are.
+  Outcome run(Model& model, PassContext& context) const override {
+    std::int64_t nodes = 0, kept = 0, failed = 0;
+    bool changed = false;
+    std::vector<Graph*> graphs;
+    model.graph.for_each_graph([&](Graph& graph) { graphs.push_back(&graph); });
+    std::reverse(graphs.begin(), graphs.end());  // a fold may remove nodes, never nested graphs
+    for (Graph* graph : graphs) {
+      TypeInference types(model, {.use_declared = false});
+      types.run();
+      Folder folder(*graph, types, model.ir_version, context.pool, context.near_misses);
+      changed |= folder.run();
+      nodes += folder.folded_nodes();
+      kept += folder.kept();
+      failed += folder.failed();
+    }
+    Outcome outcome{.changed = changed,
+                    .counts = {{"nodes", nodes}, {"kept", kept}, {"not_computed", failed}}};
+    if (kept > 0)
+      outcome.notes.push_back(fmt::format("{} values left unfolded: their constants would be larger than "
+                                          "the nodes that compute them", kept));
+    return outcome;
+  }
+};
+
+}  // namespace
+
+PASS(fold_constants) { registry.add(std::make_unique<FoldConstants>()); }
+
+}  // namespace onnxpress
