@@ -12,11 +12,15 @@
 
 namespace onnxpress {
 
-// Sees values as they are produced. It must keep summaries only.
+// Sees the required inputs of the graph and the values its nodes produce, in that order, each once
+// per run (values of a subgraph once per run of the subgraph). Values known when the plan is made
+// are shown in their place too, except large ones that only other such values are computed from.
+// Values that no output depends on are not computed, hence not seen. An observer must keep
+// summaries only: the memory of the tensor is used again.
 class Observer {
  public:
   virtual ~Observer() = default;
-  virtual bool wants(const Value& value) = 0;               // asked once per plan
+  virtual bool wants(const Value& value) = 0;               // asked before each observe(): cheap
   virtual void observe(const Value& value, const Tensor& tensor) = 0;
 };
 
@@ -40,7 +44,8 @@ struct PlanSummary {
 
 class Engine {
  public:
-  // Clones the model (weights shared). Throws Error listing every operator without a kernel.
+  // Clones the model (weights shared) and inlines its functions. Throws Error listing every
+  // operator without a kernel.
   explicit Engine(const Model& model, EngineOptions options = {});
   ~Engine();
   Engine(const Engine&) = delete;
@@ -51,12 +56,14 @@ class Engine {
 
   // The model's required inputs in order; outputs in order. Inputs are checked against the
   // declared types (element type, rank, fixed dims, symbols consistent). Throws Error.
-  // Returned tensors own their memory. Not reentrant: one Engine per thread.
+  // Returned tensors keep their memory, also beyond the engine. Not reentrant: one Engine per
+  // thread. Sets the calling thread's oneDNN (OpenMP) thread count to this engine's.
   std::vector<Tensor> run(std::span<const Tensor> inputs, Observer* observer = nullptr);
 
-  // The engine's own copy: what observers' values belong to.
+  // The engine's own copy, functions inlined: what observers' values belong to.
   const Model& model() const;
-  // The plan for these input shapes, made if need be.
+  // The plan for these input types (concrete shapes, required inputs in order), made if need be.
+  // Subgraphs are not in it: they are planned when they first run.
   PlanSummary summary(std::span<const Type> inputs);
 
  private:
@@ -64,8 +71,9 @@ class Engine {
   std::unique_ptr<State> state_;
 };
 
-// Multiply-accumulates of one run with the given input shapes by the cost rules; `unknown` counts
-// nodes without enough shape information.
+// Multiply-accumulates of one run by the cost rules, symbolic and unknown dims of inputs taken as 1.
+// Functions count at each call, subgraphs once each; `unknown` counts nodes with a cost rule whose
+// shapes are not known.
 struct MacCount {
   std::int64_t macs = 0;
   std::int64_t unknown = 0;

@@ -1,0 +1,167 @@
+#include "graph/exec/engine.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "graph/exec/plan.h"
+#include "graph/kernels/onednn_threads.h"
+#include "graph/rewrite/inline.h"
+
+namespace onnxpress {
+namespace {
+
+// Adds what cannot run of `graph` and of the functions it calls.
+void collect_unsupported(const Model& model, const Graph& graph,
+                         std::set<const Function*>& visited, std::set<std::string>& missing) {
+  graph.for_each_graph([&](const Graph& inner) {
+    for (const Node* node : inner.nodes()) {
+      if (const Function* function = model.function(*node)) {
+        if (visited.insert(function).second)
+          collect_unsupported(model, function->body, visited, missing);
+        continue;
+      }
+      const OpDef* op = operators().find(*node);
+      if (op && op->prepare) continue;
+      missing.insert(fmt::format("{} ({} {})", node->op_type(),
+                                 node->domain().empty() ? "ai.onnx" : node->domain(),
+                                 node->opset()));
+    }
+  });
+}
+
+std::string join(const std::vector<std::string>& parts) {
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+// Checks given types against declared ones; symbols get one number each.
+class InputCheck {
+ public:
+  void check(const Value& input, const Type& found) {
+    const Type& declared = input.type;
+    if (declared.kind == Type::Kind::unknown) return;
+    require(declared.is_tensor(), "input '{}': expected a tensor, found {} in the model",
+            input.name(), to_string(declared));
+    const bool right_element =
+        declared.elem == DType::undefined || declared.elem == found.elem;
+    bool right_shape = !declared.shape || declared.shape->size() == found.shape->size();
+    if (right_shape && declared.shape)
+      for (std::size_t i = 0; i < declared.shape->size(); ++i) {
+        const Dim& dim = (*declared.shape)[i];
+        right_shape = right_shape && (!dim.is_known() || dim == (*found.shape)[i]);
+      }
+    require(right_element && right_shape, "input '{}': expected {}, found {}", input.name(),
+            to_string(declared), to_string(found));
+    if (declared.shape) check_symbols(input, found);
+  }
+
+ private:
+  void check_symbols(const Value& input, const Type& found) {
+    for (std::size_t i = 0; i < input.type.shape->size(); ++i) {
+      const Dim& dim = (*input.type.shape)[i];
+      if (!dim.is_symbol()) continue;
+      const Dim& number = (*found.shape)[i];
+      const auto [known, is_new] =
+          symbols_.try_emplace(dim.symbol(), number.value(), input.name());
+      const auto& [expected, from] = known->second;
+      require(is_new || expected == number.value(),
+              "input '{}': expected {} with {} = {} as in input '{}', found {}", input.name(),
+              to_string(input.type), dim.symbol(), expected, from, to_string(found));
+    }
+  }
+
+  std::map<std::string, std::pair<std::int64_t, std::string>> symbols_;
+};
+
+}  // namespace
+
+struct Engine::State {
+  struct Entry {
+    std::vector<Type> types;
+    std::unique_ptr<GraphPlan> plan;
+  };
+
+  State(const Model& source, const EngineOptions& options)
+      : model(source.clone()),
+        resources(options.threads > 0 ? options.threads : available_cpus()),
+        capacity(std::max<std::size_t>(options.plans, 1)) {
+    resources.reference = options.reference;
+    inline_functions(*model);
+    inputs = model->required_inputs();
+  }
+
+  GraphPlan& plan(const std::vector<Type>& types) {
+    for (auto entry = plans.begin(); entry != plans.end(); ++entry) {
+      if (entry->types != types) continue;
+      plans.splice(plans.begin(), plans, entry);
+      return *plans.front().plan;
+    }
+    check(types);
+    KnownInputs known;
+    for (std::size_t i = 0; i < inputs.size(); ++i) known[inputs[i]] = {.type = types[i]};
+    if (plans.size() == capacity) plans.pop_back();
+    plans.push_front(
+        {.types = types, .plan = make_plan(*model, model->graph, known, {}, resources)});
+    return *plans.front().plan;
+  }
+
+  void check(const std::vector<Type>& types) const {
+    if (types.size() != inputs.size()) {
+      std::vector<std::string> names;
+      for (const Value* input : inputs) names.push_back("'" + input->name() + "'");
+      fail("expected {} inputs ({}), found {}", inputs.size(), join(names), types.size());
+    }
+    InputCheck check;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      require(types[i].is_tensor() && types[i].shape && concrete(*types[i].shape),
+              "input '{}': expected a tensor with all dims known, found {}", inputs[i]->name(),
+              to_string(types[i]));
+      check.check(*inputs[i], types[i]);
+    }
+  }
+
+  std::unique_ptr<Model> model;
+  EngineResources resources;
+  std::size_t capacity;
+  std::vector<Value*> inputs;
+  std::list<Entry> plans;  // most recently used first
+};
+
+Engine::Engine(const Model& model, EngineOptions options) {
+  const std::vector<std::string> missing = unsupported(model);
+  require(missing.empty(), "no kernel for {}", join(missing));
+  state_ = std::make_unique<State>(model, options);
+}
+
+Engine::~Engine() = default;
+
+std::vector<std::string> Engine::unsupported(const Model& model) {
+  std::set<const Function*> visited;
+  std::set<std::string> missing;
+  collect_unsupported(model, model.graph, visited, missing);
+  return {missing.begin(), missing.end()};
+}
+
+std::vector<Tensor> Engine::run(std::span<const Tensor> inputs, Observer* observer) {
+  set_onednn_threads(state_->resources.threads);
+  std::vector<Type> types;
+  for (const Tensor& input : inputs) types.push_back(Type::of(input));
+  return run_plan(state_->plan(types), *state_->model, inputs, {}, state_->resources, observer);
+}
+
+const Model& Engine::model() const { return *state_->model; }
+
+PlanSummary Engine::summary(std::span<const Type> inputs) {
+  set_onednn_threads(state_->resources.threads);
+  const GraphPlan& plan = state_->plan({inputs.begin(), inputs.end()});
+  PlanSummary summary{.arena_bytes = plan.arena_bytes,
+                      .unshared_bytes = plan.unshared_bytes,
+                      .dynamic_values = plan.dynamic_values};
+  for (const Step& step : plan.steps)
+    if (step.kernel)
+      summary.steps.push_back(
+          {step.node->name, step.node->op_type(), step.backend, step.macs});
+  return summary;
+}
+
+}  // namespace onnxpress

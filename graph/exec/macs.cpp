@@ -1,0 +1,55 @@
+#include "graph/exec/engine.h"
+#include "graph/exec/prepare.h"
+#include "graph/ops/infer.h"
+#include "graph/ops/registry.h"
+#include "graph/rewrite/inline.h"
+
+namespace onnxpress {
+namespace {
+
+bool is_concrete(const Type* type) {
+  return type && type->is_tensor() && type->shape && concrete(*type->shape);
+}
+
+bool knows_all_types(const Node& node, const TypeInference& inference) {
+  for (const Value* value : node.inputs())
+    if (value && !is_concrete(&inference.type(value))) return false;
+  for (const Value* value : node.outputs())
+    if (value && !is_concrete(&inference.type(value))) return false;
+  return true;
+}
+
+}  // namespace
+
+MacCount count_macs(const Model& model) {
+  const std::unique_ptr<Model> inlined = model.clone();
+  inline_functions(*inlined);
+  TypeInference inference(*inlined);
+  for (const Value* input : inlined->graph.inputs()) {
+    Type type = input->type;
+    if (type.shape)
+      for (Dim& dim : *type.shape)
+        if (!dim.is_known()) dim = 1;
+    inference.set_input(input, std::move(type));
+  }
+  inference.run();
+
+  MacCount count;
+  inlined->graph.for_each_graph([&](const Graph& graph) {
+    for (const Node* node : graph.nodes()) {
+      const OpDef* op = operators().find(*node);
+      if (!op || !op->cost) continue;
+      if (!knows_all_types(*node, inference)) {
+        ++count.unknown;
+        continue;
+      }
+      const NodePreparation context(
+          *node, [&](const Value& value) { return &inference.type(&value); },
+          [&](const Value& value) { return inference.known_value(&value); }, 1);
+      count.macs += op->cost(context).macs;
+    }
+  });
+  return count;
+}
+
+}  // namespace onnxpress

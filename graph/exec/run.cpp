@@ -1,0 +1,238 @@
+// Execution of a plan.
+#include <algorithm>
+#include <utility>
+
+#include "graph/exec/arena.h"
+#include "graph/exec/plan.h"
+
+namespace onnxpress {
+namespace {
+
+// A subgraph that met this many different sets of shapes is planned once more, without dims.
+constexpr std::size_t most_subgraph_plans = 8;
+constexpr std::size_t kept_subgraph_plans = 4;
+
+struct Run {
+  const Model& model;
+  EngineResources& resources;
+  Observer* observer;
+
+  void show(const Value& value, const Tensor& tensor) const {
+    if (observer && tensor.defined() && observer->wants(value)) observer->observe(value, tensor);
+  }
+};
+
+std::byte* arena_base(const GraphPlan& plan) { return static_cast<std::byte*>(plan.arena.get()); }
+
+bool is_in_arena(const GraphPlan& plan, const Tensor& tensor) {
+  if (tensor.dtype() == DType::string || tensor.size() == 0) return false;
+  const std::byte* data = tensor.bytes().data();
+  const std::byte* base = arena_base(plan);
+  return base && std::less_equal<>()(base, data) && std::less<>()(data, base + plan.arena_bytes);
+}
+
+// The slot's tensor over its part of the arena, made again when a forwarded one took its place.
+Tensor& arena_tensor(GraphPlan& plan, std::size_t index, const Dims& dims) {
+  const Slot& slot = plan.slots[index];
+  Tensor& tensor = plan.values[index];
+  std::byte* memory = arena_base(plan) + slot.offset;
+  if (!tensor.defined() || tensor.dtype() != slot.type.elem || tensor.dims() != dims ||
+      tensor.bytes().data() != memory)
+    tensor = Tensor::over(slot.type.elem, dims, {memory, slot.bytes}, plan.arena);
+  return tensor;
+}
+
+// Tensors over the slot's own part of the arena stay for the next run.
+void release(GraphPlan& plan, std::size_t index) {
+  const bool is_planned = plan.slots[index].source == Slot::Source::arena;
+  if (!is_planned || !is_in_arena(plan, plan.values[index])) plan.values[index] = Tensor();
+}
+
+class StepContext final : public KernelContext {
+ public:
+  StepContext(GraphPlan& plan, Step& step, const Run& run) : plan_(plan), step_(step), run_(run) {}
+
+  std::size_t input_count() const override { return step_.inputs.size(); }
+
+  const Tensor* input(std::size_t index) const override {
+    if (index >= step_.inputs.size() || step_.inputs[index] == no_slot) return nullptr;
+    return &value(step_.inputs[index]);
+  }
+
+  bool wants_output(std::size_t index) const override {
+    return index < step_.outputs.size() && step_.outputs[index] != no_slot;
+  }
+
+  Tensor& output(std::size_t index, DType type, const Dims& dims) override {
+    if (!wants_output(index)) return unwanted_.emplace_back(Tensor::uninitialized(type, dims));
+    const std::size_t target = step_.outputs[index];
+    const Slot& slot = plan_.slots[target];
+    check(slot, type, dims);
+    if (slot.source == Slot::Source::arena) return arena_tensor(plan_, target, dims);
+    return plan_.values[target] = run_.resources.buffers.tensor(type, dims);
+  }
+
+  void forward_output(std::size_t index, Tensor tensor) override {
+    if (!wants_output(index)) return;
+    const std::size_t target = step_.outputs[index];
+    const Slot& slot = plan_.slots[target];
+    check(slot, tensor.dtype(), tensor.dims());
+    if (is_in_arena(plan_, tensor) && !may_share(slot, tensor)) {
+      // The arena gives the memory to another value before this one's last use: copy.
+      Tensor& copy = output(index, tensor.dtype(), tensor.dims());
+      std::ranges::copy(tensor.bytes(), copy.mutable_bytes().begin());
+      return;
+    }
+    plan_.values[target] = std::move(tensor);
+  }
+
+  ThreadPool& pool() override { return run_.resources.pool; }
+
+  std::vector<Tensor> run_subgraph(std::string_view attribute,
+                                   std::span<const Tensor> inputs) override {
+    const auto found = step_.subgraphs.find(attribute);
+    require(found != step_.subgraphs.end(), "expected a subgraph in attribute '{}', found none",
+            attribute);
+    SubgraphPlans& plans = found->second;
+    std::vector<Tensor> captured;
+    for (std::size_t index : plans.captured) captured.push_back(value(index));
+    GraphPlan& plan = subgraph_plan(plans, inputs, captured);
+    return run_plan(plan, run_.model, inputs, captured, run_.resources, run_.observer);
+  }
+
+ private:
+  const Tensor& value(std::size_t index) const {
+    const Slot& slot = plan_.slots[index];
+    return slot.source == Slot::Source::constant ? slot.constant : plan_.values[index];
+  }
+
+  // The storage of `tensor` stays the slot's: planned as an alias of a value in the arena.
+  bool may_share(const Slot& slot, const Tensor& tensor) const {
+    if (slot.source != Slot::Source::alias) return false;
+    std::size_t root = slot.root;
+    while (plan_.slots[root].source == Slot::Source::alias) root = plan_.slots[root].root;
+    if (plan_.slots[root].source != Slot::Source::arena) return false;
+    return tensor.bytes().data() == arena_base(plan_) + plan_.slots[root].offset;
+  }
+
+  static void check(const Slot& slot, DType type, const Dims& dims) {
+    if (!slot.type.is_tensor()) return;
+    bool fits = slot.type.elem == DType::undefined || slot.type.elem == type;
+    if (fits && slot.type.shape) {
+      fits = slot.type.shape->size() == dims.size();
+      for (std::size_t i = 0; fits && i < dims.size(); ++i) {
+        const Dim& dim = (*slot.type.shape)[i];
+        fits = !dim.is_known() || dim.value() == dims[i];
+      }
+    }
+    require(fits, "output '{}': the shape rule expects {}, the kernel gives {}{}",
+            slot.value->name(), to_string(slot.type), name(type), to_string(dims));
+  }
+
+  GraphPlan& subgraph_plan(SubgraphPlans& plans, std::span<const Tensor> inputs,
+                           std::span<const Tensor> captured) {
+    const bool with_dims = plans.made < most_subgraph_plans;
+    const auto type_of = [&](const Tensor& tensor) {
+      Type type = Type::of(tensor);
+      if (!with_dims) type.shape = Shape(tensor.rank());
+      return type;
+    };
+    std::vector<Type> types;
+    for (const Tensor& tensor : inputs) types.push_back(type_of(tensor));
+    for (const Tensor& tensor : captured) types.push_back(type_of(tensor));
+    for (auto entry = plans.plans.begin(); entry != plans.plans.end(); ++entry) {
+      if (entry->types != types) continue;
+      plans.plans.splice(plans.plans.begin(), plans.plans, entry);
+      return *plans.plans.front().plan;
+    }
+
+    require(inputs.size() == plans.graph->inputs().size(), "subgraph '{}': expected {} inputs, found {}",
+            plans.graph->name, plans.graph->inputs().size(), inputs.size());
+    KnownInputs known;
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      known[plans.graph->inputs()[i]] = {.type = types[i]};
+    std::vector<const Value*> values;
+    for (std::size_t i = 0; i < captured.size(); ++i) {
+      const Slot& slot = plan_.slots[plans.captured[i]];
+      known[slot.value] = {.type = types[inputs.size() + i],
+                           .constant = slot.source == Slot::Source::constant ? &slot.constant : nullptr};
+      values.push_back(slot.value);
+    }
+    std::unique_ptr<GraphPlan> plan =
+        make_plan(run_.model, *plans.graph, known, values, run_.resources);
+    if (plans.plans.size() == kept_subgraph_plans) plans.plans.pop_back();
+    plans.plans.push_front({.types = std::move(types), .plan = std::move(plan)});
+    ++plans.made;
+    return *plans.plans.front().plan;
+  }
+
+  GraphPlan& plan_;
+  Step& step_;
+  const Run& run_;
+  std::list<Tensor> unwanted_;  // outputs that a kernel writes although nobody wants them
+};
+
+// Drops the run's tensors; also when it ends by an exception.
+class RunningPlan {
+ public:
+  explicit RunningPlan(GraphPlan& plan) : plan_(plan) {
+    require(!plan.running, "a graph cannot run inside itself");
+    plan.running = true;
+    plan.values.resize(plan.slots.size());
+    if (!plan.arena && plan.arena_bytes > 0)
+      plan.arena = {::operator new(plan.arena_bytes, std::align_val_t{arena_alignment}), [](void* memory) {
+                      ::operator delete(memory, std::align_val_t{arena_alignment});
+                    }};
+  }
+  ~RunningPlan() {
+    for (std::size_t i = 0; i < plan_.slots.size(); ++i) release(plan_, i);
+    plan_.running = false;
+  }
+  RunningPlan(const RunningPlan&) = delete;
+  RunningPlan& operator=(const RunningPlan&) = delete;
+
+ private:
+  GraphPlan& plan_;
+};
+
+void run_step(GraphPlan& plan, Step& step, const Run& run) {
+  if (step.kernel) {
+    StepContext context(plan, step, run);
+    step.kernel(context);
+  }
+  for (std::size_t index : step.outputs) {
+    if (index == no_slot) continue;
+    const Slot& slot = plan.slots[index];
+    const bool is_constant = slot.source == Slot::Source::constant;
+    require(is_constant || plan.values[index].defined(), "output '{}' was not produced",
+            slot.value->name());
+    if (run.observer) run.show(*slot.value, is_constant ? slot.constant : plan.values[index]);
+  }
+  for (std::size_t index : step.release) release(plan, index);
+}
+
+}  // namespace
+
+std::vector<Tensor> run_plan(GraphPlan& plan, const Model& model, std::span<const Tensor> inputs,
+                             std::span<const Tensor> captured, EngineResources& resources,
+                             Observer* observer) {
+  const Run run{model, resources, observer};
+  const RunningPlan running(plan);
+  for (std::size_t i = 0; i < plan.inputs.size(); ++i) {
+    plan.values[plan.inputs[i]] = inputs[i];
+    if (observer) run.show(*plan.slots[plan.inputs[i]].value, inputs[i]);
+  }
+  for (std::size_t i = 0; i < plan.captured.size(); ++i)
+    if (plan.slots[plan.captured[i]].source == Slot::Source::given)
+      plan.values[plan.captured[i]] = captured[i];
+  for (Step& step : plan.steps)
+    in_context([&] { return step.node->describe(); }, [&] { run_step(plan, step, run); });
+  std::vector<Tensor> outputs;
+  for (std::size_t index : plan.outputs) {
+    const Slot& slot = plan.slots[index];
+    outputs.push_back(slot.source == Slot::Source::constant ? slot.constant : plan.values[index]);
+  }
+  return outputs;
+}
+
+}  // namespace onnxpress

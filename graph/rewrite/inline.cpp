@@ -1,0 +1,165 @@
+#include "graph/rewrite/inline.h"
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graph/base/error.h"
+#include "graph/ir/clone.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+std::string describe(const Function& function) {
+  return fmt::format("function '{}' ({}{})", function.name, function.domain,
+                     function.overload.empty() ? "" : ", overload " + function.overload);
+}
+
+template <class Body>
+void for_each_node(const Graph& graph, const Body& body) {
+  graph.for_each_graph([&](const Graph& inner) {
+    for (const Node* node : inner.nodes()) body(*node);
+  });
+}
+
+// Depth-first over calls between functions; `active` is the path from where it began.
+void check_recursion(const Model& model, const Function& function,
+                     std::vector<const Function*>& active, std::set<const Function*>& done) {
+  if (done.contains(&function)) return;
+  const auto cycle = std::find(active.begin(), active.end(), &function);
+  if (cycle != active.end()) {
+    std::string path;
+    for (auto it = cycle; it != active.end(); ++it) path += (*it)->name + " -> ";
+    fail("{} calls itself: {}{}", describe(function), path, function.name);
+  }
+  active.push_back(&function);
+  for_each_node(function.body, [&](const Node& node) {
+    if (const Function* callee = model.function(node)) check_recursion(model, *callee, active, done);
+  });
+  active.pop_back();
+  done.insert(&function);
+}
+
+// The model's imports must give the body's operators the meaning that the function's give them.
+void reconcile_opsets(Model& model, const Function& function) {
+  for_each_node(function.body, [&](const Node& node) {
+    if (model.function(node)) return;
+    const auto wanted = function.opsets.find(node.domain());
+    require(wanted != function.opsets.end(), "{}: {} is of domain '{}', which it does not import",
+            describe(function), node.describe(), node.domain());
+    const auto [found, added] = model.opsets.emplace(node.domain(), wanted->second);
+    if (added || found->second == wanted->second) return;
+    const OpDef* in_function = operators().find(node.domain(), node.op_type(), wanted->second);
+    const OpDef* in_model = operators().find(node.domain(), node.op_type(), found->second);
+    require(in_function && in_function == in_model,
+            "{}: {} is of operator set '{}' {}, expected the model's {}", describe(function),
+            node.describe(), node.domain(), wanted->second, found->second);
+  });
+}
+
+const Attribute* argument(const Node& call, const Function& function, const std::string& name) {
+  if (const Attribute* given = call.attribute(name)) return given;
+  for (const auto& [key, value] : function.attribute_defaults)
+    if (key == name) return &value;
+  return nullptr;
+}
+
+// Replaces references to the function's attributes throughout `body`, a copy made for this call.
+void bind_attributes(const Node& call, const Function& function, Graph& body) {
+  body.for_each_graph([&](Graph& graph) {
+    for (Node* node : graph.nodes()) {
+      std::vector<std::pair<std::string, std::string>> references;
+      for (const auto& [name, attribute] : node->attributes())
+        if (!attribute.ref.empty()) references.emplace_back(name, attribute.ref);
+      for (const auto& [name, reference] : references) {
+        if (const Attribute* value = argument(call, function, reference)) {
+          ValueMap none;
+          graph.set_attribute(node, name, clone_attribute(*value, &graph, none));
+        } else {
+          graph.remove_attribute(node, name);
+        }
+      }
+    }
+  });
+}
+
+// Renames what `body` defines, so that it can move into the graph of the call.
+void rename_interior(const Node& call, const std::string& prefix, Graph& body) {
+  body.for_each_graph([&](Graph& graph) {
+    const auto rename = [&](Value* value) {
+      graph.rename(value, call.graph().unique_name(prefix + "/" + value->name()));
+    };
+    for (Value* value : graph.inputs()) rename(value);
+    for (Value* value : graph.initializers())
+      if (!value->is_input()) rename(value);
+    for (Node* node : graph.nodes()) {
+      node->name = prefix + "/" + (node->name.empty() ? node->op_type() : node->name);
+      for (Value* value : node->outputs())
+        if (value) rename(value);
+    }
+  });
+}
+
+void inline_call(Node& call, const Function& function) {
+  Graph& target = call.graph();
+  require(call.input_count() <= function.body.inputs().size(), "expected at most {} inputs, found {}",
+          function.body.inputs().size(), call.input_count());
+  require(call.output_count() <= function.body.outputs().size(),
+          "expected at most {} outputs, found {}", function.body.outputs().size(),
+          call.output_count());
+  for (const std::string& name : function.attribute_names)
+    require(call.attribute(name) != nullptr, "attribute '{}' is required, found none", name);
+
+  Graph body(&target.opsets());
+  ValueMap copied;
+  clone_graph(function.body, body, copied);
+  bind_attributes(call, function, body);
+  rename_interior(call, call.name.empty() ? target.unique_name(function.name) : call.name, body);
+
+  ValueMap inlined;
+  for (std::size_t i = 0; i < body.inputs().size(); ++i) inlined[body.inputs()[i]] = call.input(i);
+  for (Value* value : body.initializers())
+    inlined[value] = target.add_initializer(value->name(), value->initializer()->clone());
+  for (Node* node : body.nodes()) clone_node(*node, target, inlined, &call);
+  for (std::size_t i = 0; i < call.output_count(); ++i) {
+    Value* output = call.output(i);
+    if (!output || output->is_unused()) continue;
+    Value* replacement = inlined.at(body.outputs()[i]);
+    require(replacement != nullptr, "output {} is an input that the call omits", i);
+    target.replace_uses(output, replacement);
+  }
+  target.remove(&call);
+}
+
+bool inline_calls_once(Model& model) {
+  std::vector<Node*> calls;
+  model.graph.for_each_graph([&](Graph& graph) {
+    for (Node* node : graph.nodes())
+      if (model.function(*node)) calls.push_back(node);
+  });
+  std::reverse(calls.begin(), calls.end());  // those inside a call's own subgraphs first
+  for (Node* call : calls) {
+    const Function& function = *model.function(*call);
+    in_context([&] { return call->describe(); }, [&] { inline_call(*call, function); });
+  }
+  return !calls.empty();
+}
+
+}  // namespace
+
+void inline_functions(Model& model) {
+  std::set<const Function*> done;
+  for (const auto& function : model.functions) {
+    std::vector<const Function*> active;
+    check_recursion(model, *function, active, done);
+  }
+  for (const auto& function : model.functions) reconcile_opsets(model, *function);
+  while (inline_calls_once(model)) {
+  }
+  model.functions.clear();
+}
+
+}  // namespace onnxpress
