@@ -86,7 +86,9 @@ std::optional<std::string> objection(const OptionSpec& spec, std::string_view te
   return std::nullopt;
 }
 
-std::string_view name(Kind kind) {
+}  // namespace
+
+std::string_view name(OptionSpec::Kind kind) {
   switch (kind) {
     case Kind::integer:
       return "integer";
@@ -103,8 +105,6 @@ std::string_view name(Kind kind) {
   }
   return "";
 }
-
-}  // namespace
 
 std::string_view name(Effect effect) {
   switch (effect) {
@@ -190,6 +190,10 @@ const std::string& Options::text(std::string_view name) const {
 }
 
 bool Options::given(std::string_view name) const { return given_.find(name) != given_.end(); }
+
+const std::string& Options::given_text(std::string_view name) const {
+  return value(name, {Kind::text, Kind::integer, Kind::number, Kind::flag, Kind::choice, Kind::selector});
+}
 
 std::string Options::to_text() const {
   std::string text;

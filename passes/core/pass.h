@@ -43,6 +43,8 @@ struct OptionSpec {
   double min = -1e300, max = 1e300;  // integer and number
 };
 
+std::string_view name(OptionSpec::Kind kind);
+
 struct PassInfo {
   std::string_view name;
   std::string_view summary;                  // one line
@@ -70,6 +72,7 @@ class Options {
   bool flag(std::string_view name) const;
   const std::string& text(std::string_view name) const;  // text, choice, selector; may be empty
   bool given(std::string_view name) const;               // said by the user
+  const std::string& given_text(std::string_view name) const;  // as given or, else, as declared
   // Options said by the user, "a=1,b=x" in declaration order, quoted as Pipeline::parse reads them;
   // empty when none.
   std::string to_text() const;

@@ -118,7 +118,7 @@ class PipelineParser {
   std::size_t at_ = 0;
 };
 
-const std::vector<std::pair<std::string, std::string>> preset_table = {
+constexpr std::pair<std::string_view, std::string_view> preset_table[] = {
     {"lossless", "simplify,fuse"},
 };
 
@@ -166,7 +166,7 @@ Pipeline preset(std::string_view name) {
     if (known == name)
       return in_context([&] { return fmt::format("preset '{}'", name); },
                         [&] { return Pipeline::parse(text); });
-    names.push_back(known);
+    names.emplace_back(known);
   }
   const std::string near = nearest_name(name, names);
   fail("unknown preset '{}'; {}", name,
@@ -174,6 +174,8 @@ Pipeline preset(std::string_view name) {
                     : fmt::format("did you mean '{}'?", near));
 }
 
-std::vector<std::pair<std::string, std::string>> presets() { return preset_table; }
+std::vector<std::pair<std::string, std::string>> presets() {
+  return {std::begin(preset_table), std::end(preset_table)};
+}
 
 }  // namespace onnxpress

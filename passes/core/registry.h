@@ -28,8 +28,9 @@ class PassRegistry {
 // All passes compiled in, and those of loaded plugins.
 PassRegistry& passes();
 
-// Loads a shared library built with ONNXPRESS_PLUGIN: its ABI string must equal ours. Throws Error
-// naming both strings otherwise.
+// Loads a shared library built with ONNXPRESS_PLUGIN (passes/core/plugin.h) and adds its passes to
+// passes(): its ABI string must equal ours. Throws Error naming both strings otherwise. The library
+// stays loaded.
 void load_plugin(const std::filesystem::path& path);
 // Hash of the public headers, compiler, standard library, oneDNN major and sanitizer flags.
 std::string_view abi_string();
@@ -39,11 +40,3 @@ std::string_view abi_string();
 // One per pass file: PASS(prune_magnitude) { registry.add(std::make_unique<PruneMagnitude>()); }
 // CMake finds the line and generates the call.
 #define PASS(name) void register_pass_##name(::onnxpress::PassRegistry& registry)
-
-// In a plugin, outside any namespace, after its PASS(name):
-//   ONNXPRESS_PLUGIN(onnxpress::register_pass_my_pass)
-#define ONNXPRESS_PLUGIN(...)                                                               \
-  extern "C" const char* onnxpress_plugin_abi() { return ONNXPRESS_ABI_STRING; }            \
-  extern "C" void onnxpress_plugin_register(::onnxpress::PassRegistry& registry) {          \
-    for (auto* add : {__VA_ARGS__}) add(registry);                                          \
-  }
