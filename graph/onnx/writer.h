@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <string>
-#include <vector>
+#include <string_view>
 
 #include "graph/base/files.h"
 #include "graph/ir/model.h"
@@ -21,31 +21,38 @@ struct WriteOptions {
   ExternalData external = ExternalData::as_read;
   // Tensors of fewer bytes stay in the model file even when data goes outside.
   std::size_t external_threshold = 1024;
+  // Compute WriteResult::sha256.
+  bool hash = false;
 };
 
 struct WriteResult {
-  std::string sha256;                // of the model file's bytes
+  std::string sha256;                // of the model file's bytes, when asked for
   std::size_t file_bytes = 0;
   std::size_t total_bytes = 0;       // with external data
   std::filesystem::path data_file;   // empty when inline
 };
 
-// Bytes the model would take as one inline file (with `external_bytes` of tensor data outside
-// counted too), computed without writing.
+// What is written: fields in the order of their numbers, tensors as raw_data (strings as
+// string_data), value_info for values whose type was declared (Value::type_in_file). Constants of
+// function bodies, and of subgraphs up to IR 3, become Constant nodes; up to IR 3 other constants
+// are also listed as inputs. Nothing is validated: see graph/onnx/validate.h.
+
+// Bytes the model takes as one inline file, computed without writing.
 std::size_t serialized_size(const Model& model);
 
-// Stages `path` (and, for external data, first a file beside it whose name carries a content hash).
+// Stages `path`. External data is staged first, as `<stem>-<16 hex digits of its hash>.data` beside
+// it. A data file of that pattern that only the model now at `path` used is removed at the end.
 // Nothing appears before staged.commit(). Throws Error.
 WriteResult stage_model(const Model& model, const std::filesystem::path& path,
                         StagedFiles& staged, const WriteOptions& options = {});
 // Stages and commits.
 WriteResult write_model(const Model& model, const std::filesystem::path& path,
                         const WriteOptions& options = {});
-// To a pipe; over 2 GB is an Error before the first byte.
-WriteResult write_model(const Model& model, int descriptor);
+// To a pipe, inline; over 2 GB is an Error before the first byte.
+WriteResult write_model(const Model& model, int descriptor, bool hash = false);
 // To memory (tests, reproducers).
 std::string to_bytes(const Model& model);
 // A TensorProto file.
-std::string tensor_to_bytes(const Tensor& tensor, const std::string& name);
+std::string tensor_to_bytes(const Tensor& tensor, std::string_view name);
 
 }  // namespace onnxpress

@@ -1,0 +1,169 @@
+#include "graph/onnx/writer.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include "graph/base/hash.h"
+#include "graph/onnx/encode.h"
+#include "graph/onnx/external_layout.h"
+#include "graph/onnx/reader.h"
+
+namespace onnxpress {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// What protobuf implementations refuse to parse beyond.
+constexpr std::size_t max_file_bytes = std::numeric_limits<std::int32_t>::max();
+
+// Writes all pieces with `write`; returns their SHA-256 when `hash`.
+template <class Write>
+std::string stream(const wire::Message& message, bool hash, Write&& write) {
+  std::optional<Sha256> sha256;
+  if (hash) sha256.emplace();
+  message.for_each_piece([&](std::span<const std::byte> piece) {
+    for_each_block(piece, [&](std::span<const std::byte> block) {
+      if (sha256) sha256->add(block);
+      write(block);
+    });
+  });
+  return sha256 ? sha256->finish() : std::string();
+}
+
+void check_size(const wire::Message& message) {
+  require(message.size() <= max_file_bytes,
+          "expected at most {} bytes in one ONNX file, the model takes {}: use external data",
+          max_file_bytes, message.size());
+}
+
+wire::Message encode_inline(const Model& model) {
+  wire::Message message = wire::encode_model(model);
+  check_size(message);
+  return message;
+}
+
+std::string to_string(const wire::Message& message) {
+  std::string bytes;
+  bytes.reserve(message.size());
+  message.for_each_piece([&](std::span<const std::byte> piece) {
+    bytes.append(reinterpret_cast<const char*>(piece.data()), piece.size());
+  });
+  return bytes;
+}
+
+// Whether `file` is named as the writer names data files of models called `stem`.
+bool is_our_data_file(const fs::path& file, const std::string& stem) {
+  const std::string name = file.filename().string();
+  const std::string prefix = stem + "-";
+  constexpr std::string_view suffix = ".data";
+  constexpr std::size_t digits = 16;
+  if (name.size() != prefix.size() + digits + suffix.size() || !name.starts_with(prefix) ||
+      !name.ends_with(suffix))
+    return false;
+  const std::string_view hash = std::string_view(name).substr(prefix.size(), digits);
+  return hash.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+// Data files that the model now at `path` refers to and that we wrote for it.
+std::vector<fs::path> own_data_files(const fs::path& path) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  const fs::path target = fs::weakly_canonical(path, error);
+  if (error || !fs::is_regular_file(target, error)) return files;
+  try {
+    for (const fs::path& file : read_model(target).data_files)
+      if (file.parent_path() == target.parent_path() &&
+          is_our_data_file(file, target.stem().string()))
+        files.push_back(file);
+  } catch (const Error&) {
+    // Whatever stands at `path`, it is no model of ours: nothing to tidy up.
+  }
+  return files;
+}
+
+bool wants_external(const Model& model, const WriteOptions& options, std::size_t inline_bytes) {
+  switch (options.external) {
+    case ExternalData::never: return false;
+    case ExternalData::always: return true;
+    case ExternalData::as_read: break;
+  }
+  return model.external_data || inline_bytes > max_file_bytes;
+}
+
+// Lays tensors out in a data file for models called `stem` and encodes the model accordingly.
+// Nothing when no tensor goes outside.
+std::unique_ptr<ExternalLayout> lay_out(const Model& model, const std::string& stem,
+                                        std::size_t threshold, wire::Message& message) {
+  for (const bool attributes : {false, true}) {
+    auto layout = std::make_unique<ExternalLayout>(model, threshold, attributes);
+    layout->set_file_name(fmt::format("{}-{}.data", stem, layout->content_hash()));
+    message = wire::encode_model(model, layout.get());
+    if (message.size() <= max_file_bytes) return layout->empty() ? nullptr : std::move(layout);
+  }
+  fail("the model takes {} bytes beside its external data, expected at most {}", message.size(),
+       max_file_bytes);
+}
+
+// Where the bytes of `path` will lie: external data goes beside the file, not beside a link to it.
+fs::path target_of(const fs::path& path) {
+  std::error_code error;
+  require(!fs::exists(path, error) || fs::is_regular_file(path, error),
+          "expected a regular file to put external data beside, found something else");
+  return fs::is_symlink(path, error) ? fs::weakly_canonical(path) : path;
+}
+
+}  // namespace
+
+std::size_t serialized_size(const Model& model) { return wire::encode_model(model).size(); }
+
+WriteResult stage_model(const Model& model, const fs::path& path, StagedFiles& staged,
+                        const WriteOptions& options) {
+  return in_context([&] { return fmt::format("writing {}", path.string()); }, [&] {
+    WriteResult result;
+    const std::vector<fs::path> old_files = own_data_files(path);
+    wire::Message message = wire::encode_model(model);
+    std::unique_ptr<ExternalLayout> layout;
+    if (wants_external(model, options, message.size())) {
+      const fs::path target = target_of(path);
+      layout = lay_out(model, target.stem().string(), options.external_threshold, message);
+      if (layout) {
+        result.data_file = target.parent_path() / layout->file_name();
+        result.total_bytes = layout->file_bytes();
+        staged.add(result.data_file, [&](StagedFiles::Sink& sink) { layout->write(sink); });
+      }
+    }
+    check_size(message);
+    staged.add(path, [&](StagedFiles::Sink& sink) {
+      result.sha256 = stream(message, options.hash, [&](auto block) { sink.write(block); });
+    });
+    for (const fs::path& file : old_files) staged.remove_after(file);
+    result.file_bytes = message.size();
+    result.total_bytes += message.size();
+    return result;
+  });
+}
+
+WriteResult write_model(const Model& model, const fs::path& path, const WriteOptions& options) {
+  StagedFiles staged;
+  WriteResult result = stage_model(model, path, staged, options);
+  staged.commit();
+  return result;
+}
+
+WriteResult write_model(const Model& model, int descriptor, bool hash) {
+  const wire::Message message = encode_inline(model);
+  WriteResult result{.file_bytes = message.size(), .total_bytes = message.size()};
+  result.sha256 = stream(message, hash, [&](auto block) { write_all(descriptor, block); });
+  return result;
+}
+
+std::string to_bytes(const Model& model) { return to_string(encode_inline(model)); }
+
+std::string tensor_to_bytes(const Tensor& tensor, std::string_view name) {
+  return to_string(wire::encode_tensor(name, tensor, {}, {}, {}, nullptr));
+}
+
+}  // namespace onnxpress
