@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "graph/ops/batch_norm.h"
+
 namespace onnxpress {
 
 const Shape* UpgradeContext::input_shape(std::size_t index) const {
@@ -131,8 +133,8 @@ Result drop_output_sequence(const UpgradeContext& c) {
 }
 
 Result batch_norm_7(const UpgradeContext& c) {
-  if (take<std::int64_t>(c, "is_test").value_or(0) == 0)
-    return "BatchNormalization in training mode (is_test=0)";
+  if (BatchNormAttrs::from(c.node).training) return "BatchNormalization in training mode (is_test=0)";
+  c.graph.remove_attribute(&c.node, "is_test");
   return std::nullopt;
 }
 

@@ -1,0 +1,35 @@
+#include "passes/common/channel_affine.h"
+
+#include <cmath>
+
+#include "passes/common/weights.h"
+
+namespace onnxpress {
+
+ChannelAffine batch_norm_affine(const Tensor& gamma, const Tensor& beta, const Tensor& mean,
+                                const Tensor& variance, double epsilon) {
+  const Tensor g = gamma.cast(DType::float64), b = beta.cast(DType::float64);
+  const Tensor m = mean.cast(DType::float64), v = variance.cast(DType::float64);
+  ChannelAffine affine;
+  for (std::size_t c = 0; c < static_cast<std::size_t>(g.size()); ++c) {
+    affine.scale.push_back(g.data<double>()[c] / std::sqrt(v.data<double>()[c] + epsilon));
+    affine.shift.push_back(b.data<double>()[c] - m.data<double>()[c] * affine.scale.back());
+  }
+  return affine;
+}
+
+Tensor scale_slices(const Tensor& weight, std::int64_t axis, const std::vector<double>& factor,
+                    std::int64_t groups) {
+  Tensor scaled = weight.cast(DType::float64);
+  const std::span<double> values = scaled.mutable_data<double>();
+  const std::int64_t slices = weight.dim(static_cast<std::size_t>(axis));
+  const std::int64_t group_size = axis == 0 ? weight.size() : weight.size() / groups;
+  for_each_channel_run(weight.dims(), axis, [&](std::int64_t slice, std::int64_t begin, std::int64_t count) {
+    const std::int64_t group = axis == 0 ? 0 : begin / group_size;
+    const double by = factor[static_cast<std::size_t>(group * slices + slice)];
+    for (std::int64_t i = begin; i < begin + count; ++i) values[static_cast<std::size_t>(i)] *= by;
+  });
+  return scaled.cast(weight.dtype());
+}
+
+}  // namespace onnxpress
