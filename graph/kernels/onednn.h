@@ -1,0 +1,120 @@
+// oneDNN 2.6 and 3.x behind one face: the only place that knows their differences.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "graph/base/error.h"
+#include "graph/ir/tensor.h"
+
+namespace onnxpress::onednn {
+
+using dnnl::memory;
+
+// The process's CPU engine, and the calling thread's stream on it.
+const dnnl::engine& cpu_engine();
+dnnl::stream& cpu_stream();
+
+// Runs `body`; a dnnl::error that leaves it becomes an Error.
+template <class Body>
+decltype(auto) guarded(const Body& body) {
+  try {
+    return body();
+  } catch (const dnnl::error& error) {
+    fail("oneDNN: {} (status {})", error.what(), static_cast<int>(error.status));
+  }
+}
+
+// float32 of the given dims: row-major, in a layout that oneDNN chooses, or with strides in elements.
+memory::desc plain(const Dims& dims);
+memory::desc any_layout(const Dims& dims);
+memory::desc strided(const Dims& dims, const Dims& strides);
+
+// Spatial geometry as oneDNN takes it: `dilations` are ONNX's less one.
+struct Spatial {
+  Dims strides, dilations, pads_begin, pads_end;
+};
+
+// Descriptors for inference; `bias` may be a zero descriptor (memory::desc()).
+#if DNNL_VERSION_MAJOR >= 3
+
+using pooling_forward = dnnl::pooling_forward;
+
+inline auto convolution(const memory::desc& src, const memory::desc& weights,
+                        const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
+  return dnnl::convolution_forward::primitive_desc(
+      cpu_engine(), dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src,
+      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end);
+}
+
+inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
+                          const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
+  return dnnl::deconvolution_forward::primitive_desc(
+      cpu_engine(), dnnl::prop_kind::forward_inference, dnnl::algorithm::deconvolution_direct, src,
+      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end);
+}
+
+inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const memory::desc& dst,
+                    const Dims& kernel, const Spatial& s) {
+  return pooling_forward::primitive_desc(cpu_engine(), dnnl::prop_kind::forward_inference,
+                                         algorithm, src, dst, s.strides, kernel, s.dilations,
+                                         s.pads_begin, s.pads_end);
+}
+
+inline auto batch_normalization(const memory::desc& src, float epsilon,
+                                dnnl::normalization_flags flags) {
+  return dnnl::batch_normalization_forward::primitive_desc(
+      cpu_engine(), dnnl::prop_kind::forward_inference, src, src, epsilon, flags);
+}
+
+inline auto matmul(const memory::desc& src, const memory::desc& weights, const memory::desc& bias,
+                   const memory::desc& dst) {
+  return dnnl::matmul::primitive_desc(cpu_engine(), src, weights, bias, dst);
+}
+
+#else
+
+using pooling_forward = dnnl::pooling_v2_forward;
+
+inline auto convolution(const memory::desc& src, const memory::desc& weights,
+                        const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
+  return dnnl::convolution_forward::primitive_desc(
+      {dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src, weights, bias,
+       dst, s.strides, s.dilations, s.pads_begin, s.pads_end},
+      cpu_engine());
+}
+
+inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
+                          const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
+  return dnnl::deconvolution_forward::primitive_desc(
+      {dnnl::prop_kind::forward_inference, dnnl::algorithm::deconvolution_direct, src, weights,
+       bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end},
+      cpu_engine());
+}
+
+inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const memory::desc& dst,
+                    const Dims& kernel, const Spatial& s) {
+  return pooling_forward::primitive_desc(
+      {dnnl::prop_kind::forward_inference, algorithm, src, dst, s.strides, kernel, s.dilations,
+       s.pads_begin, s.pads_end},
+      cpu_engine());
+}
+
+inline auto batch_normalization(const memory::desc& src, float epsilon,
+                                dnnl::normalization_flags flags) {
+  return dnnl::batch_normalization_forward::primitive_desc(
+      {dnnl::prop_kind::forward_inference, src, epsilon, flags}, cpu_engine());
+}
+
+inline auto matmul(const memory::desc& src, const memory::desc& weights, const memory::desc& bias,
+                   const memory::desc& dst) {
+  return dnnl::matmul::primitive_desc({src, weights, bias, dst}, cpu_engine());
+}
+
+#endif
+
+}  // namespace onnxpress::onednn

@@ -1,0 +1,113 @@
+#include "graph/kernels/primitive_kernel.h"
+
+#include <algorithm>
+#include <new>
+#include <unordered_map>
+#include <utility>
+
+namespace onnxpress::onednn {
+namespace {
+
+constexpr std::size_t alignment = 64;
+
+struct AlignedDelete {
+  void operator()(std::byte* memory) const {
+    ::operator delete(memory, std::align_val_t{alignment});
+  }
+};
+
+// Memory of the calling thread for reordered operands: primitives run one after the other, so they
+// share it.
+std::byte* scratch_memory(std::size_t bytes) {
+  thread_local std::unique_ptr<std::byte, AlignedDelete> buffer;
+  thread_local std::size_t capacity = 0;
+  if (bytes > capacity) {
+    buffer.reset();
+    buffer.reset(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{alignment})));
+    capacity = bytes;
+  }
+  return buffer.get();
+}
+
+memory over(const memory::desc& layout, const void* data) {
+  return memory(layout, cpu_engine(), const_cast<void*>(data));
+}
+
+}  // namespace
+
+PrimitiveKernel::PrimitiveKernel(dnnl::primitive primitive, Dims dims)
+    : primitive_(std::move(primitive)), dims_(std::move(dims)) {}
+
+void PrimitiveKernel::add_input(int arg, std::size_t index, const memory::desc& given,
+                                const memory::desc& wanted, const Tensor* constant) {
+  if (constant) return add_constant(arg, *constant, given, wanted);
+  Operand operand{.arg = arg, .index = index, .given = given, .wanted = wanted};
+  if (given != wanted) {
+    operand.reorder = dnnl::reorder({cpu_engine(), given, cpu_engine(), wanted});
+    place_in_scratch(operand);
+  }
+  inputs_.push_back(std::move(operand));
+}
+
+void PrimitiveKernel::add_constant(int arg, const Tensor& tensor, const memory::desc& given,
+                                   const memory::desc& wanted) {
+  Constant constant{.arg = arg, .tensor = tensor};
+  memory source = over(given, tensor.aligned_bytes());
+  if (given == wanted) {
+    constant.packed = source;
+  } else {
+    constant.packed = memory(wanted, cpu_engine());
+    dnnl::reorder(source, constant.packed).execute(cpu_stream(), source, constant.packed);
+    cpu_stream().wait();
+    constant.tensor = Tensor();
+  }
+  constants_.push_back(std::move(constant));
+}
+
+void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted) {
+  output_ = {.arg = DNNL_ARG_DST, .given = given, .wanted = wanted};
+  if (given != wanted) {
+    output_.reorder = dnnl::reorder({cpu_engine(), wanted, cpu_engine(), given});
+    place_in_scratch(output_);
+  }
+}
+
+void PrimitiveKernel::place_in_scratch(Operand& operand) {
+  operand.scratch = scratch_bytes_;
+  scratch_bytes_ += (operand.wanted.get_size() + alignment - 1) / alignment * alignment;
+}
+
+void PrimitiveKernel::operator()(KernelContext& context) const {
+  guarded([&] {
+    dnnl::stream& stream = cpu_stream();
+    std::byte* const scratch = scratch_memory(scratch_bytes_);
+    std::unordered_map<int, memory> arguments;
+    for (const Constant& constant : constants_) arguments.emplace(constant.arg, constant.packed);
+    for (const Operand& input : inputs_) {
+      memory given = over(input.given, context.required_input(input.index).aligned_bytes());
+      if (input.reorder) {
+        memory wanted = over(input.wanted, scratch + input.scratch);
+        input.reorder->execute(stream, given, wanted);
+        given = wanted;
+      }
+      arguments.emplace(input.arg, given);
+    }
+    Tensor& result = context.output(0, DType::float32, dims_);
+    memory target = over(output_.given, result.mutable_bytes().data());
+    memory computed = output_.reorder ? over(output_.wanted, scratch + output_.scratch) : target;
+    arguments.emplace(output_.arg, computed);
+    primitive_.execute(stream, arguments);
+    if (output_.reorder) output_.reorder->execute(stream, computed, target);
+    stream.wait();
+  });
+}
+
+bool is_float_operand(const Type* type) {
+  if (!type || !type->is_tensor() || type->elem != DType::float32 || !type->shape) return false;
+  const auto dims = concrete(*type->shape);
+  return dims && std::ranges::find(*dims, 0) == dims->end();
+}
+
+Dims dims_of(const Type* type) { return concrete(*type->shape).value(); }
+
+}  // namespace onnxpress::onednn
