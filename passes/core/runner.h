@@ -24,6 +24,7 @@ struct PassRecord {
   bool rolled_back = false;
   bool probed = false;                  // outputs compared on probe inputs
   std::string failure;                  // why it was rolled back
+  std::string reason;                   // why the runner put the step in (upgrade_opset); else empty
   std::filesystem::path reproducer;     // folder with model, step and inputs, when rolled back
   double seconds = 0;
   std::int64_t bytes_before = 0, bytes_after = 0;          // serialized, inline
@@ -31,8 +32,9 @@ struct PassRecord {
   std::int64_t zeros_before = 0, zeros_after = 0;
   std::int64_t macs_before = 0, macs_after = 0;
   std::int64_t nodes_before = 0, nodes_after = 0;
-  std::vector<OutputError> errors;      // against the model before the pass, on probe inputs
-  std::vector<OutputError> total_errors;  // against the original model
+  std::vector<OutputError> errors;      // against the model before the pass, on probe inputs; empty
+                                        // when nothing changed
+  std::vector<OutputError> total_errors;  // against the original model; empty while all is exact
   std::optional<Evaluation> evaluation;   // after this pass, when RunOptions::evaluate is set
   Outcome outcome;
   std::vector<NearMiss> near_misses;
@@ -44,6 +46,8 @@ struct RunOptions {
   bool keep_going = false;              // go on after a rollback
   bool explain = false;                 // collect near misses
   Dataset* calibration = nullptr;
+  Dataset* training = nullptr;
+  const Model* teacher = nullptr;
   // Probe inputs taken from data; empty: generated (probe_inputs).
   std::vector<std::vector<Tensor>> probes;
   InputRanges input_ranges;
@@ -62,8 +66,11 @@ struct RunResult {
   bool rolled_back = false;             // a requested pass did not stay
 };
 
-// Checks needs and options of every step first. A pass that throws, breaks the model, lies about
-// "changed" or breaks its declared effect is rolled back; without keep_going the run then stops.
+// Checks needs and options of every step first (Error). A pass that throws, breaks the model or its
+// interface, lies about "changed" or breaks its declared effect is rolled back; without keep_going
+// the run then stops. Where a step needs a higher opset, `upgrade_opset` is run before it as a step
+// of its own, and undone with it when the step does not stay or changes nothing. Throws Error when
+// the model given does not verify.
 RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
                        const RunOptions& options);
 

@@ -1,0 +1,33 @@
+// Outputs on probe inputs, and what a declared effect allows of their difference.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "graph/exec/metrics.h"
+#include "passes/core/pass.h"
+
+namespace onnxpress {
+
+// Per probe set, the model's outputs in order.
+using ProbeOutputs = std::vector<std::vector<Tensor>>;
+
+// Runs the model on every set with the plain kernels (`reference`) or the fast ones. Throws Error.
+ProbeOutputs run_probes(const Model& model, const std::vector<std::vector<Tensor>>& probes,
+                        bool reference, int threads);
+
+// Per output of `model`. Positions that are NaN on both sides, or the same infinity, are equal;
+// outputs that changed type or dims are infinitely far, and so are unequal strings.
+std::vector<OutputError> measure_errors(const Model& model, const ProbeOutputs& expected,
+                                        const ProbeOutputs& found);
+
+// How outputs break the effect, or nothing: `exact` is equality of bits (any NaN equals any),
+// `rounding` 1e-5 of the output's range beside a few units in the last place of its largest
+// value, `approximate` an SNR of at least `min_snr_db` of every floating-point output. Other than
+// for `lossy`, element types and dims stay.
+std::optional<std::string> broken_effect(Effect effect, double min_snr_db,
+                                         const ProbeOutputs& expected, const ProbeOutputs& found,
+                                         const std::vector<OutputError>& errors);
+
+}  // namespace onnxpress

@@ -1,0 +1,387 @@
+#include "passes/core/runner.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "graph/base/random.h"
+#include "graph/exec/engine.h"
+#include "graph/rewrite/pattern.h"
+#include "passes/core/fingerprint.h"
+#include "passes/core/probe.h"
+#include "passes/core/registry.h"
+#include "passes/core/reproducer.h"
+
+namespace onnxpress {
+namespace {
+
+struct Sizes {
+  std::int64_t bytes = 0, parameters = 0, zeros = 0, macs = 0, nodes = 0;
+};
+
+Sizes measure_sizes(const Model& model) {
+  const ModelStats stats = model_stats(model);
+  return {stats.serialized_bytes, stats.parameters, stats.zeros, stats.macs, stats.nodes};
+}
+
+// The model as far as steps have brought it, and what is known of it.
+struct Current {
+  std::unique_ptr<Model> model;
+  Fingerprint fingerprint;
+  Sizes sizes;
+  std::optional<ProbeOutputs> reference_outputs, fast_outputs;  // made when first asked for
+  std::vector<OutputError> total_errors;
+  std::optional<Evaluation> evaluation;
+
+  Current clone() const {
+    return {model->clone(), fingerprint, sizes, reference_outputs, fast_outputs, total_errors, evaluation};
+  }
+};
+
+void check_needs(const Pass& pass, const RunOptions& options) {
+  switch (pass.info().needs) {
+    case Needs::nothing:
+      return;
+    case Needs::calibration:
+      require(options.calibration != nullptr, "pass '{}' needs calibration data (--calib)", pass.info().name);
+      return;
+    case Needs::training:
+      require(options.training != nullptr, "pass '{}' needs training data (--train)", pass.info().name);
+      return;
+    case Needs::teacher:
+      require(options.teacher != nullptr, "pass '{}' needs a teacher model (--teacher)", pass.info().name);
+      return;
+  }
+}
+
+// What of the interface changed, or nothing.
+std::optional<std::string> changed_interface(const Model& before, const Model& after) {
+  const auto compare = [](std::string_view role, std::span<Value* const> was,
+                          std::span<Value* const> is) -> std::optional<std::string> {
+    if (was.size() != is.size())
+      return fmt::format("the model has {} {}s, expected {}", is.size(), role, was.size());
+    for (std::size_t i = 0; i < was.size(); ++i) {
+      if (was[i]->name() != is[i]->name())
+        return fmt::format("{} {} is now '{}', expected '{}'", role, i, is[i]->name(), was[i]->name());
+      if (was[i]->type != is[i]->type)
+        return fmt::format("{} '{}' is now {}, expected {}", role, is[i]->name(),
+                           to_string(is[i]->type), to_string(was[i]->type));
+    }
+    return std::nullopt;
+  };
+  if (auto changed = compare("required input", before.required_inputs(), after.required_inputs()))
+    return changed;
+  return compare("output", before.graph.outputs(), after.graph.outputs());
+}
+
+class Runner {
+ public:
+  Runner(std::unique_ptr<Model> model, const Pipeline& pipeline, const RunOptions& options)
+      : pipeline_(pipeline),
+        options_(options),
+        pool_(options.threads > 0 ? options.threads : available_cpus()) {
+    in_context([] { return "the model given"; }, [&] { verify(*model); });
+    current_.model = std::move(model);
+    current_.fingerprint = fingerprint(*current_.model);
+    current_.sizes = measure_sizes(*current_.model);
+    prepare_probes();
+  }
+
+  RunResult run() {
+    for (std::size_t i = 0; i < pipeline_.steps.size(); ++i) {
+      const Step& step = pipeline_.steps[i];
+      if (options_.progress)
+        options_.progress(fmt::format("running {} ({} of {})", step.pass->info().name, i + 1,
+                                      pipeline_.steps.size()));
+      number_ = i + 1;
+      if (!run_with_opset(step)) {
+        result_.rolled_back = true;
+        if (!options_.keep_going) break;
+      }
+    }
+    result_.model = std::move(current_.model);
+    return std::move(result_);
+  }
+
+ private:
+  // --- probes -----------------------------------------------------------------------------------
+
+  void prepare_probes() {
+    if (pipeline_.steps.empty()) return;
+    if (!can_run(*current_.model, "")) return;
+    try {
+      probes_ = options_.probes.empty() ? generate_probes() : options_.probes;
+      const bool all_exact = std::ranges::all_of(pipeline_.steps, [](const Step& step) {
+        return step.pass->info().effect == Effect::exact;
+      });
+      if (!all_exact) original_outputs_ = outputs(current_, false);
+    } catch (const Error& error) {
+      give_up_probing(fmt::format("the model given does not run on the probe inputs: {}", error.what()));
+    }
+  }
+
+  std::vector<std::vector<Tensor>> generate_probes() {
+    result_.generated_probes = true;
+    const std::int64_t macs = current_.sizes.macs;
+    const std::uint64_t sets = macs < 50'000'000 ? 4 : macs < 500'000'000 ? 3 : 2;
+    std::vector<std::vector<Tensor>> probes;
+    for (std::uint64_t i = 0; i < sets; ++i)
+      probes.push_back(probe_inputs(*current_.model, Random(options_.seed).split(i).next(),
+                                    options_.input_ranges));
+    return probes;
+  }
+
+  // Verification is of structure only from now on.
+  void give_up_probing(std::string reason) {
+    result_.verified = false;
+    result_.unverified_reason = std::move(reason);
+    probes_.clear();
+  }
+
+  bool can_run(const Model& model, std::string_view since) {
+    const std::vector<std::string> missing = Engine::unsupported(model);
+    if (missing.empty()) return true;
+    give_up_probing(fmt::format("{}no kernel for {}", since, fmt::join(missing, ", ")));
+    return false;
+  }
+
+  const ProbeOutputs& outputs(Current& of, bool reference) {
+    std::optional<ProbeOutputs>& known = reference ? of.reference_outputs : of.fast_outputs;
+    if (!known) known = run_probes(*of.model, probes_, reference, options_.threads);
+    return *known;
+  }
+
+  // --- steps ------------------------------------------------------------------------------------
+
+  // False when the step did not stay.
+  bool run_with_opset(const Step& step) {
+    const std::size_t first_record = result_.passes.size();
+    std::int64_t needed = 0;
+    try {
+      needed = step.pass->required_opset(*current_.model, step.options);
+    } catch (const std::exception& error) {
+      refuse(step, error.what());
+      return false;
+    }
+    const std::int64_t found = current_.model->graph.opset();
+    if (needed <= found) return attempt(step, "");
+
+    const Current checkpoint = current_.clone();
+    const std::string reason = fmt::format("{} needs opset {}, the model has {}",
+                                           step.pass->info().name, needed, found);
+    if (!upgrade(step, needed, reason)) return false;
+    result_.notes.push_back(reason + fmt::format(": upgraded to {}", needed));
+    const bool stayed = attempt(step, "");
+    if (!stayed || !result_.passes.back().changed) {
+      current_ = checkpoint.clone();
+      result_.passes.erase(result_.passes.begin() + static_cast<std::ptrdiff_t>(first_record),
+                           result_.passes.end() - 1);
+      result_.notes.back() += ", and undone since the step did not change the model";
+      rebase(result_.passes.back());
+    }
+    return stayed;
+  }
+
+  // Sizes of a record whose upgrade was undone.
+  void rebase(PassRecord& record) {
+    set_sizes(record, current_.sizes, current_.sizes);
+    record.total_errors = current_.total_errors;
+    record.evaluation = current_.evaluation;
+  }
+
+  bool upgrade(const Step& step, std::int64_t target, const std::string& reason) {
+    Step inserted;
+    try {
+      inserted.pass = &passes().find("upgrade_opset");
+      inserted.options = Options(inserted.pass->info().name, inserted.pass->info().options,
+                                 {{"target", std::to_string(target)}});
+    } catch (const Error& error) {
+      refuse(step, fmt::format("{}: {}", reason, error.what()));
+      return false;
+    }
+    if (attempt(inserted, reason) && current_.model->graph.opset() >= target) return true;
+    refuse(step, fmt::format("{}, and upgrading it failed", reason));
+    return false;
+  }
+
+  PassRecord new_record(const Step& step) const {
+    PassRecord record;
+    record.pass = step.pass->info().name;
+    record.options = step.options.to_json();
+    record.text = Pipeline::to_text(step);
+    record.effect = step.pass->info().effect;
+    set_sizes(record, current_.sizes, current_.sizes);
+    return record;
+  }
+
+  static void set_sizes(PassRecord& record, const Sizes& before, const Sizes& after) {
+    record.bytes_before = before.bytes;
+    record.bytes_after = after.bytes;
+    record.parameters_before = before.parameters;
+    record.parameters_after = after.parameters;
+    record.zeros_before = before.zeros;
+    record.zeros_after = after.zeros;
+    record.macs_before = before.macs;
+    record.macs_after = after.macs;
+    record.nodes_before = before.nodes;
+    record.nodes_after = after.nodes;
+  }
+
+  // Records a step that could not even start.
+  void refuse(const Step& step, const std::string& failure) {
+    PassRecord record = new_record(step);
+    record.rolled_back = true;
+    record.failure = failure;
+    record.total_errors = current_.total_errors;
+    result_.passes.push_back(std::move(record));
+  }
+
+  bool attempt(const Step& step, const std::string& reason) {
+    PassRecord record = new_record(step);
+    record.reason = reason;
+    Current next{.model = current_.model->clone()};
+    std::optional<std::string> failure = run_pass(step, *next.model, record);
+    if (!failure) failure = judge(step, next, record);
+    record.changed = !failure && next.fingerprint.hash != current_.fingerprint.hash;
+    if (failure)
+      roll_back(record, std::move(*failure));
+    else
+      keep(record, std::move(next));
+    result_.passes.push_back(std::move(record));
+    return !result_.passes.back().rolled_back;
+  }
+
+  // Why the pass failed, or nothing.
+  std::optional<std::string> run_pass(const Step& step, Model& model, PassRecord& record) {
+    const auto start = std::chrono::steady_clock::now();
+    std::optional<std::string> failure;
+    const bool has_data = step.pass->info().needs != Needs::nothing;
+    PassContext context{.options = step.options,
+                        .pool = pool_,
+                        .seed = options_.seed,
+                        .calibration = has_data ? options_.calibration : nullptr,
+                        .training = has_data ? options_.training : nullptr,
+                        .teacher = has_data ? options_.teacher : nullptr,
+                        .near_misses = options_.explain ? &record.near_misses : nullptr};
+    try {
+      if (context.calibration) context.calibration->rewind();
+      if (context.training) context.training->rewind();
+      record.outcome = step.pass->run(model, context);
+    } catch (const std::bad_alloc&) {
+      failure = "out of memory";
+    } catch (const std::exception& error) {
+      failure = error.what();
+    } catch (...) {
+      failure = "an exception that is no std::exception";
+    }
+    record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return failure;
+  }
+
+  // What is wrong with the model the pass left, or nothing.
+  std::optional<std::string> judge(const Step& step, Current& next, PassRecord& record) {
+    try {
+      verify(*next.model);
+    } catch (const Error& error) {
+      return fmt::format("it left a model that does not verify: {}", error.what());
+    }
+    next.fingerprint = fingerprint(*next.model, &current_.fingerprint);
+    const bool changed = next.fingerprint.hash != current_.fingerprint.hash;
+    if (record.outcome.changed && !changed) return "it claims a change but left the model as it was";
+    if (!record.outcome.changed && changed) return "it claims no change but changed the model";
+    if (!changed) return std::nullopt;
+    if (auto interface = changed_interface(*current_.model, *next.model))
+      return fmt::format("it changed the model's interface: {}", *interface);
+    return probe(step, next, record);
+  }
+
+  std::optional<std::string> probe(const Step& step, Current& next, PassRecord& record) {
+    next.total_errors = current_.total_errors;
+    if (probes_.empty() ||
+        !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
+      return std::nullopt;
+    const Effect effect = step.pass->info().effect;
+    const bool reference = effect == Effect::exact;
+    try {
+      outputs(current_, reference);
+    } catch (const Error& error) {
+      give_up_probing(fmt::format("the model before {} does not run on the probe inputs: {}",
+                                  step.pass->info().name, error.what()));
+      return std::nullopt;
+    }
+    try {
+      outputs(next, reference);
+    } catch (const Error& error) {
+      return fmt::format("the model it left does not run on the probe inputs: {}", error.what());
+    }
+    const ProbeOutputs& before = outputs(current_, reference);
+    const ProbeOutputs& after = outputs(next, reference);
+    record.errors = measure_errors(*next.model, before, after);
+    record.probed = true;
+    if (!reference) next.total_errors = measure_errors(*next.model, *original_outputs_, after);
+    return broken_effect(effect, record.outcome.min_snr_db, before, after, record.errors);
+  }
+
+  void keep(PassRecord& record, Current next) {
+    if (record.changed) {
+      next.sizes = measure_sizes(*next.model);
+      set_sizes(record, current_.sizes, next.sizes);
+      current_ = std::move(next);
+    }
+    if (options_.evaluate && !current_.evaluation)
+      current_.evaluation = options_.evaluate(*current_.model);
+    record.evaluation = current_.evaluation;
+    record.total_errors = current_.total_errors;
+  }
+
+  void roll_back(PassRecord& record, std::string failure) {
+    record.rolled_back = true;
+    record.failure = std::move(failure);
+    record.total_errors = current_.total_errors;
+    if (options_.reproducer_folder.empty()) return;
+    try {
+      record.reproducer = write_reproducer({.name = fmt::format("{}-{}", number_, record.pass),
+                                            .model = current_.model.get(),
+                                            .step = record.text,
+                                            .seed = options_.seed,
+                                            .data = data_description(),
+                                            .probes = &probes_,
+                                            .failure = record.failure},
+                                           options_.reproducer_folder);
+    } catch (const Error& error) {
+      result_.notes.push_back(fmt::format("no reproducer for {}: {}", record.pass, error.what()));
+    }
+  }
+
+  std::string data_description() const {
+    std::string text;
+    if (options_.calibration) text += "calibration: " + options_.calibration->description();
+    if (options_.training)
+      text += (text.empty() ? "" : "; ") + std::string("training: ") + options_.training->description();
+    return text;
+  }
+
+  const Pipeline& pipeline_;
+  const RunOptions& options_;
+  ThreadPool pool_;
+  Current current_;
+  std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared
+  std::optional<ProbeOutputs> original_outputs_;  // by the fast kernels, when some step is not exact
+  std::size_t number_ = 0;
+  RunResult result_;
+};
+
+}  // namespace
+
+RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
+                       const RunOptions& options) {
+  require(model != nullptr, "there is no model to run the pipeline on");
+  for (std::size_t i = 0; i < pipeline.steps.size(); ++i)
+    in_context([&] { return fmt::format("step {}", i + 1); }, [&] {
+      const Step& step = pipeline.steps[i];
+      check_needs(*step.pass, options);
+      step.pass->check(step.options);
+    });
+  return Runner(std::move(model), pipeline, options).run();
+}
+
+}  // namespace onnxpress

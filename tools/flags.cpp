@@ -1,0 +1,191 @@
+#include "tools/flags.h"
+
+#include <charconv>
+#include <limits>
+
+#include "graph/base/error.h"
+#include "tools/session.h"
+#include "tools/units.h"
+
+namespace onnxpress {
+
+namespace {
+
+// Runs `parse` on an option's text; its Error names the option.
+template <class Parse>
+auto parsed(const char* option, const std::string& text, Parse&& parse) {
+  return in_context([&] { return option; }, [&] { return parse(text); });
+}
+
+template <class Parse>
+auto limit(const char* option, const std::string& text, Parse&& parse) {
+  using Value = decltype(parse(text));
+  if (text.empty()) return std::optional<Limit<Value>>();
+  return std::optional<Limit<Value>>({parsed(option, text, parse), text});
+}
+
+}  // namespace
+
+std::int64_t parse_integer(const std::string& option, const std::string& text, std::int64_t least,
+                           std::int64_t most) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  if (most == std::numeric_limits<std::int64_t>::max())
+    require(whole && value >= least, "{}: expected a whole number from {}, found '{}'", option,
+            least, text);
+  require(whole && value >= least && value <= most,
+          "{}: expected a whole number from {} to {}, found '{}'", option, least, most, text);
+  return value;
+}
+
+void DataFlags::declare(CLI::App& app) {
+  const std::string group = "Data";
+  const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
+    app.add_option(name, target, help)->type_name(type)->group(group);
+  };
+  add("--input-scale", scale_, "S", "multiply input data by S (1/255); lets integers become float");
+  add("--input-mean", mean_, "M[,M...]", "subtract M, one value or one per channel, after scaling");
+  add("--input-std", std_, "D[,D...]", "divide by D, one value or one per channel, last");
+  add("--layout", layout_, "nchw|nhwc", "where the model's inputs have their channels");
+  add("--batch", batch_, "N", "samples in a batch where the model leaves it open (32)");
+  add("--batch-axis", batch_axis_, "NAME=AXIS", "the axis of input NAME that counts samples (0)");
+  add("--labels", labels_, "FILE", "labels from another file (.npy, .npz, IDX)");
+  add("--input-range", ranges_, "NAME=LOW..HIGH", "range of generated values for input NAME");
+}
+
+DataOptions DataFlags::options() const {
+  DataOptions options;
+  if (!scale_.empty()) options.scale = parsed("--input-scale", scale_, parse_number);
+  if (!mean_.empty()) options.mean = parsed("--input-mean", mean_, parse_numbers);
+  if (!std_.empty()) options.std = parsed("--input-std", std_, parse_numbers);
+  for (const double value : options.std) require(value != 0, "--input-std: division by 0");
+  if (!layout_.empty())
+    options.layout =
+        choose<Layout>("--layout", layout_, {{"nchw", Layout::nchw}, {"nhwc", Layout::nhwc}});
+  if (!batch_.empty()) options.batch = parse_integer("--batch", batch_, 1, 1 << 20);
+  for (const std::string& text : batch_axis_) {
+    const auto [name, axis] = parsed("--batch-axis", text, parse_assignment);
+    options.batch_axis[name] = static_cast<std::size_t>(parse_integer("--batch-axis", axis, 0, 64));
+  }
+  options.labels = labels_;
+  return options;
+}
+
+InputRanges DataFlags::ranges() const {
+  InputRanges ranges;
+  for (const std::string& text : ranges_) {
+    const auto [name, range] = parsed("--input-range", text, parse_assignment);
+    const std::size_t dots = range.find("..");
+    require(dots != std::string::npos, "--input-range: expected NAME=LOW..HIGH, found '{}'", text);
+    const double low = parsed("--input-range", range.substr(0, dots), parse_number);
+    const double high = parsed("--input-range", range.substr(dots + 2), parse_number);
+    require(low <= high, "--input-range: {} is above {} for input '{}'", low, high, name);
+    ranges[name] = {low, high};
+  }
+  return ranges;
+}
+
+std::map<std::string, std::string> DataFlags::said() const {
+  std::map<std::string, std::string> said;
+  const auto add = [&](const char* name, const std::string& text) {
+    if (!text.empty()) said[name] = text;
+  };
+  add("input-scale", scale_);
+  add("input-mean", mean_);
+  add("input-std", std_);
+  add("layout", layout_);
+  add("batch", batch_);
+  add("batch-axis", fmt::format("{}", fmt::join(batch_axis_, " ")));
+  add("labels", labels_);
+  add("input-range", fmt::format("{}", fmt::join(ranges_, " ")));
+  return said;
+}
+
+void GateFlags::declare(CLI::App& app, const std::string& data_option) {
+  data_option_ = data_option;
+  const std::string group = "Gates (a missed one ends with status 1)";
+  const auto add = [&](const char* name, std::string& target, const char* type,
+                       const std::string& help) {
+    app.add_option(name, target, help)->type_name(type)->group(group);
+  };
+  add("--max-drop", max_drop_, "P%",
+      "the metric may fall by P points against the original (losses: rise by P %); needs " +
+          data_option);
+  add("--min-ratio", min_ratio_, "R", "bytes before / bytes after, external data included");
+  add("--max-size", max_size_, "SIZE", "bytes after, external data included: 2MB, 500KiB");
+  add("--min-agreement", min_agreement_, "P%",
+      "share of samples whose top-1 equals the original's; needs " + data_option);
+  add("--max-latency-ratio", max_latency_ratio_, "R",
+      "time of one run after / before, side by side in this engine");
+}
+
+GateLimits GateFlags::limits() const {
+  GateLimits limits;
+  limits.max_drop = limit("--max-drop", max_drop_, parse_percent);
+  limits.min_ratio = limit("--min-ratio", min_ratio_, parse_number);
+  limits.max_size = limit("--max-size", max_size_, parse_size);
+  limits.min_agreement = limit("--min-agreement", min_agreement_, parse_percent);
+  limits.max_latency_ratio = limit("--max-latency-ratio", max_latency_ratio_, parse_number);
+  return limits;
+}
+
+void GateFlags::require_data(bool given) const {
+  require(given || max_drop_.empty(), "--max-drop needs {}", data_option_);
+  require(given || min_agreement_.empty(), "--min-agreement needs {}", data_option_);
+}
+
+void MetricFlag::declare(CLI::App& app) {
+  app.add_option("--metric", text_,
+                 "top1, top5, precision, recall, f1, cross_entropy or mse: what --max-drop judges "
+                 "(top1; mse for float labels)")
+      ->type_name("NAME")
+      ->group("Data");
+}
+
+std::optional<Metric> MetricFlag::metric() const {
+  if (text_.empty()) return std::nullopt;
+  if (const auto metric = metric_from_name(text_)) return metric;
+  std::vector<std::string> names;
+  for (const Metric metric : {Metric::top1, Metric::top5, Metric::precision, Metric::recall,
+                              Metric::f1, Metric::cross_entropy, Metric::mse})
+    names.emplace_back(name(metric));
+  const std::string nearest = nearest_name(text_, names);
+  fail("--metric: unknown metric '{}'{}", text_,
+       nearest.empty() ? fmt::format(" ({} are known)", fmt::join(names, ", "))
+                       : fmt::format("; did you mean '{}'?", nearest));
+}
+
+void DeflatedFlag::declare(CLI::App& app) {
+  app.add_option("--deflated", text_,
+                 "measure the size when compressed for shipping: auto (up to 32 MB), on, off")
+      ->type_name("auto|on|off")
+      ->group("Report");
+}
+
+DeflatedSize DeflatedFlag::size() const {
+  return choose<DeflatedSize>("--deflated", text_,
+                              {{"auto", DeflatedSize::automatic},
+                               {"on", DeflatedSize::on},
+                               {"off", DeflatedSize::off}});
+}
+
+std::map<std::string, Dims> parse_input_shapes(const std::vector<std::string>& texts,
+                                               const Model& model) {
+  std::map<std::string, Dims> shapes;
+  std::vector<std::string> names;
+  for (const Value* input : model.required_inputs()) names.push_back(input->name());
+  for (const std::string& text : texts) {
+    const auto [name, dims] = parsed("--input-shape", text, parse_assignment);
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      const std::string nearest = nearest_name(name, names);
+      fail("--input-shape: the model has no input '{}'{}", name,
+           nearest.empty() ? fmt::format(" (inputs: {})", fmt::join(names, ", "))
+                           : fmt::format("; did you mean '{}'?", nearest));
+    }
+    shapes[name] = parsed("--input-shape", dims, parse_dims);
+  }
+  return shapes;
+}
+
+}  // namespace onnxpress

@@ -1,0 +1,148 @@
+// Reports laid out for people: from the JSON alone.
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "tools/document.h"
+#include "tools/layout_parts.h"
+#include "tools/units.h"
+
+namespace onnxpress {
+
+namespace {
+
+void add_notes(Document& document, const Json& report) {
+  if (!report.contains("notes") || report["notes"].empty()) return;
+  Lines lines;
+  for (const Json& note : report["notes"]) lines.lines.emplace_back(note.get<std::string>());
+  document.emplace_back(Heading{"Notes"});
+  document.emplace_back(std::move(lines));
+}
+
+void add_headline(Document& document, const Json& report, const std::string& what) {
+  Lines lines;
+  const std::string& headline = report["headline"].get_ref<const std::string&>();
+  const bool bad = !report.value("verified", true) || report.value("generated_data", false);
+  if (!headline.empty()) lines.lines.emplace_back(headline, bad ? Tone::bad : Tone::good);
+  lines.lines.emplace_back(what, Tone::strong);
+  document.emplace_back(std::move(lines));
+}
+
+void add_gates(Document& document, const Json& report) {
+  if (report["gates"].empty()) return;
+  Table table{{{""}, {""}, {""}}, {}};
+  for (const Json& gate : report["gates"]) {
+    const bool met = gate["met"].get<bool>();
+    table.rows.push_back({Cell(met ? "met" : "missed", met ? Tone::good : Tone::bad),
+                          gate["option"].get<std::string>() + " " + gate["limit"].get<std::string>(),
+                          gate["text"].get<std::string>()});
+  }
+  document.emplace_back(Heading{"Gates"});
+  document.emplace_back(std::move(table));
+}
+
+void add_latency(Document& document, const Json& report) {
+  if (!report.contains("latency") || report["latency"].is_null()) return;
+  const Json& latency = report["latency"];
+  document.emplace_back(Lines{{Cell(fmt::format(
+      "Latency, {} sample{} a run, median of {} runs side by side: {} before, {} after, ratio {:.3f}",
+      latency["rows"].get<std::int64_t>(), latency["rows"] == 1 ? "" : "s",
+      latency["runs"].get<int>(), human_seconds(latency["before_seconds"].get<double>()),
+      human_seconds(latency["after_seconds"].get<double>()), latency["ratio"].get<double>()))}});
+}
+
+Document layout_compress(const Json& report, bool verbose) {
+  Document document;
+  const std::string output = report["after"]["file"].get<std::string>();
+  add_headline(document, report,
+               fmt::format("{} {} {}", report["before"]["file"].get<std::string>(), "->",
+                           report["written"].get<bool>() ? output : "(not written)"));
+  document.emplace_back(Lines{{Cell("pipeline: " + report["pipeline"].get<std::string>(), Tone::dim)}});
+  document.emplace_back(before_after_table(report));
+  add_output_errors(document, report);
+  add_passes(document, report);
+  add_sizes(document, report, verbose);
+  add_layers(document, report, verbose);
+  add_latency(document, report);
+  add_near_misses(document, report);
+  add_notes(document, report);
+  add_gates(document, report);
+  return document;
+}
+
+Document layout_compare(const Json& report, bool verbose) {
+  Document document;
+  add_headline(document, report,
+               fmt::format("{} -> {}", report["before"]["file"].get<std::string>(),
+                           report["after"]["file"].get<std::string>()));
+  document.emplace_back(before_after_table(report));
+  add_output_errors(document, report);
+  add_sizes(document, report, verbose);
+  add_latency(document, report);
+  add_notes(document, report);
+  add_gates(document, report);
+  return document;
+}
+
+Document layout_eval(const Json& report, bool) {
+  Document document;
+  add_headline(document, report,
+               fmt::format("{} on {}", report["model"]["file"].get<std::string>(),
+                           report["data"]["eval"]["description"].get<std::string>()));
+  const Json& evaluation = report["evaluation"];
+  Table table{{{""}, {"value", true}, {"95 % interval", true}}, {}};
+  for (const auto& [metric, value] : evaluation["metrics"].items())
+    table.rows.push_back({metric, metric_cell(metric, value), interval_cell(value)});
+  table.rows.push_back({"samples", grouped(evaluation["samples"].get<std::int64_t>()), ""});
+  table.rows.push_back({"output", evaluation["output"].get<std::string>(), ""});
+  table.rows.push_back({"time", human_seconds(evaluation["seconds"].get<double>()), ""});
+  document.emplace_back(std::move(table));
+  add_notes(document, report);
+  return document;
+}
+
+Document layout_run(const Json& report, bool) {
+  Document document;
+  add_headline(document, report,
+               fmt::format("{} on {}", report["model"]["file"].get<std::string>(),
+                           report["data"]["input"]["description"].get<std::string>()));
+  Table table{{{"output"}, {"type"}, {"shape"}, {"stored as"}}, {}};
+  for (const Json& output : report["outputs"])
+    table.rows.push_back({output["name"].get<std::string>(), output["type"].get<std::string>(),
+                          dims_text(output["dims"]), output["stored_as"].get<std::string>()});
+  document.emplace_back(std::move(table));
+  return document;
+}
+
+Document layout_inspect(const Json& report, bool verbose) {
+  Document document;
+  const Json& model = report["model"];
+  add_headline(document, report, model["file"].get<std::string>());
+  document.emplace_back(model_table(report));
+  document.emplace_back(Heading{"Inputs and outputs"});
+  document.emplace_back(interface_table(report["interface"]));
+  add_operator_table(document, model, verbose);
+  add_type_table(document, model);
+  add_tensor_table(document, model);
+  const Json& unsupported = report["interface"]["unsupported_operators"];
+  Lines lines;
+  for (const Json& op : unsupported) lines.lines.emplace_back(op.get<std::string>(), Tone::bad);
+  if (!unsupported.empty()) {
+    document.emplace_back(Heading{"Operators that the engine cannot run"});
+    document.emplace_back(std::move(lines));
+  }
+  add_notes(document, report);
+  return document;
+}
+
+}  // namespace
+
+Document layout(const Json& report, bool verbose) {
+  static const std::map<std::string, Document (*)(const Json&, bool)> layouts{
+      {"compress", layout_compress}, {"compare", layout_compare}, {"eval", layout_eval},
+      {"run", layout_run},           {"inspect", layout_inspect}, {"passes", layout_passes},
+  };
+  return layouts.at(report["kind"].get<std::string>())(report, verbose);
+}
+
+}  // namespace onnxpress

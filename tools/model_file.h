@@ -1,0 +1,39 @@
+// Models as files: reading them, and what a report says of the bytes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "graph/onnx/reader.h"
+
+namespace onnxpress {
+
+// Bytes of a model file; `total` counts its external data.
+struct ModelFile {
+  std::string path;     // as given; "-" for a pipe; empty when nothing was written
+  std::string sha256;   // of the model file
+  std::int64_t file = 0, external = 0, total = 0;
+  std::optional<std::int64_t> deflated;  // zlib level 6 over all of it: what shipping it would take
+};
+
+enum class DeflatedSize { automatic, on, off };  // automatic: up to deflate_limit bytes
+inline constexpr std::int64_t deflate_limit = 32'000'000;
+
+struct LoadedModel {
+  std::unique_ptr<Model> model;
+  ModelFile file;
+  std::vector<std::string> notes;
+};
+
+// Reads a model; "-" is standard input. Throws Error.
+LoadedModel load_model(const std::string& path, DeflatedSize deflated, bool keep_overridable = false);
+
+// Bytes of `pieces` as one zlib stream of level 6.
+std::int64_t deflated_size(std::span<const std::span<const std::byte>> pieces);
+
+}  // namespace onnxpress

@@ -1,0 +1,48 @@
+// What is known of the terminal, and the one progress line.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace onnxpress {
+
+// Columns of the terminal behind `descriptor`, else of $COLUMNS, else 100.
+std::size_t terminal_width(int descriptor);
+// True on a terminal that understands colour, unless NO_COLOR is set (no-color.org).
+bool wants_colour(int descriptor);
+
+// Thrown when the reader of standard output has gone (SIGPIPE is ignored): the run ends quietly.
+struct BrokenPipe {};
+// Writes everything; throws BrokenPipe or Error.
+void write_to(int descriptor, std::string_view text);
+
+// A single line on standard error that is overwritten; nothing unless that is a terminal.
+class Progress {
+ public:
+  enum class Mode { quiet, automatic, verbose };
+  explicit Progress(Mode mode);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // A new stage; verbose mode prints it as a line of its own.
+  void stage(const std::string& text);
+  // How far the stage is; shown at most ten times a second.
+  void advance(std::int64_t done, std::int64_t total);
+  void clear();
+  Mode mode() const { return mode_; }
+
+ private:
+  void show(const std::string& text);
+
+  Mode mode_;
+  bool live_;
+  bool shown_ = false;
+  std::string stage_;
+  std::chrono::steady_clock::time_point last_{};
+};
+
+}  // namespace onnxpress

@@ -1,0 +1,75 @@
+// onnxpress eval MODEL --data DATA: accuracy and loss on labelled data.
+#include "tools/cli.h"
+#include "tools/flags.h"
+#include "tools/verb.h"
+
+namespace onnxpress {
+
+namespace {
+
+class EvalVerb : public Verb {
+ public:
+  std::string name() const override { return "eval"; }
+  std::string summary() const override {
+    return "Measures accuracy, precision, recall, F1 and loss on labelled data.";
+  }
+  std::string usage() const override { return "MODEL --data DATA"; }
+
+  void declare(CLI::App& app) override {
+    app.add_option("MODEL", path_, "a model, or - for standard input");
+    app.add_option("--data", data_, "labelled samples: .npz, .npy, IDX, ONNX test sets, image folder")
+        ->type_name("DATA")
+        ->group("Data");
+    app.add_option("--output", output_, "the model's output to judge (the one that fits the labels)")
+        ->type_name("NAME")
+        ->group("Data");
+    metric_.declare(app);
+    flags_.declare(app);
+    app.add_option("--report", reports_, "also write the report: .json, .md or .txt; repeatable")
+        ->type_name("FILE")
+        ->group("Report");
+  }
+
+  int run(Session& session) override {
+    require(!path_.empty(), "eval: expected a model");
+    require(!data_.empty(), "eval: expected --data DATA");
+    EvaluationOptions options;
+    if (const auto metric = metric_.metric()) options.metrics = {*metric};
+    options.output = output_;
+    options.threads = session.threads();
+    const DataOptions data_options = flags_.options();
+    check_report_paths(reports_);
+    const LoadedModel loaded = load_model(path_, DeflatedSize::off);
+    const std::unique_ptr<Dataset> data = open_data(data_, *loaded.model, data_options);
+    require(data->labelled(), "'{}' has no labels (an array named 'y' or 'labels', or --labels)",
+            data_);
+    Judge judge(*data, options, session.progress());
+    const Evaluation& evaluation = judge.judge(*loaded.model, path_);
+
+    Json report = report_header(session.run_info(name()));
+    report["headline"] = "";
+    report["model"] =
+        model_section(loaded.file, *loaded.model, model_stats(*loaded.model), 0);
+    report["data"] = {{"eval", data_section(*data)}};
+    report["preprocessing"] = flags_.said();
+    report["evaluation"] = evaluation_section(evaluation);
+    report["notes"] = loaded.notes;
+    StagedFiles staged;
+    stage_reports(reports_, report, staged);
+    session.print(report);
+    staged.commit();
+    return status_done;
+  }
+
+ private:
+  std::string path_, data_, output_;
+  std::vector<std::string> reports_;
+  MetricFlag metric_;
+  DataFlags flags_;
+};
+
+}  // namespace
+
+std::unique_ptr<Verb> eval_verb() { return std::make_unique<EvalVerb>(); }
+
+}  // namespace onnxpress

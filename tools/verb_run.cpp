@@ -1,0 +1,131 @@
+// onnxpress run MODEL --input DATA -o OUT.npz: the model's outputs.
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "graph/exec/engine.h"
+#include "graph/onnx/writer.h"
+#include "tools/cli.h"
+#include "tools/data/npz.h"
+#include "tools/flags.h"
+#include "tools/output_spool.h"
+#include "tools/verb.h"
+
+namespace onnxpress {
+
+namespace {
+
+class StandardOutput : public StagedFiles::Sink {
+ public:
+  void write(std::span<const std::byte> bytes) override {
+    write_to(STDOUT_FILENO, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
+};
+
+void write_npz(const std::vector<OutputSpool>& outputs, StagedFiles::Sink& sink) {
+  NpzWriter writer(sink);
+  for (const OutputSpool& output : outputs)
+    writer.add(output.name(), output.stored_type(), output.dims(),
+               [&](const auto& put) { output.read(put); });
+  writer.finish();
+}
+
+class RunVerb : public Verb {
+ public:
+  std::string name() const override { return "run"; }
+  std::string summary() const override { return "Runs a model on data and writes its outputs."; }
+  std::string usage() const override { return "MODEL --input DATA -o OUT.npz"; }
+
+  void declare(CLI::App& app) override {
+    app.add_option("MODEL", path_, "a model, or - for standard input");
+    app.add_option("-i,--input", input_, "samples: .npz, .npy, IDX, ONNX test sets, image folder")
+        ->type_name("DATA")
+        ->group("Data");
+    app.add_option("-o,--output", output_,
+                   "OUT.npz, - for standard output, or a folder for output_K.pb")
+        ->type_name("OUT");
+    flags_.declare(app);
+  }
+
+  int run(Session& session) override {
+    require(!path_.empty(), "run: expected a model");
+    require(!input_.empty(), "run: expected --input DATA");
+    require(!output_.empty(), "run: expected -o OUT.npz or -o FOLDER");
+    const bool to_pipe = output_ == "-";
+    const bool to_npz = to_pipe || std::filesystem::path(output_).extension() == ".npz";
+    const DataOptions options = flags_.options();
+    if (!to_npz)
+      require(std::filesystem::is_directory(output_),
+              "run: '{}' is neither a .npz file nor a folder that exists", output_);
+    else if (!to_pipe)
+      check_writable(output_);
+    const LoadedModel loaded = load_model(path_, DeflatedSize::off);
+    const std::unique_ptr<Dataset> data = open_data(input_, *loaded.model, options);
+    const std::vector<OutputSpool> outputs = run_all(*loaded.model, *data, to_npz, session);
+
+    StagedFiles staged;
+    if (to_pipe) {
+      StandardOutput sink;
+      write_npz(outputs, sink);
+    } else if (to_npz) {
+      staged.add(output_, [&](StagedFiles::Sink& sink) { write_npz(outputs, sink); });
+    } else {
+      stage_protobufs(outputs, staged);
+    }
+    staged.commit();
+    session.print(report(loaded, *data, outputs, session), to_pipe ? STDERR_FILENO : STDOUT_FILENO);
+    return status_done;
+  }
+
+ private:
+  static std::vector<OutputSpool> run_all(const Model& model, Dataset& data, bool to_npz,
+                                          Session& session) {
+    Engine engine(model, {.threads = session.threads()});
+    std::vector<OutputSpool> outputs;
+    for (const Value* value : model.graph.outputs()) outputs.emplace_back(value->name(), to_npz);
+    WatchedDataset watched(data, session.progress());
+    session.progress().stage("running");
+    watched.rewind();
+    Batch batch;
+    while (watched.next(batch)) {
+      const std::vector<Tensor> results = engine.run(batch.inputs);
+      const std::int64_t rows = std::max(leading_count(batch.inputs), batch.samples);
+      for (std::size_t i = 0; i < results.size(); ++i)
+        outputs[i].append(results[i], batch.samples, rows);
+    }
+    return outputs;
+  }
+
+  void stage_protobufs(const std::vector<OutputSpool>& outputs, StagedFiles& staged) const {
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      const std::string bytes = tensor_to_bytes(outputs[i].whole(), outputs[i].name());
+      staged.add(std::filesystem::path(output_) / fmt::format("output_{}.pb", i),
+                 [&](StagedFiles::Sink& sink) { sink.write(std::as_bytes(std::span(bytes))); });
+    }
+  }
+
+  Json report(const LoadedModel& loaded, const Dataset& data,
+              const std::vector<OutputSpool>& outputs, const Session& session) const {
+    Json result = report_header(session.run_info(name()));
+    result["headline"] = "";
+    result["model"] = {{"file", loaded.file.path}, {"sha256", loaded.file.sha256}};
+    result["data"] = {{"input", data_section(data)}};
+    result["preprocessing"] = flags_.said();
+    result["outputs"] = Json::array();
+    for (const OutputSpool& output : outputs)
+      result["outputs"].push_back({{"name", output.name()},
+                                   {"type", onnxpress::name(output.type())},
+                                   {"dims", output.dims()},
+                                   {"stored_as", onnxpress::name(output.stored_type())}});
+    return result;
+  }
+
+  std::string path_, input_, output_;
+  DataFlags flags_;
+};
+
+}  // namespace
+
+std::unique_ptr<Verb> run_verb() { return std::make_unique<RunVerb>(); }
+
+}  // namespace onnxpress
