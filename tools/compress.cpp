@@ -1,0 +1,244 @@
+#include "tools/compress.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "graph/exec/engine.h"
+#include "tools/cli.h"
+#include "tools/judgement.h"
+
+namespace onnxpress {
+
+namespace {
+
+constexpr std::size_t listed_tensors = 10;
+constexpr double affordable_evaluation = 30;  // seconds, for attribution by default
+
+// Where the new model goes: staged files, or memory until the gates are decided.
+class Target {
+ public:
+  Target(const CompressJob& job, const Model& model) : to_pipe_(job.output == "-") {
+    file_.path = job.output;
+    if (to_pipe_) {
+      require(job.external != ExternalData::always, "external data cannot go to standard output");
+      bytes_ = to_bytes(model);
+      file_.sha256 = sha256(std::as_bytes(std::span(bytes_)));
+      file_.file = file_.total = static_cast<std::int64_t>(bytes_.size());
+    } else {
+      const WriteResult written =
+          stage_model(model, job.output, *staged_, {.external = job.external});
+      file_.sha256 = written.sha256;
+      file_.file = static_cast<std::int64_t>(written.file_bytes);
+      file_.total = static_cast<std::int64_t>(written.total_bytes);
+      file_.external = file_.total - file_.file;
+    }
+    if (job.deflated == DeflatedSize::off ||
+        (job.deflated == DeflatedSize::automatic && file_.total > deflate_limit))
+      return;
+    const std::string inline_bytes = to_pipe_ ? std::string() : to_bytes(model);
+    const std::span<const std::byte> piece = std::as_bytes(std::span(to_pipe_ ? bytes_ : inline_bytes));
+    file_.deflated = deflated_size({&piece, 1});
+  }
+
+  const ModelFile& file() const { return file_; }
+  StagedFiles& staged() { return *staged_; }
+  // Forgets the model: only reports will be committed.
+  void drop_model() {
+    staged_ = std::make_unique<StagedFiles>();
+    bytes_.clear();
+  }
+  void commit() {
+    // A pipe's reader may be gone: then the reports do not appear either.
+    if (to_pipe_) write_to(STDOUT_FILENO, bytes_);
+    staged_->commit();
+  }
+
+ private:
+  bool to_pipe_;
+  ModelFile file_;
+  std::string bytes_;
+  std::unique_ptr<StagedFiles> staged_ = std::make_unique<StagedFiles>();
+};
+
+std::string headline(const RunResult& result, const Dataset* probed) {
+  const bool ran = std::any_of(result.passes.begin(), result.passes.end(),
+                               [](const PassRecord& record) { return record.probed; });
+  if (!result.verified)
+    return "NOT VERIFIED: " + result.unverified_reason + "; only the structure was checked";
+  if (!ran) return "nothing to verify: no pass changed the model";
+  if (result.generated_probes)
+    return "verified on generated inputs only: outputs compared after every pass, not on real data";
+  return fmt::format("verified: outputs compared after every pass on samples of {}",
+                     probed != nullptr ? probed->description() : "the data");
+}
+
+class CompressRun {
+ public:
+  CompressRun(const CompressJob& job, Session& session) : job_(job), session_(session) {}
+
+  int run() {
+    check_paths();
+    session_.progress().stage("reading " + job_.input);
+    LoadedModel loaded = load_model(job_.input, job_.deflated, job_.keep_overridable);
+    before_file_ = loaded.file;
+    notes_ = loaded.notes;
+    original_ = loaded.model->clone();
+    open_datasets();
+    require_runnable();
+    judge_original();
+    result_ = run_pipeline(std::move(loaded.model), job_.pipeline, run_options());
+    notes_.insert(notes_.end(), result_.notes.begin(), result_.notes.end());
+    judge_result();
+    return finish();
+  }
+
+ private:
+  // Before any work: a run of an hour must not end at a folder that cannot be written.
+  void check_paths() const {
+    if (job_.output != "-") check_writable(job_.output);
+    check_report_paths(job_.reports);
+  }
+
+  void open_datasets() {
+    if (!job_.eval.empty()) eval_ = open_data(job_.eval, *original_, job_.data_options);
+    if (job_.calib.empty()) return;
+    DataOptions options = job_.data_options;
+    options.labels.clear();  // --labels belong to --eval
+    calib_ = open_data(job_.calib, *original_, options);
+  }
+
+  void require_runnable() const {
+    if (!eval_ && !job_.limits.max_latency_ratio) return;
+    const std::vector<std::string> missing = Engine::unsupported(*original_);
+    require(missing.empty(), "the engine cannot run this model, so nothing can be measured: no kernel for {}",
+            fmt::join(missing, ", "));
+  }
+
+  void judge_original() {
+    if (!eval_) return;
+    require(eval_->labelled() || !job_.limits.max_drop,
+            "--max-drop: '{}' has no labels (an array named 'y' or 'labels', or --labels)", job_.eval);
+    if (!eval_->labelled()) return;
+    judge_.emplace(*eval_, EvaluationOptions{.threads = session_.threads()}, session_.progress());
+    judgement_.before = judge_->judge(*original_, "the original");
+    judgement_.metric = judged_metric(job_.metric, *judgement_.before);
+  }
+
+  bool attributes() const {
+    if (!judge_ || job_.attribution == Attribution::off) return false;
+    return job_.attribution == Attribution::on || judgement_.before->seconds < affordable_evaluation;
+  }
+
+  RunOptions run_options() {
+    RunOptions options;
+    options.seed = session_.settings().seed;
+    options.threads = session_.threads();
+    options.keep_going = job_.keep_going;
+    options.explain = job_.explain;
+    options.calibration = calib_.get();
+    if (Dataset* data = probe_data()) options.probes = {first_batch(*data)};
+    options.input_ranges = job_.ranges;
+    options.reproducer_folder = job_.reproducers;
+    if (attributes())
+      options.evaluate = [this](const Model& model) { return judge_->judge(model, "after a pass"); };
+    options.progress = [this](const std::string& text) { session_.progress().stage(text); };
+    return options;
+  }
+
+  Dataset* probe_data() const { return eval_ ? eval_.get() : calib_.get(); }
+
+  void judge_result() {
+    if (judge_) judgement_.after = judge_->judge(*result_.model, "the result");
+    if (eval_) {
+      judgement_.errors = measure_errors(*original_, *result_.model, *eval_, session_);
+      judgement_.errors_on = eval_->description();
+    } else {
+      take_probe_errors();
+    }
+    if (!job_.limits.max_latency_ratio) return;
+    session_.progress().stage("measuring latency");
+    judgement_.latency = measure_latency(
+        *original_, *result_.model,
+        probe_data() ? first_batch(*probe_data())
+                     : probe_inputs(*original_, session_.settings().seed, job_.ranges),
+        session_.threads());
+  }
+
+  // Without --eval: what the last pass that stayed showed on the probe inputs.
+  void take_probe_errors() {
+    for (const PassRecord& record : result_.passes)
+      if (record.probed && !record.rolled_back) judgement_.errors = record.total_errors;
+    judgement_.errors_on = calib_ ? calib_->description()
+                                  : fmt::format("generated inputs (seed {})", session_.settings().seed);
+  }
+
+  int finish() {
+    session_.progress().stage("writing");
+    Target target(job_, *result_.model);
+    Json report = report_header(session_.run_info("compress"));
+    fill(report, target.file());
+    std::vector<GateResult> gates = add_judgement(report, judgement_, job_.limits,
+                                                  before_file_.total, target.file().total);
+    if (job_.require_verified) {
+      gates.push_back({.option = "--require-verified",
+                       .met = result_.verified,
+                       .text = result_.verified ? "outputs were compared" : result_.unverified_reason});
+      report["gates"] = gates_section(gates);
+    }
+    const bool met = std::all_of(gates.begin(), gates.end(), [](const GateResult& gate) { return gate.met; });
+    const int status = met && (job_.keep_going || !result_.rolled_back) ? status_done : status_missed;
+    const bool written = status == status_done || job_.write_anyway;
+    report["status"] = status;
+    report["written"] = written;
+    if (!written) target.drop_model();
+    stage_reports(job_.reports, report, target.staged());
+    target.commit();
+    session_.print(report, job_.output == "-" ? STDERR_FILENO : STDOUT_FILENO);
+    tell_missed(gates, session_);
+    tell_rolled_back();
+    return status;
+  }
+
+  void fill(Json& report, const ModelFile& after_file) {
+    report["headline"] = headline(result_, probe_data());
+    report["verified"] = result_.verified;
+    report["unverified_reason"] = result_.verified ? Json() : Json(result_.unverified_reason);
+    report["generated_data"] = result_.generated_probes;
+    report["status"] = status_done;
+    report["written"] = false;
+    report["pipeline"] = job_.pipeline.to_text();
+    report["preprocessing"] = job_.preprocessing;
+    report["data"] = Json::object();
+    if (eval_) report["data"]["eval"] = data_section(*eval_);
+    if (calib_) report["data"]["calib"] = data_section(*calib_);
+    report["before"] = model_section(before_file_, *original_, model_stats(*original_), listed_tensors);
+    report["after"] = model_section(after_file, *result_.model, model_stats(*result_.model), listed_tensors);
+    report["passes"] = Json::array();
+    for (const PassRecord& record : result_.passes) report["passes"].push_back(pass_section(record));
+    if (job_.explain) report["near_misses"] = near_misses_section(result_.passes, job_.explain_rule);
+    report["notes"] = notes_;
+  }
+
+  void tell_rolled_back() {
+    for (const PassRecord& record : result_.passes)
+      if (record.rolled_back)
+        write_to(STDERR_FILENO, fmt::format("onnxpress: pass {} was rolled back: {}\n", record.pass, record.failure));
+  }
+
+  const CompressJob& job_;
+  Session& session_;
+  ModelFile before_file_;
+  std::vector<std::string> notes_;
+  std::unique_ptr<Model> original_;
+  std::unique_ptr<Dataset> eval_, calib_;
+  std::optional<Judge> judge_;
+  Judgement judgement_;
+  RunResult result_;
+};
+
+}  // namespace
+
+int run_compress(const CompressJob& job, Session& session) { return CompressRun(job, session).run(); }
+
+}  // namespace onnxpress

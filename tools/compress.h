@@ -1,0 +1,45 @@
+// The work of `onnxpress compress`, apart from its command line.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "graph/onnx/writer.h"
+#include "passes/core/pipeline.h"
+#include "tools/data/data.h"
+#include "tools/gates.h"
+#include "tools/session.h"
+
+namespace onnxpress {
+
+enum class Attribution { automatic, on, off };
+
+// Everything that was asked for, checked.
+struct CompressJob {
+  std::string input, output;  // "-": standard input, standard output
+  Pipeline pipeline;
+  std::string calib, eval;
+  std::optional<Metric> metric;
+  DataOptions data_options;
+  InputRanges ranges;
+  std::map<std::string, std::string> preprocessing;  // as said, for the report
+  GateLimits limits;
+  std::vector<std::string> reports;
+  std::string reproducers;
+  Attribution attribution = Attribution::automatic;
+  ExternalData external = ExternalData::as_read;
+  DeflatedSize deflated = DeflatedSize::automatic;
+  bool require_verified = false;
+  bool keep_going = false;
+  bool write_anyway = false;
+  bool keep_overridable = false;
+  bool explain = false;
+  std::string explain_rule;  // empty: all
+};
+
+// Returns an exit status. Throws Error when it cannot be done: nothing is written then.
+int run_compress(const CompressJob& job, Session& session);
+
+}  // namespace onnxpress

@@ -1,0 +1,178 @@
+// onnxpress compress IN -o OUT: runs a pipeline, measures what it cost, writes a smaller model.
+#include <fstream>
+#include <sstream>
+
+#include "tools/cli.h"
+#include "tools/compress.h"
+#include "tools/flags.h"
+#include "tools/verb.h"
+
+namespace onnxpress {
+
+namespace {
+
+std::string read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  require(file.good(), "cannot read recipe '{}'", path);
+  return text.str();
+}
+
+// Gives `option` the recipe's value unless the command line said one.
+void apply_setting(CLI::App& app, const std::string& key, const std::string& value) {
+  CLI::Option* option = nullptr;
+  std::vector<std::string> known;
+  for (CLI::App* owner : {&app, app.get_parent()})
+    for (CLI::Option* candidate : owner->get_options())
+      for (const std::string& name : candidate->get_lnames()) {
+        known.push_back(name);
+        if (name == key) option = candidate;
+      }
+  const bool refused = key == "passes" || key == "recipe" || key == "preset" || key == "help";
+  if (option == nullptr || refused) {
+    const std::string nearest = nearest_name(key, known);
+    fail("unknown setting '{}'{}", key,
+         nearest.empty() || refused ? "" : fmt::format("; did you mean '{}'?", nearest));
+  }
+  if (option->count() > 0) return;
+  if (option->get_items_expected_max() == 0) {  // a flag
+    require(value == "true" || value == "false", "{}: expected true or false, found '{}'", key, value);
+    if (value == "false") return;
+  }
+  option->add_result(value);
+  option->run_callback();
+}
+
+class CompressVerb : public Verb {
+ public:
+  std::string name() const override { return "compress"; }
+  std::string summary() const override {
+    return "Makes a model smaller with a pipeline of passes, measures what it cost, and writes it.";
+  }
+  std::string usage() const override {
+    return "IN -o OUT [--passes SPEC | --recipe FILE | --preset NAME]";
+  }
+
+  void declare(CLI::App& app) override {
+    declare_pipeline(app);
+    declare_output(app);
+    const std::string group = "Data";
+    app.add_option("--eval", job_.eval, "samples that outputs and, with labels, accuracy are measured on")
+        ->type_name("DATA")
+        ->group(group);
+    app.add_option("--calib", job_.calib, "samples for passes that need calibration")
+        ->type_name("DATA")
+        ->group(group);
+    app.add_option("--attribution", attribution_,
+                   "evaluate after every pass: auto (where one evaluation takes under 30 s), on, off")
+        ->type_name("auto|on|off")
+        ->group(group);
+    metric_.declare(app);
+    data_.declare(app);
+    gates_.declare(app, "--eval");
+    app.add_flag("--require-verified", job_.require_verified,
+                 "status 1 when the engine cannot run the model to compare outputs")
+        ->group(app.get_option("--max-drop")->get_group());
+  }
+
+  void prepare(CLI::App& app) override {
+    if (recipe_.empty()) return;
+    in_context([&] { return fmt::format("recipe '{}'", recipe_); }, [&] {
+      Recipe recipe = parse_recipe(read_text(recipe_));
+      for (const auto& [key, value] : recipe.settings) apply_setting(app, key, value);
+      job_.pipeline = std::move(recipe.pipeline);
+    });
+  }
+
+  int run(Session& session) override {
+    require(!job_.input.empty(), "compress: expected a model");
+    require(!job_.output.empty(), "compress: expected -o OUT");
+    choose_pipeline();
+    job_.limits = gates_.limits();
+    gates_.require_data(!job_.eval.empty());
+    require(!job_.pipeline.needs(Needs::calibration) || !job_.calib.empty(),
+            "the pipeline has a pass that needs calibration data: give --calib DATA");
+    job_.metric = metric_.metric();
+    job_.data_options = data_.options();
+    job_.ranges = data_.ranges();
+    job_.preprocessing = data_.said();
+    job_.deflated = deflated_.size();
+    job_.external = choose<ExternalData>("--external-data", external_,
+                                         {{"auto", ExternalData::as_read},
+                                          {"never", ExternalData::never},
+                                          {"always", ExternalData::always}});
+    job_.attribution = choose<Attribution>(
+        "--attribution", attribution_,
+        {{"auto", Attribution::automatic}, {"on", Attribution::on}, {"off", Attribution::off}});
+    job_.explain = explain_option_->count() > 0;
+    return run_compress(job_, session);
+  }
+
+ private:
+  void declare_pipeline(CLI::App& app) {
+    app.add_option("IN", job_.input, "a model, or - for standard input");
+    passes_option_ =
+        app.add_option("--passes", passes_, "the pipeline: simplify,prune_magnitude{sparsity=0.5}")
+            ->type_name("SPEC");
+    app.add_option("--recipe", recipe_,
+                   "a YAML file with passes and defaults for these options")
+        ->type_name("FILE");
+    app.add_option("--preset", preset_, "a named pipeline ('onnxpress passes' lists them)")
+        ->type_name("NAME");
+    app.add_flag("--keep-going", job_.keep_going,
+                 "a pass that is rolled back is no failure: go on without it");
+    explain_option_ = app.add_option("--explain", job_.explain_rule,
+                                  "list what passes (or RULE) left as it was, and why")
+                       ->type_name("RULE")
+                       ->expected(0, 1);
+    app.add_option("--reproducers", job_.reproducers,
+                   "folder for what reproduces a pass that was rolled back")
+        ->type_name("DIR");
+  }
+
+  void declare_output(CLI::App& app) {
+    const std::string group = "Output";
+    app.add_option("-o,--output", job_.output, "the model to write; IN itself is fine")
+        ->type_name("OUT")
+        ->group(group);
+    app.add_option("--report", job_.reports, "also write the report: .json, .md or .txt; repeatable")
+        ->type_name("FILE")
+        ->group(group);
+    app.add_flag("--write-anyway", job_.write_anyway, "write the model even with status 1")
+        ->group(group);
+    app.add_option("--external-data", external_,
+                   "tensors in a file of their own: auto (as in IN; always over 2 GB), never, always")
+        ->type_name("auto|never|always")
+        ->group(group);
+    app.add_flag("--keep-overridable", job_.keep_overridable,
+                 "leave initializers that are also inputs overridable")
+        ->group(group);
+    deflated_.declare(app);
+    app.get_option("--deflated")->group(group);
+  }
+
+  void choose_pipeline() {
+    const bool by_text = passes_option_->count() > 0;
+    const int ways = (by_text ? 1 : 0) + (recipe_.empty() ? 0 : 1) + (preset_.empty() ? 0 : 1);
+    require(ways == 1, "compress: expected one of --passes, --recipe and --preset, found {}",
+            ways == 0 ? "none" : "several");
+    if (!preset_.empty()) job_.pipeline = preset(preset_);
+    if (by_text)
+      job_.pipeline = in_context([] { return "--passes"; }, [&] { return Pipeline::parse(passes_); });
+  }
+
+  CompressJob job_;
+  std::string passes_, recipe_, preset_, external_ = "auto", attribution_ = "auto";
+  CLI::Option *passes_option_ = nullptr, *explain_option_ = nullptr;
+  MetricFlag metric_;
+  DataFlags data_;
+  GateFlags gates_;
+  DeflatedFlag deflated_;
+};
+
+}  // namespace
+
+std::unique_ptr<Verb> compress_verb() { return std::make_unique<CompressVerb>(); }
+
+}  // namespace onnxpress
