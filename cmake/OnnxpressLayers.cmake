@@ -32,8 +32,14 @@ function(onnxpress_layer directory)
   set_property(GLOBAL APPEND PROPERTY ONNXPRESS_LAYERS ${directory})
 endfunction()
 
-# Links `target` with the objects of every layer down to and including `last`.
+# Links `target` with the objects of every layer down to and including `last`. The registries name all
+# operators and passes, so their layers come with those below that add rows to them.
 function(onnxpress_link_layers target last)
+  if(last STREQUAL "graph/ops")
+    set(last graph/kernels)
+  elseif(last MATCHES "^passes/")
+    set(last passes)
+  endif()
   get_property(layers GLOBAL PROPERTY ONNXPRESS_LAYERS)
   foreach(layer IN LISTS layers)
     string(REPLACE "/" "_" name ${layer})
