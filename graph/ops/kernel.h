@@ -18,9 +18,10 @@ class PrepareContext {
  public:
   virtual ~PrepareContext() = default;
   virtual const Node& node() const = 0;
-  virtual const Type* input_type(std::size_t index) const = 0;   // nullptr when omitted
+  virtual const Type* input_type(std::size_t index) const = 0;  // nullptr when omitted
   virtual const Type* output_type(std::size_t index) const = 0;
-  virtual const Tensor* constant_input(std::size_t index) const = 0;  // aligned, lives as long as the plan
+  virtual const Tensor* constant_input(
+      std::size_t index) const = 0;  // aligned, lives as long as the plan
   virtual int threads() const = 0;
 };
 
@@ -37,7 +38,8 @@ class KernelContext {
   virtual void forward_output(std::size_t index, Tensor tensor) = 0;
   virtual ThreadPool& pool() = 0;
   // Runs a subgraph of the node (If, Loop, Scan) with the given values for its inputs.
-  virtual std::vector<Tensor> run_subgraph(std::string_view attribute, std::span<const Tensor> inputs) = 0;
+  virtual std::vector<Tensor> run_subgraph(std::string_view attribute,
+                                           std::span<const Tensor> inputs) = 0;
 
   const Tensor& required_input(std::size_t index) const;  // throws Error when omitted
 };

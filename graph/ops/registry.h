@@ -13,7 +13,8 @@
 
 namespace onnxpress {
 
-// How one axis of an operand relates to the first output (channel pruning, per-channel quantization).
+// How one axis of an operand relates to the first output (channel pruning, per-channel
+// quantization).
 struct AxisRole {
   enum class Kind {
     output,   // becomes axis `output_axis` of the output
@@ -28,27 +29,27 @@ struct AxisRole {
 using OperandAxes = std::vector<std::vector<AxisRole>>;
 
 struct Cost {
-  std::int64_t macs = 0;   // multiply-accumulates; 0 for data movement and elementwise
+  std::int64_t macs = 0;  // multiply-accumulates; 0 for data movement and elementwise
 };
 
 struct OpDef {
   std::string name;
-  std::string domain;                       // "" for ai.onnx
-  std::int64_t since = 1;                   // first opset version of the row
+  std::string domain;                                             // "" for ai.onnx
+  std::int64_t since = 1;                                         // first opset version of the row
   std::int64_t until = std::numeric_limits<std::int64_t>::max();  // last, inclusive
   void (*infer)(InferContext&) = nullptr;
-  Kernel (*prepare)(const PrepareContext&) = nullptr;      // the plain reference kernel
-  OperandAxes (*axes)(const Node&) = nullptr;              // optional
+  Kernel (*prepare)(const PrepareContext&) = nullptr;  // the plain reference kernel
+  OperandAxes (*axes)(const Node&) = nullptr;          // optional
   // Optional; input and output types concrete. nullptr: zero MACs.
   Cost (*cost)(const PrepareContext&) = nullptr;
-  bool deterministic = true;                // false for random generators: never folded
+  bool deterministic = true;  // false for random generators: never folded
 };
 
 // A faster kernel for the same operator.
 struct KernelDef {
   std::string name;
   std::string domain;
-  std::string backend;                      // "onednn"
+  std::string backend;  // "onednn"
   bool (*supports)(const PrepareContext&) = nullptr;
   Kernel (*prepare)(const PrepareContext&) = nullptr;
 };
@@ -61,7 +62,7 @@ class OpRegistry {
   const OpDef* find(const Node& node) const;
   const OpDef* find(std::string_view domain, std::string_view name, std::int64_t version) const;
   std::vector<const KernelDef*> kernels(const Node& node) const;
-  std::vector<const OpDef*> all() const;    // sorted by domain, name, since
+  std::vector<const OpDef*> all() const;  // sorted by domain, name, since
 
  private:
   std::map<std::pair<std::string, std::string>, std::vector<OpDef>, std::less<>> ops_;

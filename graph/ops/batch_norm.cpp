@@ -1,0 +1,156 @@
+#include "graph/ops/batch_norm.h"
+
+#include <cmath>
+
+#include "graph/ops/attributes.h"
+#include "graph/ops/compute_type.h"
+#include "graph/ops/dispatch.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+// The inputs seen as [batch, channels, cells].
+struct Planes {
+  std::int64_t batch, channels, cells;
+
+  static Planes of(const Dims& dims, bool per_channel) {
+    require(!dims.empty(), "expected an input of at least 1 axis, found a scalar");
+    const std::int64_t rest = element_count(std::span(dims).subspan(1));
+    if (!per_channel) return {dims[0], rest, 1};
+    const std::int64_t channels = dims.size() > 1 ? dims[1] : 1;
+    return {dims[0], channels, dims.size() > 2 ? element_count(std::span(dims).subspan(2)) : 1};
+  }
+};
+
+struct Statistics {
+  std::vector<double> mean, variance;
+};
+
+template <class T>
+Statistics measure(const Planes& planes, const T* x) {
+  const auto channels = static_cast<std::size_t>(planes.channels);
+  Statistics found{std::vector<double>(channels), std::vector<double>(channels)};
+  const auto count = static_cast<double>(planes.batch * planes.cells);
+  for (std::int64_t c = 0; c < planes.channels; ++c) {
+    const auto each = [&](auto&& body) {
+      for (std::int64_t n = 0; n < planes.batch; ++n)
+        for (std::int64_t i = 0; i < planes.cells; ++i)
+          body(x[(n * planes.channels + c) * planes.cells + i]);
+    };
+    double sum = 0;
+    each([&](T value) { sum += value; });
+    const double mean = sum / count;
+    double squares = 0;
+    each([&](T value) { squares += (value - mean) * (value - mean); });
+    found.mean[static_cast<std::size_t>(c)] = mean;
+    found.variance[static_cast<std::size_t>(c)] = squares / count;
+  }
+  return found;
+}
+
+std::vector<double> channel_values(const KernelContext& context, std::size_t index,
+                                   std::int64_t channels) {
+  const Tensor& tensor = context.required_input(index);
+  require(tensor.size() == channels, "expected {} values in input {}, found {}", channels, index,
+          tensor.size());
+  const Tensor wide = tensor.cast(DType::float64);
+  const auto values = wide.data<double>();
+  return {values.begin(), values.end()};
+}
+
+// Running statistics: momentum * old + (1 - momentum) * batch (opset 14).
+void put_running(KernelContext& context, std::size_t index, const std::vector<double>& old,
+                 const std::vector<double>& batch, double momentum, const Tensor& like) {
+  if (!context.wants_output(index)) return;
+  std::vector<double> blended(old.size());
+  for (std::size_t i = 0; i < old.size(); ++i)
+    blended[i] = momentum * old[i] + (1 - momentum) * batch[i];
+  context.forward_output(index, Tensor::of<double>(like.dims(), blended).cast(like.dtype()));
+}
+
+void normalize(KernelContext& context, const BatchNormAttrs& attrs) {
+  const Tensor& x = context.required_input(0);
+  const Planes planes = Planes::of(x.dims(), attrs.per_channel);
+  const auto scale = channel_values(context, 1, planes.channels);
+  const auto bias = channel_values(context, 2, planes.channels);
+  Statistics used{channel_values(context, 3, planes.channels),
+                  channel_values(context, 4, planes.channels)};
+  Tensor& y = context.output(0, x.dtype(), x.dims());
+  dispatch_floats(x.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const T* in = x.data<T>().data();
+    T* out = y.mutable_data<T>().data();
+    if (attrs.training) {
+      Statistics batch = measure(planes, in);
+      put_running(context, 1, used.mean, batch.mean, attrs.momentum, context.required_input(3));
+      put_running(context, 2, used.variance, batch.variance, attrs.momentum,
+                  context.required_input(4));
+      used = std::move(batch);
+    }
+    context.pool().parallel_for(
+        planes.batch * planes.channels, 8, [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t plane = begin; plane < end; ++plane) {
+            const auto c = static_cast<std::size_t>(plane % planes.channels);
+            const double factor =
+                scale[c] / std::sqrt(used.variance[c] + static_cast<double>(attrs.epsilon));
+            const T a = static_cast<T>(factor);
+            const T b = static_cast<T>(bias[c] - used.mean[c] * factor);
+            for (std::int64_t i = plane * planes.cells; i < (plane + 1) * planes.cells; ++i)
+              out[i] = in[i] * a + b;
+          }
+        });
+  });
+}
+
+Kernel prepare_batch_norm(const PrepareContext& prepare) {
+  return [attrs = BatchNormAttrs::from(prepare.node())](KernelContext& context) {
+    run_as(context, float_compute_type, [&](KernelContext& inner) { normalize(inner, attrs); });
+  };
+}
+
+void infer_batch_norm(InferContext& context) {
+  infer_same_as_first(context);
+  const Shape* x = context.input_shape(0);
+  if (x != nullptr && x->size() > 1 && BatchNormAttrs::from(context.node()).per_channel)
+    for (std::size_t i = 1; i < 5; ++i)
+      if (const Shape* shape = context.input_shape(i); shape != nullptr && !shape->empty())
+        unify((*x)[1], (*shape)[0], "channels and statistics");
+  for (std::size_t i = 1; i < context.node().output_count(); ++i)
+    if (const Type* type = context.input_type(i < 3 ? i + 2 : i)) context.set_output(i, *type);
+}
+
+OperandAxes batch_norm_axes(const Node& node) {
+  OperandAxes axes(node.input_count());
+  const Value* x = node.input(0);
+  if (x == nullptr || !x->type.shape) return axes;
+  for (std::size_t i = 0; i < x->type.shape->size(); ++i)
+    axes[0].push_back(
+        {.kind = AxisRole::Kind::output, .output_axis = static_cast<std::int64_t>(i)});
+  for (std::size_t i = 1; i < axes.size(); ++i)
+    axes[i] = {{.kind = AxisRole::Kind::output, .output_axis = 1}};
+  return axes;
+}
+
+}  // namespace
+
+BatchNormAttrs BatchNormAttrs::from(const Node& node) {
+  BatchNormAttrs attrs{.epsilon = get_float(node, "epsilon", 1e-5f),
+                       .momentum = get_float(node, "momentum", 0.9f)};
+  const std::int64_t opset = node.opset();
+  if (opset < 9) attrs.per_channel = get_bool(node, "spatial", true);
+  if (opset >= 14)
+    attrs.training = get_bool(node, "training_mode", false);
+  else if (opset >= 7 || !get_bool(node, "is_test", false))
+    attrs.training = node.output_count() > 1 && node.output(1) != nullptr;
+  return attrs;
+}
+
+OPERATORS(batch_norm) {
+  registry.add(OpDef{.name = "BatchNormalization",
+                     .infer = infer_batch_norm,
+                     .prepare = prepare_batch_norm,
+                     .axes = batch_norm_axes});
+}
+
+}  // namespace onnxpress

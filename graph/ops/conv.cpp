@@ -1,0 +1,212 @@
+#include "graph/ops/conv.h"
+
+#include <algorithm>
+
+#include "graph/ops/attributes.h"
+#include "graph/ops/compute_type.h"
+#include "graph/ops/dispatch.h"
+#include "graph/ops/matrix_product.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+// Columns [begin, end) of the im2col matrix [channels * kernel, output positions] of one image.
+template <class T>
+void gather_columns(const WindowGeometry& g, std::int64_t channels, const T* image,
+                    std::int64_t begin, std::int64_t end, T* columns) {
+  const std::int64_t width = end - begin;
+  for (std::int64_t c = 0; c < channels; ++c)
+    for (std::int64_t k0 = 0; k0 < g.kernel[0]; ++k0)
+      for (std::int64_t k1 = 0; k1 < g.kernel[1]; ++k1)
+        for (std::int64_t k2 = 0; k2 < g.kernel[2]; ++k2, columns += width) {
+          const T* plane = image + c * g.input_size();
+          std::int64_t position = begin;
+          while (position < end) {  // one run along the last axis at a time
+            const std::int64_t o2 = position % g.output[2];
+            const std::int64_t o1 = position / g.output[2] % g.output[1];
+            const std::int64_t o0 = position / g.output[2] / g.output[1];
+            const std::int64_t run = std::min(end - position, g.output[2] - o2);
+            const std::int64_t i0 = o0 * g.stride[0] - g.pad[0] + k0 * g.dilation[0];
+            const std::int64_t i1 = o1 * g.stride[1] - g.pad[1] + k1 * g.dilation[1];
+            T* out = columns + (position - begin);
+            position += run;
+            if (i0 < 0 || i0 >= g.input[0] || i1 < 0 || i1 >= g.input[1]) {
+              std::fill(out, out + run, T(0));
+              continue;
+            }
+            const T* row = plane + (i0 * g.input[1] + i1) * g.input[2];
+            std::int64_t i2 = o2 * g.stride[2] - g.pad[2] + k2 * g.dilation[2];
+            for (std::int64_t j = 0; j < run; ++j, i2 += g.stride[2])
+              out[j] = i2 >= 0 && i2 < g.input[2] ? row[i2] : T(0);
+          }
+        }
+}
+
+template <class T>
+void convolve(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, const Tensor& w,
+              const Tensor* bias, Tensor& y) {
+  const Dims in_spatial(x.dims().begin() + 2, x.dims().end());
+  const Dims out_spatial(y.dims().begin() + 2, y.dims().end());
+  const WindowGeometry g = WindowGeometry::of(attrs.window, in_spatial, out_spatial);
+  const std::int64_t channels = w.dim(1);
+  const std::int64_t filters = w.dim(0) / attrs.group;
+  const std::int64_t depth = channels * g.kernel_size();
+  const std::int64_t positions = g.output_size();
+  const bool pointwise = g.kernel_size() == 1 && positions == g.input_size() &&
+                         std::ranges::all_of(g.pad, [](std::int64_t pad) { return pad == 0; });
+  const std::int64_t width =
+      std::clamp<std::int64_t>(65536 / std::max<std::int64_t>(depth, 1), 64, 4096);
+  const std::int64_t pieces = (positions + width - 1) / width;
+  const T* const image = x.data<T>().data();
+  const T* const weights = w.data<T>().data();
+  const T* const offsets = bias != nullptr ? bias->data<T>().data() : nullptr;
+  T* const out = y.mutable_data<T>().data();
+  pool.parallel_for(x.dim(0) * attrs.group * pieces, 1, [&](std::int64_t task, std::int64_t) {
+    const std::int64_t begin = task % pieces * width;
+    const std::int64_t end = std::min(positions, begin + width);
+    const std::int64_t group = task / pieces % attrs.group;
+    const std::int64_t plane = task / pieces;  // batch * groups + group
+    const T* input = image + plane * channels * g.input_size();
+    T* target = out + plane * filters * positions + begin;
+    for (std::int64_t m = 0; m < filters; ++m)
+      std::fill_n(target + m * positions, end - begin,
+                  offsets != nullptr ? offsets[group * filters + m] : T(0));
+    const MatrixView<const T> taps{weights + group * filters * depth, depth};
+    if (pointwise) {
+      add_product<T>(filters, end - begin, depth, taps, {input + begin, positions},
+                     {target, positions});
+    } else {
+      std::vector<T> columns(static_cast<std::size_t>(depth * (end - begin)));
+      gather_columns(g, channels, input, begin, end, columns.data());
+      add_product<T>(filters, end - begin, depth, taps, {columns.data(), end - begin},
+                     {target, positions});
+    }
+  });
+}
+
+Kernel prepare_conv(const PrepareContext& prepare) {
+  return [&node = prepare.node()](KernelContext& context) {
+    run_as(context, float_compute_type, [&](KernelContext& inner) {
+      const Tensor& x = inner.required_input(0);
+      const Tensor& w = inner.required_input(1);
+      require(w.rank() >= 3, "expected weights of at least 3 axes, found {}", to_string(w.dims()));
+      const ConvAttrs attrs{
+          .window = Window::from(node, Dims(w.dims().begin() + 2, w.dims().end())),
+          .group = get_int(node, "group", 1)};
+      const Tensor* bias = inner.input(2);
+      require(bias == nullptr || bias->size() == w.dim(0), "expected {} biases, found {}", w.dim(0),
+              bias == nullptr ? 0 : bias->size());
+      Tensor& y = inner.output(0, x.dtype(), attrs.output_dims(x.dims(), w.dims()));
+      dispatch_floats(x.dtype(), [&](auto tag) {
+        convolve<typename decltype(tag)::type>(inner.pool(), attrs, x, w, bias, y);
+      });
+    });
+  };
+}
+
+void infer_conv(InferContext& context) {
+  const Node& node = context.node();
+  const Shape* x = context.input_shape(0);
+  const Shape* w = context.input_shape(1);
+  std::optional<Dims> kernel;
+  if (w != nullptr) {
+    require(w->size() >= 3, "expected weights of at least 3 axes, found {}", to_string(*w));
+    kernel = concrete(Shape(w->begin() + 2, w->end()));
+  }
+  if (!kernel) kernel = find_ints(node, "kernel_shape");
+  if (!kernel || x == nullptr) {
+    context.set_output(0, Type::tensor(context.input_dtype(0)));
+    return;
+  }
+  const Window window = Window::from(node, *kernel);
+  require(x->size() == window.rank() + 2, "expected an input of {} axes, found {}",
+          window.rank() + 2, to_string(*x));
+  Shape shape = *x;
+  shape[1] = Dim();
+  if (w != nullptr) {
+    shape[1] = (*w)[0];
+    const std::int64_t group = get_int(node, "group", 1);
+    require(group >= 1 && (!shape[1].is_known() || shape[1].value() % group == 0),
+            "expected filters divisible by group {}, found {}", group, shape[1].to_string());
+    if ((*x)[1].is_known() && (*w)[1].is_known())
+      require((*x)[1].value() == (*w)[1].value() * group, "expected {} channels, found {}",
+              (*w)[1].value() * group, (*x)[1].value());
+  }
+  for (std::size_t axis = 0; axis < window.rank(); ++axis)
+    shape[axis + 2] = window.output_dim(axis, (*x)[axis + 2]);
+  context.set_output(0, context.input_dtype(0), std::move(shape));
+}
+
+OperandAxes conv_axes(const Node& node) {
+  OperandAxes axes(node.input_count());
+  const Value* w = node.input(1);
+  if (w == nullptr || !w->type.shape) return axes;
+  const std::size_t rank = w->type.shape->size();
+  const AxisRole window{.kind = AxisRole::Kind::window};
+  const auto output = [](std::int64_t axis) {
+    return AxisRole{.kind = AxisRole::Kind::output, .output_axis = axis};
+  };
+  // With groups a channel of the input is one of its group's: neither kept nor summed over as one.
+  const bool grouped = get_int(node, "group", 1) != 1;
+  axes[0].assign(rank, window);
+  axes[0][0] = output(0);
+  axes[0][1] = grouped ? AxisRole{} : AxisRole{.kind = AxisRole::Kind::reduced};
+  axes[1].assign(rank, window);
+  axes[1][0] = output(1);
+  axes[1][1] = {.kind = AxisRole::Kind::reduced};
+  if (axes.size() > 2) axes[2] = {output(1)};
+  return axes;
+}
+
+Cost conv_cost(const PrepareContext& context) {
+  const Dims x = concrete(*context.input_type(0)->shape).value();
+  const Dims w = concrete(*context.input_type(1)->shape).value();
+  const ConvAttrs attrs{.window = Window::from(context.node(), Dims(w.begin() + 2, w.end())),
+                        .group = get_int(context.node(), "group", 1)};
+  const std::int64_t taps = element_count(std::span(w).subspan(1));
+  return {.macs = element_count(attrs.output_dims(x, w)) * taps};
+}
+
+}  // namespace
+
+ConvAttrs ConvAttrs::from(const Node& node) {
+  std::vector<std::int64_t> kernel = get_ints(node, "kernel_shape");
+  const Value* w = node.input(1);
+  if (kernel.empty() && w != nullptr && w->type.shape && w->type.shape->size() > 2)
+    if (const auto dims = concrete(Shape(w->type.shape->begin() + 2, w->type.shape->end())))
+      kernel = *dims;
+  require(!kernel.empty(), "{}: kernel sizes are not known", node.describe());
+  return {.window = Window::from(node, std::move(kernel)), .group = get_int(node, "group", 1)};
+}
+
+Attributes ConvAttrs::to_attributes() const {
+  Attributes attributes;
+  window.write(attributes);
+  if (group != 1) attributes["group"] = group;
+  return attributes;
+}
+
+Dims ConvAttrs::output_dims(const Dims& input, const Dims& weights) const {
+  require(input.size() == window.rank() + 2 && weights.size() == input.size(),
+          "expected an input and weights of {} axes, found {} and {}", window.rank() + 2,
+          to_string(input), to_string(weights));
+  require(group >= 1 && weights[0] % group == 0, "expected filters divisible by group {}, found {}",
+          group, weights[0]);
+  require(input[1] == weights[1] * group, "expected {} channels, found {}", weights[1] * group,
+          input[1]);
+  Dims dims{input[0], weights[0]};
+  for (std::size_t axis = 0; axis < window.rank(); ++axis)
+    dims.push_back(window.output_size(axis, input[axis + 2]));
+  return dims;
+}
+
+OPERATORS(conv) {
+  registry.add(OpDef{.name = "Conv",
+                     .infer = infer_conv,
+                     .prepare = prepare_conv,
+                     .axes = conv_axes,
+                     .cost = conv_cost});
+}
+
+}  // namespace onnxpress

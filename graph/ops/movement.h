@@ -1,0 +1,47 @@
+// Copying elements of any type without looking at them.
+#pragma once
+
+#include <functional>
+
+#include "graph/ops/compute_type.h"
+#include "graph/ops/infer.h"
+
+namespace onnxpress {
+
+// Elements of a tensor read in another order: element (i0, i1, ...) of the view is the tensor's
+// element offset + sum of i_k * strides_k.
+struct StridedView {
+  Dims dims;
+  std::vector<std::int64_t> strides;
+  std::int64_t offset = 0;
+};
+
+// Writes the view of `from` to output `index` as a tensor of `dims` (as many elements as the view).
+// Not for sub-byte types: see move().
+void put_view(KernelContext& context, std::size_t index, const Tensor& from,
+              const StridedView& view, const Dims& dims);
+
+// An output written in runs of elements. Not for sub-byte types.
+class ElementSink {
+ public:
+  ElementSink(KernelContext& context, std::size_t index, DType type, Dims dims);
+  // Elements [first, first + count) of `from` to position `at`; disjoint runs may be put in
+  // parallel.
+  void put(std::int64_t at, const Tensor& from, std::int64_t first, std::int64_t count = 1);
+  void finish();  // once, after all
+
+ private:
+  KernelContext& context_;
+  std::size_t index_;
+  Dims dims_;
+  std::size_t width_ = 0;  // bytes; 0: strings
+  std::byte* target_ = nullptr;
+  std::vector<std::string> strings_;
+};
+
+// Calls `body` with sub-byte types in a byte each.
+inline void move(KernelContext& context, const std::function<void(KernelContext&)>& body) {
+  run_as(context, movable_type, body);
+}
+
+}  // namespace onnxpress

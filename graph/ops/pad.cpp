@@ -1,0 +1,193 @@
+#include "graph/ops/pad.h"
+
+#include <algorithm>
+
+#include "graph/ops/attributes.h"
+#include "graph/ops/broadcasting.h"
+#include "graph/ops/constant.h"
+#include "graph/ops/movement.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+using Ints = std::vector<std::int64_t>;
+
+PadMode parse_mode(const Node& node) {
+  const std::string mode = get_string(node, "mode", "constant");
+  if (mode == "constant") return PadMode::constant;
+  if (mode == "reflect") return PadMode::reflect;
+  if (mode == "edge") return PadMode::edge;
+  require(mode == "wrap", "attribute 'mode': expected constant, reflect, edge or wrap, found '{}'",
+          mode);
+  return PadMode::wrap;
+}
+
+Ints attribute_pads(const Node& node) {
+  return require_ints(node, node.opset() < 2 ? "paddings" : "pads");
+}
+
+// Pads for all axes from those of `axes` (opset 18).
+Ints spread(const Ints& pads, const std::optional<Ints>& axes, std::size_t rank) {
+  const std::size_t count = axes ? axes->size() : rank;
+  require(pads.size() == 2 * count, "expected {} pads, found {}", 2 * count, pads.size());
+  if (!axes) return pads;
+  normalize_axes(*axes, rank);
+  Ints all(2 * rank, 0);
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto axis = static_cast<std::size_t>(normalize_axis((*axes)[i], rank));
+    all[axis] = pads[i];
+    all[rank + axis] = pads[count + i];
+  }
+  return all;
+}
+
+// The input's index for each index of a padded axis; -1 outside in constant mode.
+Ints source_indices(PadMode mode, std::int64_t size, std::int64_t before, std::int64_t after) {
+  std::int64_t count = 0;
+  require(!__builtin_add_overflow(size, before, &count) &&
+              !__builtin_add_overflow(count, after, &count) && count >= 0,
+          "pads {} and {} leave no axis of {}", before, after, size);
+  require(size > 0 || mode == PadMode::constant || count == 0,
+          "an empty axis has nothing to pad with");
+  Ints indices(static_cast<std::size_t>(element_count(Dims{count})));
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::int64_t at = i - before;
+    if (at < 0 || at >= size) {
+      if (mode == PadMode::constant) {
+        at = -1;
+      } else if (mode == PadMode::edge) {
+        at = std::clamp<std::int64_t>(at, 0, size - 1);
+      } else if (mode == PadMode::wrap) {
+        at = (at % size + size) % size;
+      } else {  // mirrored at the border cells, again and again
+        const std::int64_t period = std::max<std::int64_t>(1, 2 * (size - 1));
+        at = (at % period + period) % period;
+        if (at >= size) at = period - at;
+      }
+    }
+    indices[static_cast<std::size_t>(i)] = at;
+  }
+  return indices;
+}
+
+void pad(KernelContext& context, PadMode mode, const Ints& pads, const Tensor& fill) {
+  const Tensor& x = context.required_input(0);
+  const std::size_t rank = x.rank();
+  std::vector<Ints> sources;
+  Dims dims;
+  for (std::size_t i = 0; i < rank; ++i) {
+    sources.push_back(source_indices(mode, x.dim(i), pads[i], pads[rank + i]));
+    dims.push_back(static_cast<std::int64_t>(sources.back().size()));
+  }
+  const auto strides = row_strides(x.dims());
+  ElementSink sink(context, 0, x.dtype(), dims);
+  const std::int64_t inner = rank > 0 ? dims.back() : 1;
+  const std::int64_t rows = inner == 0 ? 0 : element_count(dims) / inner;
+  context.pool().parallel_for(rows, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      std::int64_t rest = row;
+      std::int64_t from = 0;
+      bool outside = false;
+      for (std::size_t axis = rank > 0 ? rank - 1 : 0; axis-- > 0; rest /= dims[axis]) {
+        const std::int64_t source = sources[axis][static_cast<std::size_t>(rest % dims[axis])];
+        outside = outside || source < 0;
+        from += source * strides[axis];
+      }
+      for (std::int64_t i = 0; i < inner; ++i) {
+        const std::int64_t source = rank > 0 ? sources.back()[static_cast<std::size_t>(i)] : 0;
+        if (outside || source < 0)
+          sink.put(row * inner + i, fill, 0);
+        else
+          sink.put(row * inner + i, x, from + source);
+      }
+    }
+  });
+  sink.finish();
+}
+
+Kernel prepare_pad(const PrepareContext& prepare) {
+  return [&node = prepare.node(), mode = parse_mode(prepare.node())](KernelContext& context) {
+    const std::size_t rank = context.required_input(0).rank();
+    const Tensor* axes = context.input(3);
+    const Ints pads =
+        node.opset() < 11
+            ? spread(attribute_pads(node), std::nullopt, rank)
+            : spread(context.required_input(1).to_ints(),
+                     axes != nullptr ? std::optional(axes->to_ints()) : std::nullopt, rank);
+    const DType type = context.required_input(0).dtype();
+    move(context, [&](KernelContext& inner) {
+      const DType moved = inner.required_input(0).dtype();
+      const Tensor* given = node.opset() < 11 ? nullptr : context.input(2);
+      if (given != nullptr)
+        require(given->size() == 1 && given->dtype() == type, "expected one {} to pad with",
+                name(type));
+      Tensor fill;
+      if (given != nullptr)
+        fill = moved == type ? *given : given->cast(moved);
+      else if (type == DType::string)
+        fill = Tensor::of_strings({}, {""});
+      else
+        fill = Tensor::scalar(node.opset() < 11 ? get_float(node, "value", 0) : 0.0f).cast(moved);
+      pad(inner, mode, pads, fill);
+    });
+  };
+}
+
+void infer_pad(InferContext& context) {
+  const Node& node = context.node();
+  const Shape* x = context.input_shape(0);
+  if (x == nullptr) return context.set_output(0, Type::tensor(context.input_dtype(0)));
+  std::optional<Ints> pads;
+  if (node.opset() < 11) {
+    pads = spread(attribute_pads(node), std::nullopt, x->size());
+  } else if (const auto given = context.input_ints(1)) {
+    const auto axes = context.input_ints(3);
+    if (!context.has_input(3) || axes) pads = spread(*given, axes, x->size());
+  }
+  Shape shape(x->size());
+  for (std::size_t i = 0; pads && i < x->size(); ++i) {
+    const std::int64_t before = (*pads)[i];
+    const std::int64_t after = (*pads)[x->size() + i];
+    std::int64_t size = 0;
+    if ((*x)[i].is_known()) {
+      const bool fits = !__builtin_add_overflow((*x)[i].value(), before, &size) &&
+                        !__builtin_add_overflow(size, after, &size) && size >= 0;
+      require(fits, "pads {} and {} leave no axis of {}", before, after, (*x)[i].value());
+      shape[i] = size;
+    } else if (before == 0 && after == 0) {
+      shape[i] = (*x)[i];
+    }
+  }
+  context.set_output(0, context.input_dtype(0), std::move(shape));
+}
+
+}  // namespace
+
+PadAttrs PadAttrs::from(const Node& node) {
+  PadAttrs attrs{.mode = parse_mode(node)};
+  const Value* x = node.input(0);
+  const bool ranked = x != nullptr && x->type.shape.has_value();
+  if (node.opset() < 11) {
+    attrs.pads = attribute_pads(node);
+    attrs.value = get_float(node, "value", 0);
+    return attrs;
+  }
+  const auto pads = constant_ints(node.input(1));
+  const auto axes = constant_ints(node.input(3));
+  if (pads && node.input(3) == nullptr)
+    attrs.pads = pads;
+  else if (pads && axes && ranked)
+    attrs.pads = spread(*pads, axes, x->type.shape->size());
+  if (node.input(2) == nullptr) {
+    attrs.value = 0;
+  } else if (const auto value = constant_contents(node.input(2));
+             value && value->size() == 1 && value->dtype() != DType::string) {
+    attrs.value = value->cast(DType::float64).data<double>()[0];
+  }
+  return attrs;
+}
+
+OPERATORS(pad) { registry.add(OpDef{.name = "Pad", .infer = infer_pad, .prepare = prepare_pad}); }
+
+}  // namespace onnxpress

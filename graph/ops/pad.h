@@ -1,0 +1,23 @@
+// Pad: widths as attribute (`paddings` in opset 1, `pads` before 11) or as input.
+#pragma once
+
+#include <optional>
+
+#include "graph/ops/call.h"
+
+namespace onnxpress {
+
+enum class PadMode { constant, reflect, edge, wrap };
+
+struct PadAttrs {
+  PadMode mode = PadMode::constant;
+  // Begins of all axes, then ends; negative ones crop. Nothing when an input is not constant or the
+  // rank is not known.
+  std::optional<std::vector<std::int64_t>> pads;
+  // What `constant` fills with; nothing when it is an input that is not constant.
+  std::optional<double> value;
+
+  static PadAttrs from(const Node& node);
+};
+
+}  // namespace onnxpress

@@ -1,0 +1,281 @@
+#include "graph/ops/pool.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "graph/ops/attributes.h"
+#include "graph/ops/compute_type.h"
+#include "graph/ops/dispatch.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+// Calls tap(input offset) for each cell of the window at output (o0, o1, o2) that lies in the
+// input.
+template <class Tap>
+void for_each_tap(const WindowGeometry& g, const std::int64_t (&o)[3], Tap&& tap) {
+  for (std::int64_t k0 = 0; k0 < g.kernel[0]; ++k0) {
+    const std::int64_t i0 = o[0] * g.stride[0] - g.pad[0] + k0 * g.dilation[0];
+    if (i0 < 0 || i0 >= g.input[0]) continue;
+    for (std::int64_t k1 = 0; k1 < g.kernel[1]; ++k1) {
+      const std::int64_t i1 = o[1] * g.stride[1] - g.pad[1] + k1 * g.dilation[1];
+      if (i1 < 0 || i1 >= g.input[1]) continue;
+      for (std::int64_t k2 = 0; k2 < g.kernel[2]; ++k2) {
+        const std::int64_t i2 = o[2] * g.stride[2] - g.pad[2] + k2 * g.dilation[2];
+        if (i2 >= 0 && i2 < g.input[2]) tap((i0 * g.input[1] + i1) * g.input[2] + i2);
+      }
+    }
+  }
+}
+
+// Calls body(plane, output offset within the plane, output position) for all planes in parallel.
+template <class Body>
+void for_each_output(ThreadPool& pool, std::int64_t planes, const WindowGeometry& g, Body&& body) {
+  pool.parallel_for(planes, 1, [&](std::int64_t plane, std::int64_t) {
+    std::int64_t offset = 0;
+    std::int64_t o[3];
+    for (o[0] = 0; o[0] < g.output[0]; ++o[0])
+      for (o[1] = 0; o[1] < g.output[1]; ++o[1])
+        for (o[2] = 0; o[2] < g.output[2]; ++o[2], ++offset) body(plane, offset, o);
+  });
+}
+
+struct PoolCall {
+  Dims dims;
+  WindowGeometry geometry;
+  std::int64_t planes;
+};
+
+PoolCall pool_call(const PoolAttrs& attrs, const Tensor& x) {
+  require(x.rank() == attrs.window.rank() + 2, "expected an input of {} axes, found {}",
+          attrs.window.rank() + 2, to_string(x.dims()));
+  Dims dims{x.dim(0), x.dim(1)};
+  for (std::size_t axis = 0; axis < attrs.window.rank(); ++axis)
+    dims.push_back(attrs.window.output_size(axis, x.dim(axis + 2)));
+  const Dims in_spatial(x.dims().begin() + 2, x.dims().end());
+  const Dims out_spatial(dims.begin() + 2, dims.end());
+  const WindowGeometry geometry = WindowGeometry::of(attrs.window, in_spatial, out_spatial);
+  return {dims, geometry, x.dim(0) * x.dim(1)};
+}
+
+Kernel prepare_max_pool(const PrepareContext& prepare) {
+  return [attrs = PoolAttrs::from(prepare.node())](KernelContext& context) {
+    run_as(context, arithmetic_type, [&](KernelContext& inner) {
+      const Tensor& x = inner.required_input(0);
+      const PoolCall call = pool_call(attrs, x);
+      const WindowGeometry& g = call.geometry;
+      Tensor& y = inner.output(0, x.dtype(), call.dims);
+      // Not through `inner`, which would convert int64 back to a narrower input's type.
+      std::int64_t* indices =
+          context.wants_output(1)
+              ? context.output(1, DType::int64, call.dims).mutable_data<std::int64_t>().data()
+              : nullptr;
+      dispatch_numbers(x.dtype(), [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const T* in = x.data<T>().data();
+        T* out = y.mutable_data<T>().data();
+        for_each_output(inner.pool(), call.planes, g,
+                        [&](std::int64_t plane, std::int64_t offset, const std::int64_t(&o)[3]) {
+                          const T* cells = in + plane * g.input_size();
+                          std::int64_t best = -1;
+                          for_each_tap(g, o, [&](std::int64_t i) {
+                            if (best < 0 || cells[i] > cells[best] ||
+                                (cells[i] != cells[i] && cells[best] == cells[best]))
+                              best = i;
+                          });
+                          const std::int64_t at = plane * g.output_size() + offset;
+                          out[at] = best < 0 ? std::numeric_limits<T>::lowest() : cells[best];
+                          if (indices == nullptr) return;
+                          if (attrs.column_major_indices && best >= 0) {
+                            const std::int64_t i2 = best % g.input[2];
+                            const std::int64_t i1 = best / g.input[2] % g.input[1];
+                            const std::int64_t i0 = best / g.input[2] / g.input[1];
+                            best = (i2 * g.input[1] + i1) * g.input[0] + i0;
+                          }
+                          indices[at] = plane * g.input_size() + best;
+                        });
+      });
+    });
+  };
+}
+
+// Cells an average divides by: those of the window inside the input and, with count_include_pad,
+// the padding (but not what ceil_mode adds beyond it).
+std::int64_t averaged_cells(const WindowGeometry& g, const std::int64_t (&pad_end)[3],
+                            const std::int64_t (&o)[3]) {
+  std::int64_t cells = 1;
+  for (std::size_t i = 0; i < 3; ++i) {
+    std::int64_t inside = 0;
+    for (std::int64_t k = 0; k < g.kernel[i]; ++k)
+      inside += o[i] * g.stride[i] - g.pad[i] + k * g.dilation[i] < g.input[i] + pad_end[i];
+    cells *= inside;
+  }
+  return cells;
+}
+
+Kernel prepare_average_pool(const PrepareContext& prepare) {
+  return [attrs = PoolAttrs::from(prepare.node())](KernelContext& context) {
+    run_as(context, float_compute_type, [&](KernelContext& inner) {
+      const Tensor& x = inner.required_input(0);
+      const PoolCall call = pool_call(attrs, x);
+      const WindowGeometry& g = call.geometry;
+      const std::size_t rank = attrs.window.rank();
+      const auto pads = attrs.window.resolved_pads(Dims(x.dims().begin() + 2, x.dims().end()));
+      std::int64_t pad_end[3] = {};
+      for (std::size_t i = 0; i < rank; ++i) pad_end[3 - rank + i] = pads[rank + i];
+      Tensor& y = inner.output(0, x.dtype(), call.dims);
+      dispatch_floats(x.dtype(), [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const T* in = x.data<T>().data();
+        T* out = y.mutable_data<T>().data();
+        for_each_output(inner.pool(), call.planes, g,
+                        [&](std::int64_t plane, std::int64_t offset, const std::int64_t(&o)[3]) {
+                          const T* cells = in + plane * g.input_size();
+                          T sum = 0;
+                          std::int64_t count = 0;
+                          for_each_tap(g, o, [&](std::int64_t i) {
+                            sum += cells[i];
+                            ++count;
+                          });
+                          if (attrs.count_include_pad) count = averaged_cells(g, pad_end, o);
+                          out[plane * g.output_size() + offset] =
+                              count == 0 ? T(0) : sum / static_cast<T>(count);
+                        });
+      });
+    });
+  };
+}
+
+template <class T>
+T power_sum_root(double sum, std::int64_t p) {
+  if (p == 1) return static_cast<T>(sum);
+  return static_cast<T>(p == 2 ? std::sqrt(sum) : std::pow(sum, 1.0 / static_cast<double>(p)));
+}
+
+Kernel prepare_lp_pool(const PrepareContext& prepare) {
+  return [attrs = PoolAttrs::from(prepare.node())](KernelContext& context) {
+    run_as(context, float_compute_type, [&](KernelContext& inner) {
+      const Tensor& x = inner.required_input(0);
+      const PoolCall call = pool_call(attrs, x);
+      const WindowGeometry& g = call.geometry;
+      Tensor& y = inner.output(0, x.dtype(), call.dims);
+      dispatch_floats(x.dtype(), [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const T* in = x.data<T>().data();
+        T* out = y.mutable_data<T>().data();
+        for_each_output(inner.pool(), call.planes, g,
+                        [&](std::int64_t plane, std::int64_t offset, const std::int64_t(&o)[3]) {
+                          double sum = 0;
+                          for_each_tap(g, o, [&](std::int64_t i) {
+                            sum += std::pow(
+                                std::fabs(static_cast<double>(in[plane * g.input_size() + i])),
+                                static_cast<double>(attrs.p));
+                          });
+                          out[plane * g.output_size() + offset] = power_sum_root<T>(sum, attrs.p);
+                        });
+      });
+    });
+  };
+}
+
+enum class GlobalKind { average, max, lp };
+
+template <GlobalKind kind>
+Kernel prepare_global(const PrepareContext& prepare) {
+  return [p = kind == GlobalKind::lp ? get_int(prepare.node(), "p", 2)
+                                     : 2](KernelContext& context) {
+    run_as(context, float_compute_type, [&](KernelContext& inner) {
+      const Tensor& x = inner.required_input(0);
+      require(x.rank() >= 2, "expected an input of at least 2 axes, found {}", to_string(x.dims()));
+      Dims dims(x.rank(), 1);
+      dims[0] = x.dim(0);
+      dims[1] = x.dim(1);
+      const std::int64_t cells = element_count(std::span(x.dims()).subspan(2));
+      require(cells > 0, "expected at least one cell to pool over, found {}", to_string(x.dims()));
+      Tensor& y = inner.output(0, x.dtype(), dims);
+      dispatch_floats(x.dtype(), [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const T* in = x.data<T>().data();
+        T* out = y.mutable_data<T>().data();
+        inner.pool().parallel_for(dims[0] * dims[1], 8, [=](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t plane = begin; plane < end; ++plane) {
+            const T* first = in + plane * cells;
+            if (kind == GlobalKind::max) {
+              out[plane] = *std::max_element(first, first + cells);
+              continue;
+            }
+            double sum = 0;
+            for (std::int64_t i = 0; i < cells; ++i) {
+              const double value = first[i];
+              sum += kind == GlobalKind::average
+                         ? value
+                         : std::pow(std::fabs(value), static_cast<double>(p));
+            }
+            out[plane] = kind == GlobalKind::average
+                             ? static_cast<T>(sum / static_cast<double>(cells))
+                             : power_sum_root<T>(sum, p);
+          }
+        });
+      });
+    });
+  };
+}
+
+void infer_pool(InferContext& context) {
+  const Shape* x = context.input_shape(0);
+  if (x == nullptr) return context.set_output(0, Type::tensor(context.input_dtype(0)));
+  const PoolAttrs attrs = PoolAttrs::from(context.node());
+  require(x->size() == attrs.window.rank() + 2, "expected an input of {} axes, found {}",
+          attrs.window.rank() + 2, to_string(*x));
+  Shape shape = *x;
+  for (std::size_t axis = 0; axis < attrs.window.rank(); ++axis)
+    shape[axis + 2] = attrs.window.output_dim(axis, (*x)[axis + 2]);
+  context.set_output(0, context.input_dtype(0), shape);
+  context.set_output(1, DType::int64, shape);
+}
+
+void infer_global(InferContext& context) {
+  const Shape* x = context.input_shape(0);
+  if (x == nullptr) return context.set_output(0, Type::tensor(context.input_dtype(0)));
+  require(x->size() >= 2, "expected an input of at least 2 axes, found {}", to_string(*x));
+  Shape shape(x->size(), Dim(1));
+  shape[0] = (*x)[0];
+  shape[1] = (*x)[1];
+  context.set_output(0, context.input_dtype(0), std::move(shape));
+}
+
+OperandAxes pool_axes(const Node& node) {
+  OperandAxes axes(node.input_count());
+  const Value* x = node.input(0);
+  if (x == nullptr || !x->type.shape || x->type.shape->size() < 2) return axes;
+  axes[0].assign(x->type.shape->size(), {.kind = AxisRole::Kind::window});
+  for (std::size_t i = 0; i < 2; ++i)
+    axes[0][i] = {.kind = AxisRole::Kind::output, .output_axis = static_cast<std::int64_t>(i)};
+  return axes;
+}
+
+}  // namespace
+
+PoolAttrs PoolAttrs::from(const Node& node) {
+  PoolAttrs attrs{.window = Window::from(node, require_ints(node, "kernel_shape"))};
+  attrs.count_include_pad = get_bool(node, "count_include_pad", false);
+  attrs.column_major_indices = get_bool(node, "storage_order", false);
+  if (node.is("LpPool")) attrs.p = node.opset() < 2 ? std::int64_t{2} : get_int(node, "p", 2);
+  return attrs;
+}
+
+OPERATORS(pool) {
+  const auto add = [&](const char* op, auto prepare, void (*infer)(InferContext&)) {
+    registry.add(OpDef{.name = op, .infer = infer, .prepare = prepare, .axes = pool_axes});
+  };
+  add("MaxPool", prepare_max_pool, infer_pool);
+  add("AveragePool", prepare_average_pool, infer_pool);
+  add("LpPool", prepare_lp_pool, infer_pool);
+  add("GlobalAveragePool", prepare_global<GlobalKind::average>, infer_global);
+  add("GlobalMaxPool", prepare_global<GlobalKind::max>, infer_global);
+  add("GlobalLpPool", prepare_global<GlobalKind::lp>, infer_global);
+}
+
+}  // namespace onnxpress

@@ -1,0 +1,23 @@
+// Reshape, Flatten, Squeeze, Unsqueeze: the same elements under other dims.
+#pragma once
+
+#include <optional>
+
+#include "graph/ops/call.h"
+#include "graph/ops/infer.h"
+
+namespace onnxpress {
+
+// Dims a Reshape to `target` gives for `input`: -1 is inferred, 0 copies the input's dim (unless
+// `allow_zero`). Throws Error when the element counts differ.
+Dims reshaped_dims(const Dims& input, const std::vector<std::int64_t>& target, bool allow_zero);
+
+// Axes of Squeeze, Unsqueeze: the attribute before opset 13, afterwards an input. Nothing when that
+// is absent or not constant.
+std::optional<std::vector<std::int64_t>> axes_argument(const Node& node);
+
+OpCall make_reshape(std::int64_t opset, Dims target);
+OpCall make_squeeze(std::int64_t opset, std::vector<std::int64_t> axes);
+OpCall make_unsqueeze(std::int64_t opset, std::vector<std::int64_t> axes);
+
+}  // namespace onnxpress

@@ -1,0 +1,98 @@
+#include "graph/ops/softmax.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "graph/ops/attributes.h"
+#include "graph/ops/compute_type.h"
+#include "graph/ops/dispatch.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+enum class Kind { softmax, log_softmax, hardmax };
+
+template <Kind kind, class T>
+void one_row(const T* in, T* out, std::int64_t size, std::int64_t step) {
+  std::int64_t best = 0;
+  for (std::int64_t k = 1; k < size; ++k)
+    if (in[k * step] > in[best * step]) best = k;
+  if (kind == Kind::hardmax) {
+    for (std::int64_t k = 0; k < size; ++k) out[k * step] = T(k == best);
+    return;
+  }
+  // Rows of nothing but -inf give NaN, as the formula does.
+  const T largest = in[best * step];
+  double sum = 0;
+  for (std::int64_t k = 0; k < size; ++k) {
+    const T e = std::exp(in[k * step] - largest);
+    if (kind == Kind::softmax) out[k * step] = e;
+    sum += e;
+  }
+  const T scale = static_cast<T>(kind == Kind::softmax ? 1 / sum : std::log(sum));
+  for (std::int64_t k = 0; k < size; ++k) {
+    if (kind == Kind::softmax)
+      out[k * step] *= scale;
+    else
+      out[k * step] = in[k * step] - largest - scale;
+  }
+}
+
+template <Kind kind>
+Kernel prepare_softmax(const PrepareContext& prepare) {
+  return [attrs = SoftmaxAttrs::from(prepare.node())](KernelContext& context) {
+    run_as(context, float_compute_type, [&](KernelContext& inner) {
+      const Tensor& x = inner.required_input(0);
+      Tensor& y = inner.output(0, x.dtype(), x.dims());
+      if (x.size() == 0) return;
+      const std::span<const std::int64_t> dims = x.dims();
+      std::size_t axis = 0;
+      if (!dims.empty() && attrs.axis != static_cast<std::int64_t>(dims.size()))
+        axis = static_cast<std::size_t>(normalize_axis(attrs.axis, dims.size()));
+      else
+        require(dims.empty() || attrs.flattens, "axis {} is out of range for rank {}", attrs.axis,
+                dims.size());
+      const bool past_end = attrs.flattens && attrs.axis == static_cast<std::int64_t>(dims.size());
+      std::int64_t size = 1;
+      std::int64_t step = 1;
+      if (!past_end && !dims.empty()) {
+        size = attrs.flattens ? element_count(dims.subspan(axis)) : dims[axis];
+        step = attrs.flattens ? 1 : element_count(dims.subspan(axis + 1));
+      }
+      const std::int64_t rows = x.size() / size;
+      dispatch_floats(x.dtype(), [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        const T* in = x.data<T>().data();
+        T* out = y.mutable_data<T>().data();
+        const std::int64_t block = std::max<std::int64_t>(1, 4096 / size);
+        inner.pool().parallel_for(rows, block, [=](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t row = begin; row < end; ++row) {
+            const std::int64_t start = row / step * size * step + row % step;
+            one_row<kind>(in + start, out + start, size, step);
+          }
+        });
+      });
+    });
+  };
+}
+
+}  // namespace
+
+SoftmaxAttrs SoftmaxAttrs::from(const Node& node) {
+  const bool flattens = node.opset() < 13;
+  return {.axis = get_int(node, "axis", flattens ? 1 : -1), .flattens = flattens};
+}
+
+OPERATORS(softmax) {
+  registry.add(OpDef{
+      .name = "Softmax", .infer = infer_same_as_first, .prepare = prepare_softmax<Kind::softmax>});
+  registry.add(OpDef{.name = "LogSoftmax",
+                     .infer = infer_same_as_first,
+                     .prepare = prepare_softmax<Kind::log_softmax>});
+  registry.add(OpDef{
+      .name = "Hardmax", .infer = infer_same_as_first, .prepare = prepare_softmax<Kind::hardmax>});
+}
+
+}  // namespace onnxpress
