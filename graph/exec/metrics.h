@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "graph/exec/dataset.h"
@@ -27,9 +28,11 @@ struct MetricValue {
 
 struct Evaluation {
   std::int64_t samples = 0;
-  std::int64_t correct = 0;                 // top-1; 0 when not a classification
+  std::int64_t positions = 0;               // judged: samples times labels per sample
+  std::int64_t correct = 0;                 // positions right by top-1; 0 when not a classification
   std::string output;                       // the output that was judged
-  std::vector<MetricValue> values;
+  std::vector<MetricValue> values;          // in the order asked for
+  std::vector<std::string> notes;           // "3 positions have NaN scores: counted as wrong"
   double seconds = 0;
   const MetricValue* find(Metric metric) const;
 };
@@ -41,11 +44,19 @@ struct EvaluationOptions {
 };
 
 // Streaming; memory does not grow with samples. Class scores are the last axis ([N,C]) or axis 1 of
-// [N,C,1,1]; more positions per sample ([N,C,...] with labels [N,...], or [N,...,C]) count each
-// position. Cross-entropy takes logits unless every row of the output is a distribution (sums to
-// 1 within 1e-3, no negatives: then the log of it). Macro precision, recall and F1 average over
-// classes present in labels or predictions. Throws Error: no labels, label out of range (value,
-// sample and class count named), shape mismatch, NaN in outputs is counted as wrong and told by `notes`.
+// [N,C,1,1]; more positions per sample ([N,C,...] with labels [N,...], or else [N,...,C]) count each
+// position. Equal scores rank by class number.
+//
+// Cross-entropy takes logits unless every row of the output is a distribution (sums to 1 within
+// 1e-3, no negatives): then the log of it, no probability taken below 2^-23 (float32's epsilon, as
+// scikit-learn's log_loss has it). Macro precision, recall and F1 average over classes present in
+// labels or predictions, 0 where one is not defined (scikit-learn's zero_division=0). Mean squared
+// error is over all elements. Rows with NaN are wrong, predict no class, are left out of
+// cross-entropy and squared error, and are counted in `notes`.
+//
+// The figures do not depend on the thread count: engines run one thread each, sums go by batch.
+// Throws Error: no labels, no samples, a label out of range (value, sample and class count named),
+// outputs that do not fit the labels.
 Evaluation evaluate(const Model& model, Dataset& data, const EvaluationOptions& options = {});
 
 // Difference of one output between two models over the same data.
@@ -54,11 +65,16 @@ struct OutputError {
   std::int64_t samples = 0;
   double max_abs = 0;         // largest absolute difference; inf when NaN appears on one side only
   double range = 0;           // max - min of the reference output
-  double snr_db = 0;          // 10 log10(sum ref^2 / sum diff^2); +inf when equal
+  double snr_db = 0;          // 10 log10(sum ref^2 / sum diff^2); +inf when equal, -inf with NaN
   std::optional<double> top1_agreement;  // share of samples with equal argmax over the class axis
 };
 
-// Runs both on every batch of `data` (inputs by position; both must have equal required inputs).
+// The 95 % Wilson score interval of a proportion of `total` > 0 (Wilson 1927, "Probable inference").
+std::pair<double, double> wilson_interval(std::int64_t successes, std::int64_t total);
+
+// Runs both on every batch of `data`: inputs and outputs by position; both models must have the same
+// number of required inputs, of equal element types, and of outputs. Classes are axis 1 of [N,C] and
+// [N,C,1,1] (C > 1); other outputs have no agreement. Throws Error when output shapes differ.
 std::vector<OutputError> compare_outputs(const Model& reference, const Model& other, Dataset& data,
                                          int threads = 0);
 // The same on given inputs.
