@@ -1,3 +1,6 @@
+#include <utility>
+
+#include "graph/exec/costs.h"
 #include "graph/exec/engine.h"
 #include "graph/exec/prepare.h"
 #include "graph/ops/infer.h"
@@ -21,7 +24,8 @@ bool knows_all_types(const Node& node, const TypeInference& inference) {
 
 }  // namespace
 
-MacCount count_macs(const Model& model) {
+void for_each_cost(const Model& model,
+                   const std::function<void(const Node&, std::optional<std::int64_t>)>& fn) {
   const std::unique_ptr<Model> inlined = model.clone();
   inline_functions(*inlined);
   TypeInference inference(*inlined);
@@ -34,20 +38,27 @@ MacCount count_macs(const Model& model) {
   }
   inference.run();
 
-  MacCount count;
-  inlined->graph.for_each_graph([&](const Graph& graph) {
+  std::as_const(inlined->graph).for_each_graph([&](const Graph& graph) {
     for (const Node* node : graph.nodes()) {
       const OpDef* op = operators().find(*node);
       if (!op || !op->cost) continue;
       if (!knows_all_types(*node, inference)) {
-        ++count.unknown;
+        fn(*node, std::nullopt);
         continue;
       }
       const NodePreparation context(
           *node, [&](const Value& value) { return &inference.type(&value); },
           [&](const Value& value) { return inference.known_value(&value); }, 1);
-      count.macs += op->cost(context).macs;
+      fn(*node, op->cost(context).macs);
     }
+  });
+}
+
+MacCount count_macs(const Model& model) {
+  MacCount count;
+  for_each_cost(model, [&](const Node&, std::optional<std::int64_t> macs) {
+    count.macs += macs.value_or(0);
+    count.unknown += !macs;
   });
   return count;
 }

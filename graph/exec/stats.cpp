@@ -1,0 +1,223 @@
+#include "graph/exec/stats.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "graph/base/error.h"
+#include "graph/exec/costs.h"
+#include "graph/onnx/writer.h"
+#include "graph/ops/quantize_linear.h"
+
+namespace onnxpress {
+namespace {
+
+std::string operator_key(const Node& node) {
+  return node.domain().empty() ? node.op_type() : node.domain() + "." + node.op_type();
+}
+
+bool passes_weights_on(const Node& node) {
+  static constexpr std::array<std::string_view, 8> names{
+      "DequantizeLinear", "Identity", "Cast",      "Reshape",
+      "Transpose",        "Squeeze",  "Unsqueeze", "Flatten"};
+  return node.domain().empty() && std::ranges::find(names, node.op_type()) != names.end();
+}
+
+const Node* final_reader(const Value& value) {
+  const Value* current = &value;
+  const Node* reader = nullptr;
+  while (current && !current->uses().empty()) {
+    reader = current->uses().front().node;
+    if (!passes_weights_on(*reader)) return reader;
+    current = reader->output();
+  }
+  return reader;
+}
+
+const Tensor* constant_of(const Value* value) {
+  if (!value) return nullptr;
+  if (const Tensor* tensor = value->constant()) return tensor;
+  const Node* producer = value->producer();
+  if (!producer || !producer->is("Constant")) return nullptr;
+  const Attribute* attribute = producer->attribute("value");
+  const auto* held = attribute ? std::get_if<NamedTensor>(&attribute->value) : nullptr;
+  return held ? &held->tensor : nullptr;
+}
+
+// The zero point of a quantized weight read by `use`, laid over its elements.
+struct ZeroPoint {
+  std::vector<std::int64_t> values;
+  ScaleLayout layout;
+
+  std::int64_t at(std::int64_t element) const {
+    if (values.size() == 1) return values[0];
+    const std::int64_t row = element / layout.inner;
+    return values[static_cast<std::size_t>(layout.row_start(row) +
+                                           element % layout.inner * layout.inner_step)];
+  }
+};
+
+std::optional<ZeroPoint> zero_point(const Use& use, const Dims& dims) {
+  struct Place {
+    std::string_view op_type;
+    std::size_t weight, zero_point;
+  };
+  static constexpr std::array<Place, 7> places{{{"DequantizeLinear", 0, 2},
+                                                {"QLinearConv", 3, 5},
+                                                {"QLinearMatMul", 0, 2},
+                                                {"QLinearMatMul", 3, 5},
+                                                {"ConvInteger", 1, 3},
+                                                {"MatMulInteger", 0, 2},
+                                                {"MatMulInteger", 1, 3}}};
+  for (const Place& place : places) {
+    if (!use.node->is(place.op_type) || use.index != place.weight) continue;
+    const Tensor* tensor = constant_of(use.node->input(place.zero_point));
+    if (!tensor) return std::nullopt;
+    QuantizeAttrs attrs;
+    if (place.op_type == "DequantizeLinear")
+      attrs = QuantizeAttrs::from(*use.node);
+    else  // convolutions by filter, products by column
+      attrs.axis = place.op_type.find("Conv") != std::string_view::npos
+                       ? 0
+                       : static_cast<std::int64_t>(dims.size()) - 1;
+    ZeroPoint result{.values = tensor->to_ints()};
+    if (result.values.size() > 1) result.layout = ScaleLayout::of(dims, tensor->dims(), attrs);
+    return result;
+  }
+  return std::nullopt;
+}
+
+template <class T>
+std::int64_t count_zeros_of(const Tensor& tensor) {
+  return std::ranges::count(tensor.data<T>(), T(0));
+}
+
+std::int64_t count_zeros(const Value& value, const Tensor& tensor) {
+  if (tensor.size() == 0) return 0;
+  if (is_integer(tensor.dtype())) {
+    std::optional<ZeroPoint> zero;
+    for (const Use& use : value.uses())
+      if (!zero) zero = zero_point(use, tensor.dims());
+    const std::vector<std::int64_t> codes = tensor.to_ints();
+    std::int64_t zeros = 0;
+    for (std::size_t i = 0; i < codes.size(); ++i)
+      zeros += codes[i] == (zero ? zero->at(static_cast<std::int64_t>(i)) : 0);
+    return zeros;
+  }
+  if (tensor.dtype() == DType::boolean) return count_zeros_of<bool>(tensor);
+  if (tensor.dtype() == DType::float32) return count_zeros_of<float>(tensor);
+  if (tensor.dtype() == DType::float64) return count_zeros_of<double>(tensor);
+  return is_float(tensor.dtype()) ? count_zeros_of<float>(tensor.cast(DType::float32)) : 0;
+}
+
+std::int64_t stored_bytes(const Tensor& tensor) {
+  if (tensor.dtype() != DType::string) return static_cast<std::int64_t>(tensor.byte_size());
+  std::int64_t bytes = 0;
+  for (const std::string& text : tensor.strings()) bytes += static_cast<std::int64_t>(text.size());
+  return bytes;
+}
+
+class Collector {
+ public:
+  void add(const Value& value, const Tensor& tensor) {
+    const std::int64_t zeros = count_zeros(value, tensor);
+    add(value, tensor, tensor.dims(), stored_bytes(tensor), tensor.size(), zeros, zeros);
+  }
+
+  void add(const Value& value, const SparseTensor& sparse) {
+    const Tensor& stored = sparse.values.tensor;
+    const std::int64_t zeros = count_zeros(value, stored);
+    const std::int64_t elements = element_count(sparse.dims);
+    add(value, stored, sparse.dims, stored_bytes(stored) + stored_bytes(sparse.indices.tensor),
+        elements, elements - stored.size() + zeros, zeros);
+  }
+
+  void add_node(const Node& node) {
+    if (node.is("Constant")) return;
+    ++stats.nodes;
+    ++operators_[operator_key(node)].count;
+  }
+
+  void add_macs(const Node& node, std::optional<std::int64_t> macs) {
+    stats.macs += macs.value_or(0);
+    stats.macs_unknown += !macs;
+    operators_[operator_key(node)].macs += macs.value_or(0);
+  }
+
+  ModelStats finish() {
+    std::ranges::stable_sort(stats.tensors, std::ranges::greater(), &TensorStats::bytes);
+    stats.by_operator = sorted(operators_);
+    stats.by_type = sorted(types_);
+    return std::move(stats);
+  }
+
+  ModelStats stats;
+
+ private:
+  using Table = std::map<std::string, CountedBytes>;
+
+  void add(const Value& value, const Tensor& stored, const Dims& dims, std::int64_t bytes,
+           std::int64_t elements, std::int64_t zeros, std::int64_t stored_zeros) {
+    TensorStats tensor{.name = value.name(),
+                       .type = std::string(onnxpress::name(stored.dtype())),
+                       .dims = dims,
+                       .bytes = bytes,
+                       .elements = elements,
+                       .zeros = zeros,
+                       .bits = bits(stored.dtype())};
+    if (const Node* reader = final_reader(value)) {
+      tensor.op_type = operator_key(*reader);
+      tensor.node = reader->name;
+      operators_[tensor.op_type].bytes += bytes;
+    }
+    CountedBytes& by_type = types_[tensor.type];
+    ++by_type.count;
+    by_type.bytes += bytes;
+    stats.tensor_bytes += bytes;
+    if (is_parameter(value, stored.dtype())) stats.zeros += stored_zeros;
+    stats.tensors.push_back(std::move(tensor));
+  }
+
+  static std::vector<CountedBytes> sorted(Table& table) {
+    std::vector<CountedBytes> rows;
+    for (auto& [key, row] : table) {
+      row.key = key;
+      rows.push_back(row);
+    }
+    std::ranges::stable_sort(rows, std::ranges::greater(), &CountedBytes::bytes);
+    return rows;
+  }
+
+  Table operators_, types_;
+};
+
+}  // namespace
+
+ModelStats model_stats(const Model& model) {
+  Collector collector;
+  model.for_each_graph([&](const Graph& graph) {
+    for (const Value* value : graph.initializers()) {
+      const Initializer& held = *value->initializer();
+      if (held.sparse)
+        collector.add(*value, *held.sparse);
+      else
+        collector.add(*value, held.tensor);
+    }
+    for (const Node* node : graph.nodes()) {
+      collector.add_node(*node);
+      const Value* output = node->output();
+      if (!node->is("Constant") || !output) continue;
+      if (const Tensor* tensor = constant_of(output)) collector.add(*output, *tensor);
+    }
+  });
+  for_each_cost(model, [&](const Node& node, std::optional<std::int64_t> macs) {
+    collector.add_macs(node, macs);
+  });
+  collector.stats.parameters = parameter_count(model);
+  collector.stats.serialized_bytes = static_cast<std::int64_t>(serialized_size(model));
+  return collector.finish();
+}
+
+}  // namespace onnxpress
