@@ -1,0 +1,276 @@
+// If, Loop, Scan.
+#include <algorithm>
+#include <limits>
+
+#include "graph/ops/attributes.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+// What holds for a value that has either type.
+Type either(const Type& a, const Type& b) {
+  if (a.kind != b.kind || a.elem != b.elem) return {};
+  Type result = a;
+  if (!a.shape || !b.shape || a.shape->size() != b.shape->size()) {
+    result.shape.reset();
+    return result;
+  }
+  for (std::size_t i = 0; i < a.shape->size(); ++i)
+    if (!same_dim((*a.shape)[i], (*b.shape)[i])) (*result.shape)[i] = Dim();
+  return result;
+}
+
+bool truth(const Tensor& condition) {
+  require(condition.size() == 1, "expected one condition, found {}", to_string(condition.dims()));
+  return condition.data<bool>()[0];
+}
+
+// --- If ---
+
+Kernel prepare_if(const PrepareContext&) {
+  return [](KernelContext& context) {
+    const bool taken = truth(context.required_input(0));
+    std::vector<Tensor> results = context.run_subgraph(taken ? "then_branch" : "else_branch", {});
+    for (std::size_t i = 0; i < results.size(); ++i)
+      if (context.wants_output(i)) context.forward_output(i, std::move(results[i]));
+  };
+}
+
+// A condition that is known leaves the other branch alone: it may not fit this model's inputs.
+void infer_if(InferContext& context) {
+  std::vector<Type> types;
+  if (const Tensor* condition = context.input_value(0)) {
+    types = context.infer_subgraph(truth(*condition) ? "then_branch" : "else_branch", {});
+  } else {
+    types = context.infer_subgraph("then_branch", {});
+    const std::vector<Type> others = context.infer_subgraph("else_branch", {});
+    require(types.size() == others.size(),
+            "expected branches with as many outputs, found {} and {}", types.size(), others.size());
+    for (std::size_t i = 0; i < types.size(); ++i) types[i] = either(types[i], others[i]);
+  }
+  for (std::size_t i = 0; i < types.size(); ++i) context.set_output(i, std::move(types[i]));
+}
+
+// --- Slices of one step, and their stacking ---
+
+struct Steps {
+  std::int64_t outer, count, bytes;  // before the axis, along it, and of everything after it
+
+  Steps(const Tensor& tensor, std::size_t axis)
+      : outer(element_count(std::span(tensor.dims()).first(axis))), count(tensor.dim(axis)) {
+    require(bits(tensor.dtype()) >= 8, "element type {} is not supported here",
+            name(tensor.dtype()));
+    bytes = element_count(std::span(tensor.dims()).subspan(axis + 1)) * bits(tensor.dtype()) / 8;
+  }
+};
+
+Tensor take_step(const Tensor& tensor, std::size_t axis, std::int64_t index) {
+  const Steps steps(tensor, axis);
+  Dims dims = tensor.dims();
+  dims.erase(dims.begin() + static_cast<std::ptrdiff_t>(axis));
+  Tensor result = Tensor::uninitialized(tensor.dtype(), std::move(dims));
+  const auto target = result.mutable_bytes();
+  for (std::int64_t o = 0; o < steps.outer; ++o)
+    std::copy_n(tensor.bytes().begin() + (o * steps.count + index) * steps.bytes, steps.bytes,
+                target.begin() + o * steps.bytes);
+  return result;
+}
+
+// `parts` of equal dims along a new axis, which may be counted from the end.
+Tensor stack(const std::vector<Tensor>& parts, std::int64_t axis, const Type& declared) {
+  if (parts.empty()) {
+    require(declared.is_tensor() && declared.shape,
+            "a loop that runs no step needs a declared output shape");
+    Dims dims;
+    for (const Dim& dim : *declared.shape) dims.push_back(dim.is_known() ? dim.value() : 0);
+    dims.insert(dims.begin() + normalize_axis(axis, dims.size() + 1), 0);
+    return Tensor(declared.elem, std::move(dims));
+  }
+  Dims dims = parts[0].dims();
+  const std::int64_t place = normalize_axis(axis, dims.size() + 1);
+  dims.insert(dims.begin() + place, static_cast<std::int64_t>(parts.size()));
+  Tensor result = Tensor::uninitialized(parts[0].dtype(), std::move(dims));
+  const Steps steps(result, static_cast<std::size_t>(place));
+  const auto target = result.mutable_bytes();
+  for (std::size_t k = 0; k < parts.size(); ++k) {
+    require(parts[k].dims() == parts[0].dims() && parts[k].dtype() == parts[0].dtype(),
+            "expected a step's output {} as in the first step, found {}",
+            to_string(parts[0].dims()), to_string(parts[k].dims()));
+    for (std::int64_t o = 0; o < steps.outer; ++o)
+      std::copy_n(parts[k].bytes().begin() + o * steps.bytes, steps.bytes,
+                  target.begin() + (o * steps.count + static_cast<std::int64_t>(k)) * steps.bytes);
+  }
+  return result;
+}
+
+// --- Loop ---
+
+Kernel prepare_loop(const PrepareContext& prepare) {
+  return [&node = prepare.node()](KernelContext& context) {
+    const Graph& body = require_graph(node, "body");
+    const std::size_t carried = context.input_count() > 2 ? context.input_count() - 2 : 0;
+    require(body.outputs().size() > carried, "expected a body with more than {} outputs, found {}",
+            carried, body.outputs().size());
+    const Tensor* limit = context.input(0);
+    const std::int64_t trips =
+        limit != nullptr ? limit->to_ints().at(0) : std::numeric_limits<std::int64_t>::max();
+    std::vector<Tensor> inputs{Tensor(), Tensor::scalar(true)};
+    if (const Tensor* condition = context.input(1)) inputs[1] = Tensor::scalar(truth(*condition));
+    for (std::size_t i = 0; i < carried; ++i) inputs.push_back(context.required_input(i + 2));
+    std::vector<std::vector<Tensor>> stacks(body.outputs().size() - 1 - carried);
+    for (std::int64_t trip = 0; trip < trips && truth(inputs[1]); ++trip) {
+      inputs[0] = Tensor::scalar(trip);
+      std::vector<Tensor> results = context.run_subgraph("body", inputs);
+      for (std::size_t i = 0; i <= carried; ++i) inputs[i + 1] = std::move(results[i]);
+      for (std::size_t i = 0; i < stacks.size(); ++i)
+        stacks[i].push_back(std::move(results[i + 1 + carried]));
+    }
+    for (std::size_t i = 0; i < carried; ++i)
+      if (context.wants_output(i)) context.forward_output(i, std::move(inputs[i + 2]));
+    for (std::size_t i = 0; i < stacks.size(); ++i)
+      if (context.wants_output(carried + i))
+        context.forward_output(carried + i,
+                               stack(stacks[i], 0, body.outputs()[i + 1 + carried]->type));
+  };
+}
+
+// Types of the body's outputs once the state's types are what every step keeps; `inputs` are those
+// of the first step, the state from `first` on; the body gives it from output `first_result` on.
+std::vector<Type> settle(InferContext& context, std::vector<Type> inputs, std::size_t first,
+                         std::size_t state, std::size_t first_result) {
+  for (;;) {
+    std::vector<Type> results = context.infer_subgraph("body", inputs);
+    require(results.size() >= first_result + state,
+            "expected a body with at least {} outputs, found {}", first_result + state,
+            results.size());
+    bool stable = true;
+    for (std::size_t i = 0; i < state; ++i) {
+      Type& type = inputs[first + i];
+      if (type.kind == Type::Kind::unknown) continue;
+      Type kept = either(type, results[first_result + i]);
+      if (kept == type) continue;
+      type = std::move(kept);  // knows less than before, so that this ends
+      stable = false;
+    }
+    if (!stable) continue;
+    for (std::size_t i = 0; i < state; ++i) results[first_result + i] = inputs[first + i];
+    return results;
+  }
+}
+
+void infer_loop(InferContext& context) {
+  const std::size_t inputs = context.node().input_count();
+  const std::size_t carried = inputs > 2 ? inputs - 2 : 0;
+  std::vector<Type> types{Type::tensor(DType::int64, Shape{}),
+                          Type::tensor(DType::boolean, Shape{})};
+  for (std::size_t i = 0; i < carried; ++i)
+    types.push_back(context.input_type(i + 2) != nullptr ? *context.input_type(i + 2) : Type());
+  std::vector<Type> results = settle(context, std::move(types), 2, carried, 1);
+  for (std::size_t i = 1; i < results.size(); ++i) {
+    Type& type = results[i];
+    if (i > carried && type.shape) type.shape->insert(type.shape->begin(), Dim());
+    context.set_output(i - 1, std::move(type));
+  }
+}
+
+// --- Scan (opset 9 on) ---
+
+struct ScanAttrs {
+  std::size_t scanned, state;
+  std::vector<std::int64_t> input_axes, output_axes, input_directions, output_directions;
+
+  static ScanAttrs from(const Node& node) {
+    const std::int64_t scanned = require_int(node, "num_scan_inputs");
+    const auto inputs = static_cast<std::int64_t>(node.input_count());
+    require(1 <= scanned && scanned <= inputs,
+            "attribute 'num_scan_inputs': expected 1 to {}, found {}", inputs, scanned);
+    ScanAttrs attrs{.scanned = static_cast<std::size_t>(scanned),
+                    .state = static_cast<std::size_t>(inputs - scanned)};
+    const std::size_t outputs = require_graph(node, "body").outputs().size();
+    require(outputs >= attrs.state, "expected a body with at least {} outputs, found {}",
+            attrs.state, outputs);
+    const auto sized = [&](std::string_view name, std::size_t size) {
+      auto values = get_ints(node, name, std::vector<std::int64_t>(size, 0));
+      require(values.size() == size, "attribute '{}': expected {} values, found {}", name, size,
+              values.size());
+      return values;
+    };
+    attrs.input_axes = sized("scan_input_axes", attrs.scanned);
+    attrs.input_directions = sized("scan_input_directions", attrs.scanned);
+    attrs.output_axes = sized("scan_output_axes", outputs - attrs.state);
+    attrs.output_directions = sized("scan_output_directions", outputs - attrs.state);
+    return attrs;
+  }
+};
+
+Kernel prepare_scan(const PrepareContext& prepare) {
+  return [&node = prepare.node(), attrs = ScanAttrs::from(prepare.node())](KernelContext& context) {
+    std::vector<Tensor> inputs(context.input_count());
+    for (std::size_t i = 0; i < attrs.state; ++i) inputs[i] = context.required_input(i);
+    std::vector<std::size_t> axes;
+    std::int64_t steps = -1;
+    for (std::size_t i = 0; i < attrs.scanned; ++i) {
+      const Tensor& x = context.required_input(attrs.state + i);
+      axes.push_back(static_cast<std::size_t>(normalize_axis(attrs.input_axes[i], x.rank())));
+      require(steps < 0 || x.dim(axes[i]) == steps, "expected {} steps in every input, found {}",
+              steps, x.dim(axes[i]));
+      steps = x.dim(axes[i]);
+    }
+    std::vector<std::vector<Tensor>> stacks(attrs.output_axes.size());
+    for (std::int64_t step = 0; step < steps; ++step) {
+      for (std::size_t i = 0; i < attrs.scanned; ++i)
+        inputs[attrs.state + i] =
+            take_step(context.required_input(attrs.state + i), axes[i],
+                      attrs.input_directions[i] != 0 ? steps - 1 - step : step);
+      std::vector<Tensor> results = context.run_subgraph("body", inputs);
+      for (std::size_t i = 0; i < attrs.state; ++i) inputs[i] = std::move(results[i]);
+      for (std::size_t i = 0; i < stacks.size(); ++i)
+        stacks[i].push_back(std::move(results[attrs.state + i]));
+    }
+    for (std::size_t i = 0; i < attrs.state; ++i)
+      if (context.wants_output(i)) context.forward_output(i, std::move(inputs[i]));
+    const Graph& body = require_graph(node, "body");
+    for (std::size_t i = 0; i < stacks.size(); ++i) {
+      if (attrs.output_directions[i] != 0) std::ranges::reverse(stacks[i]);
+      if (context.wants_output(attrs.state + i))
+        context.forward_output(attrs.state + i, stack(stacks[i], attrs.output_axes[i],
+                                                      body.outputs()[attrs.state + i]->type));
+    }
+  };
+}
+
+void infer_scan(InferContext& context) {
+  const ScanAttrs attrs = ScanAttrs::from(context.node());
+  std::vector<Type> types;
+  Dim steps;
+  for (std::size_t i = 0; i < context.node().input_count(); ++i) {
+    Type type = context.input_type(i) != nullptr ? *context.input_type(i) : Type();
+    if (i >= attrs.state && type.shape) {
+      const auto axis = type.shape->begin() +
+                        normalize_axis(attrs.input_axes[i - attrs.state], type.shape->size());
+      steps = unify(steps, *axis, "the steps of the inputs");
+      type.shape->erase(axis);
+    }
+    types.push_back(std::move(type));
+  }
+  std::vector<Type> results = settle(context, std::move(types), 0, attrs.state, 0);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    Type& type = results[i];
+    if (i >= attrs.state && type.shape)
+      type.shape->insert(type.shape->begin() + normalize_axis(attrs.output_axes[i - attrs.state],
+                                                              type.shape->size() + 1),
+                         steps);
+    context.set_output(i, std::move(type));
+  }
+}
+
+}  // namespace
+
+OPERATORS(control_flow) {
+  registry.add(OpDef{.name = "If", .infer = infer_if, .prepare = prepare_if});
+  registry.add(OpDef{.name = "Loop", .infer = infer_loop, .prepare = prepare_loop});
+  registry.add(OpDef{.name = "Scan", .since = 9, .infer = infer_scan, .prepare = prepare_scan});
+}
+
+}  // namespace onnxpress
