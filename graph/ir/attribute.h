@@ -47,7 +47,8 @@ using AttributeValue =
                  std::vector<Type>>;
 
 // Movable; a copy is made by clone_attribute (graph/ir/clone.h), since subgraphs refer to values
-// around them. Inside a function body an attribute may instead refer to one of the function's (`ref`).
+// around them. Inside a function body an attribute may instead refer to one of the function's
+// (`ref`).
 struct Attribute {
   AttributeValue value;
   std::string ref;        // ref_attr_name

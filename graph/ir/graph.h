@@ -119,12 +119,14 @@ class Node {
     return op_type_ == op_type && domain_ == domain;
   }
   Graph& graph() const { return *graph_; }
-  std::int64_t opset() const;                               // version of its domain; 0 when not imported
+  std::int64_t opset() const;  // version of its domain; 0 when not imported
 
   std::size_t input_count() const { return inputs_.size(); }
   std::size_t output_count() const { return outputs_.size(); }
   std::span<Value* const> inputs() const { return inputs_; }
-  Value* input(std::size_t index) const { return index < inputs_.size() ? inputs_[index] : nullptr; }
+  Value* input(std::size_t index) const {
+    return index < inputs_.size() ? inputs_[index] : nullptr;
+  }
   Value* output(std::size_t index = 0) const {
     return index < outputs_.size() ? outputs_[index].get() : nullptr;
   }
@@ -209,7 +211,7 @@ class Graph {
 
   // --- mutators ---------------------------------------------------------------------------
   // All throw Error, and change nothing, when an argument belongs to another graph or is not
-  // visible here, or a name is empty, taken in this graph, or already read here from a graph around.
+  // visible here, or a name is empty, taken in this graph, or read here from a graph around it.
   Value* add_input(std::string name, Type type);
   // The type is taken from the tensor (of a sparse one: the dense equivalent).
   Value* add_initializer(std::string name, Initializer initializer);

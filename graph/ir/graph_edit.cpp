@@ -1,6 +1,7 @@
 // Mutators: inputs, initializers, nodes, outputs. Each checks all its arguments before it changes
 // anything.
 #include <algorithm>
+#include <utility>
 
 #include "graph/ir/graph.h"
 

@@ -1,5 +1,6 @@
 // Graph::replace_uses.
 #include <algorithm>
+#include <utility>
 
 #include "graph/ir/graph.h"
 

@@ -58,9 +58,10 @@ char Lexer::peek_on_line() {
 }
 
 bool Lexer::accept(char c) {
-  if (peek() != c) return false;
-  ++position_;
-  return true;
+  const std::size_t start = position_;
+  const bool found = peek() == c;
+  position_ = found ? position_ + 1 : start;
+  return found;
 }
 
 void Lexer::expect(char c) {
@@ -68,9 +69,8 @@ void Lexer::expect(char c) {
 }
 
 bool Lexer::accept_word(std::string_view wanted) {
-  skip_space();
   const std::size_t start = position_;
-  if (take_while(is_word_char) == wanted) return true;
+  if (word() == wanted) return true;
   position_ = start;
   return false;
 }
@@ -135,10 +135,12 @@ std::string Lexer::number_text() {
 std::int64_t Lexer::integer() { return to_number<std::int64_t>(number_text()); }
 
 void Lexer::fail_expecting(std::string_view what) {
+  skip_blanks();
   const std::string_view rest = text_.substr(std::min(position_, text_.size()));
   const std::string_view shown = rest.substr(0, std::min<std::size_t>(rest.find('\n'), 20));
-  fail("expected {}, found {}", what,
-       rest.empty() ? "the end" : fmt::format("'{}'", shown));
+  if (rest.empty()) fail("expected {}, found the end", what);
+  if (shown.empty()) fail("expected {}, found the end of the line", what);
+  fail("expected {}, found '{}'", what, shown);
 }
 
 }  // namespace onnxpress::text

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace onnxpress {
 namespace {
@@ -28,16 +29,20 @@ bool is_integer_weight(const Value& value) {
   });
 }
 
-bool is_parameter(const Value& value, DType type) {
-  return is_float(type) || (is_integer(type) && is_integer_weight(value));
-}
-
 // What a Constant node holds as a tensor, or nullptr.
 const Tensor* constant_node_tensor(const Node& node) {
   const Attribute* attribute = node.is("Constant") ? node.attribute("value") : nullptr;
   const auto* held = attribute ? std::get_if<NamedTensor>(&attribute->value) : nullptr;
   return held ? &held->tensor : nullptr;
 }
+
+}  // namespace
+
+bool is_parameter(const Value& constant, DType type) {
+  return is_float(type) || (is_integer(type) && is_integer_weight(constant));
+}
+
+namespace {
 
 std::int64_t parameters_in(const Graph& graph) {
   std::int64_t count = 0;

@@ -74,8 +74,10 @@ std::string to_text(const Graph& graph, bool inner_types = true);
 
 // Elements of the parameters, in all graphs: constants (initializers and Constant nodes) that are
 // of a floating type, or of an integer type and read as a quantized weight or bias by a
-// DequantizeLinear, QLinearConv, QLinearMatMul, ConvInteger or MatMulInteger. A constant counts once
-// however often it is read; a sparse one counts what it stores.
+// DequantizeLinear, QLinearConv, QLinearMatMul, ConvInteger or MatMulInteger. A constant counts
+// once however often it is read; a sparse one counts what it stores.
 std::int64_t parameter_count(const Model& model);
+// Whether a constant whose elements are of `type` is such a parameter.
+bool is_parameter(const Value& constant, DType type);
 
 }  // namespace onnxpress

@@ -176,7 +176,6 @@ class Parser {
   }
 
   bool is_literal() {
-    lexer_.peek();
     const std::size_t start = lexer_.position();
     const bool result = dtype_from_name(lexer_.word()).has_value();
     lexer_.rewind(start);
@@ -213,7 +212,6 @@ class Parser {
 
   // "_" is omitted; "\"_\"" is a name.
   bool accept_omitted() {
-    lexer_.peek();
     const std::size_t start = lexer_.position();
     if (lexer_.peek() != '"' && lexer_.name() == "_") return true;
     lexer_.rewind(start);
@@ -306,7 +304,6 @@ class Parser {
         {"graphs", empty<std::unique_ptr<Graph>>},
         {"sparses", empty<SparseTensor>},
         {"types", empty<Type>}};
-    lexer_.peek();
     const std::size_t start = lexer_.position();
     const auto list = lists.find(lexer_.word());
     if (list != lists.end() && lexer_.accept('[') && lexer_.accept(']')) return list->second();

@@ -25,7 +25,8 @@
 // One statement a line; brackets may span lines. A node: its outputs, with types or without, the
 // operator (what precedes the last dot is the domain; an overload follows a colon), inputs,
 // attributes, name. `_` is an omitted input or output. Names of other than letters, digits and
-// _./:- are quoted; a space follows the colon before a type. Values are defined before they are read.
+// _./:- are quoted; a space follows the colon before a type. Values are defined before they are
+// read.
 //
 // Types: float32[2,n,?], float32 (any rank), sparse(float32[2]), sequence(T), optional(T),
 // map(int64,T), opaque("domain","name"), ? (unknown).

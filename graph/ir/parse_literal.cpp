@@ -1,6 +1,7 @@
 #include "graph/ir/parse_literal.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "graph/base/random.h"
 #include "graph/ir/parse.h"

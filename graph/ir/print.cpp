@@ -1,8 +1,8 @@
-#include <fmt/ranges.h>
-
-#include <cctype>
-
 #include <algorithm>
+#include <cctype>
+#include <iterator>
+
+#include <fmt/ranges.h>
 
 #include "graph/ir/model.h"
 #include "graph/ir/text.h"

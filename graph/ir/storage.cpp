@@ -1,5 +1,4 @@
 #include <cstring>
-#include <limits>
 #include <new>
 
 #include "graph/ir/tensor.h"

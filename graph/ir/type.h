@@ -59,7 +59,9 @@ struct Type {
   static Type tensor(DType elem, Shape shape) {
     return {.kind = Kind::tensor, .elem = elem, .shape = std::move(shape)};
   }
-  static Type of(const Tensor& tensor) { return Type::tensor(tensor.dtype(), to_shape(tensor.dims())); }
+  static Type of(const Tensor& tensor) {
+    return Type::tensor(tensor.dtype(), to_shape(tensor.dims()));
+  }
 
   bool is_tensor() const { return kind == Kind::tensor; }
   bool operator==(const Type& other) const;
