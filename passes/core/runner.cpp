@@ -10,6 +10,7 @@
 #include "passes/core/probe.h"
 #include "passes/core/registry.h"
 #include "passes/core/reproducer.h"
+#include "passes/core/selector.h"
 
 namespace onnxpress {
 namespace {
@@ -235,7 +236,18 @@ class Runner {
     result_.passes.push_back(std::move(record));
   }
 
+  // A selector that matches nothing is a mistake of the caller, not a failure of the pass.
+  void check_selectors(const Step& step) const {
+    for (const OptionSpec& option : step.pass->info().options) {
+      if (option.kind != OptionSpec::Kind::selector || !step.options.given(option.name)) continue;
+      in_context(
+          [&] { return fmt::format("pass {}, option {}", step.pass->info().name, option.name); },
+          [&] { Selector(step.options.text(option.name)).require_all_match(*current_.model); });
+    }
+  }
+
   bool attempt(const Step& step, const std::string& reason) {
+    check_selectors(step);
     PassRecord record = new_record(step);
     record.reason = reason;
     Current next{.model = current_.model->clone()};

@@ -70,7 +70,7 @@ struct RunResult {
 // interface, lies about "changed" or breaks its declared effect is rolled back; without keep_going
 // the run then stops. Where a step needs a higher opset, `upgrade_opset` is run before it as a step
 // of its own, and undone with it when the step does not stay or changes nothing. Throws Error when
-// the model given does not verify.
+// the model given does not verify, or when a step's selector matches nothing.
 RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
                        const RunOptions& options);
 
