@@ -193,8 +193,9 @@ class CompressRun {
     report["written"] = written;
     if (!written) target.drop_model();
     stage_reports(job_.reports, report, target.staged());
-    target.commit();
+    // Printed first: a reader of the table that has gone means status 2, which changes nothing.
     session_.print(report, job_.output == "-" ? STDERR_FILENO : STDOUT_FILENO);
+    target.commit();
     tell_missed(gates, session_);
     tell_rolled_back();
     return status;
@@ -218,6 +219,8 @@ class CompressRun {
     for (const PassRecord& record : result_.passes) report["passes"].push_back(pass_section(record));
     if (job_.explain) report["near_misses"] = near_misses_section(result_.passes, job_.explain_rule);
     report["notes"] = notes_;
+    if (judgement_.after)
+      for (const std::string& note : judgement_.after->notes) report["notes"].push_back(note);
   }
 
   void tell_rolled_back() {

@@ -135,6 +135,7 @@ Json evaluation_section(const Evaluation& evaluation) {
     if (is_proportion(value.metric)) entry["interval95"] = {number(value.low), number(value.high)};
   }
   return {{"samples", evaluation.samples},
+          {"positions", evaluation.positions},
           {"correct", evaluation.correct},
           {"output", evaluation.output},
           {"metrics", std::move(metrics)},

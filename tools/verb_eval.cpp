@@ -54,6 +54,7 @@ class EvalVerb : public Verb {
     report["preprocessing"] = flags_.said();
     report["evaluation"] = evaluation_section(evaluation);
     report["notes"] = loaded.notes;
+    for (const std::string& note : evaluation.notes) report["notes"].push_back(note);
     StagedFiles staged;
     stage_reports(reports_, report, staged);
     session.print(report);
