@@ -35,10 +35,19 @@ class Dataset {
 // What the probe generator may know about an input (--input-range name=0..1).
 using InputRanges = std::map<std::string, std::pair<double, double>>;
 
-// Seeded random samples within what the consumers of each input allow: indices for Gather within
-// the table, masks 0/1 for integers and booleans that act as such, floats from a normal
-// distribution. Symbolic dims get small sizes, the same for the same symbol; `fixed` overrides
-// dims by input name. Throws Error for inputs that cannot be generated (sequences, strings).
+// One seeded random batch for the required inputs, within what the consumers of each allow (followed
+// through what moves or casts elements, into subgraphs and functions):
+// - indices (Gather and its kin, OneHot) within the smallest table they go into;
+// - integers compared with a constant scalar: one of the constants or its neighbours;
+// - shapes: for Reshape one that keeps the element count, for Expand, Tile and other shapes ones;
+// - sequence lengths: the length of the sequence;
+// - 8-bit integers otherwise the whole range, other integers and booleans 0 or 1 (masks);
+// - floats from the standard normal distribution.
+// `ranges` override the values of an input (uniform, bounds included), `fixed` its dims. Of dims that
+// are not numbers the first is 2; those from the third on of inputs of rank 4 or more are 32; the
+// rest are 8; a symbol is what it is where it is seen first, or what `fixed` makes it.
+// Throws Error for inputs that cannot be generated (sequences, strings, unknown rank), for names in
+// `ranges` and `fixed` that are no input, and for dims that contradict the declared ones.
 std::vector<Tensor> probe_inputs(const Model& model, std::uint64_t seed,
                                  const InputRanges& ranges = {},
                                  const std::map<std::string, Dims>& fixed = {});

@@ -102,6 +102,7 @@ struct Engine::State {
     if (plans.size() == capacity) plans.pop_back();
     plans.push_front(
         {.types = types, .plan = make_plan(*model, model->graph, known, {}, resources)});
+    ++made;
     return *plans.front().plan;
   }
 
@@ -125,6 +126,7 @@ struct Engine::State {
   std::size_t capacity;
   std::vector<Value*> inputs;
   std::list<Entry> plans;  // most recently used first
+  std::size_t made = 0;
 };
 
 Engine::Engine(const Model& model, EngineOptions options) {
@@ -150,6 +152,8 @@ std::vector<Tensor> Engine::run(std::span<const Tensor> inputs, Observer* observ
 }
 
 const Model& Engine::model() const { return *state_->model; }
+
+std::size_t Engine::plans_made() const { return state_->made; }
 
 PlanSummary Engine::summary(std::span<const Type> inputs) {
   set_onednn_threads(state_->resources.threads);

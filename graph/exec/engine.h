@@ -65,6 +65,8 @@ class Engine {
   // The plan for these input types (concrete shapes, required inputs in order), made if need be.
   // Subgraphs are not in it: they are planned when they first run.
   PlanSummary summary(std::span<const Type> inputs);
+  // Plans made so far: runs whose input shapes no kept plan fitted.
+  std::size_t plans_made() const;
 
  private:
   struct State;
