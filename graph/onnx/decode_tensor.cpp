@@ -7,12 +7,15 @@
 
 #include "graph/onnx/decode.h"
 #include "graph/onnx/fields.h"
+#include "graph/onnx/mapped_pages.h"
 
 namespace onnxpress::wire {
 
 namespace {
 
 using onnx::TensorProto;
+
+constexpr std::size_t release_from = std::size_t{256} << 10;
 
 // The values of one typed repeated field: one packed run as it lies in the file, or several runs
 // (or single values) joined.
@@ -249,6 +252,9 @@ NamedTensor decode_tensor(Reader reader, DecodeContext& context) {
   fields.result.tensor =
       in_context([&] { return fmt::format("tensor '{}'", fields.result.name); },
                  [&] { return make_tensor(fields, context); });
+  // Reading the fields around them has brought pages of the data in that nobody asked for.
+  if (const auto bytes = fields.result.tensor.bytes(); bytes.size() >= release_from)
+    release_pages(bytes);
   return std::move(fields.result);
 }
 

@@ -167,7 +167,7 @@ Message encode_graph(const Graph& graph, const EncodeContext& context) {
       message.add_message(GraphProto::kNodeFieldNumber, encode_constant_node(*value, context));
   for (const Node* node : graph.nodes())
     message.add_message(GraphProto::kNodeFieldNumber, encode_node(*node, context));
-  message.add_string(GraphProto::kNameFieldNumber, graph.name);
+  message.add_optional_string(GraphProto::kNameFieldNumber, graph.name);
   for (const Value* value : dense)
     message.add_message(GraphProto::kInitializerFieldNumber, encode_initializer(*value, context.external));
   message.add_optional_string(GraphProto::kDocStringFieldNumber, graph.doc_string);

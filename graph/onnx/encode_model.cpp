@@ -11,7 +11,7 @@ using onnx::ModelProto;
 
 Message encode_opset_import(const std::string& domain, std::int64_t version) {
   Message message;
-  message.add_string(onnx::OperatorSetIdProto::kDomainFieldNumber, domain);
+  message.add_optional_string(onnx::OperatorSetIdProto::kDomainFieldNumber, domain);
   message.add_int(onnx::OperatorSetIdProto::kVersionFieldNumber, version);
   return message;
 }
@@ -50,7 +50,7 @@ Message encode_function(const Function& function, const EncodeContext& context) 
   for (const auto& [domain, version] : function.opsets)
     message.add_message(FunctionProto::kOpsetImportFieldNumber,
                         encode_opset_import(domain, version));
-  message.add_string(FunctionProto::kDomainFieldNumber, function.domain);
+  message.add_optional_string(FunctionProto::kDomainFieldNumber, function.domain);
   for (const auto& [name, value] : function.attribute_defaults)
     message.add_message(field::function_attribute_proto, encode_attribute(name, value, context));
   add_value_info(message, body);

@@ -71,8 +71,8 @@ ExternalFiles::Slice ExternalFiles::slice(const ExternalLocation& where, std::si
           "needs {} bytes, external data '{}' gives {}", needed, where.location,
           where.length.value_or(needed));
   require(where.offset <= size && needed <= size - where.offset,
-          "needs bytes {} to {}+{} of external data '{}', which has {} bytes", where.offset,
-          where.offset, needed, where.location, size);
+          "needs {} bytes at {} of external data '{}', which has {}", needed, where.offset,
+          where.location, size);
   return {file->bytes().subspan(static_cast<std::size_t>(where.offset), needed), file};
 }
 

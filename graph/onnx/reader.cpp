@@ -19,10 +19,9 @@ constexpr std::size_t hash_block = std::size_t{8} << 20;
 
 ReadResult read(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
                 ExternalFiles& files, const ReadOptions& options) {
-  using namespace std::string_view_literals;
   require(!bytes.empty(), "not an ONNX model: empty");
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  require(!text.starts_with("version https://git-lfs"sv),
+  require(!text.starts_with("version https://git-lfs"),
           "not an ONNX model: a Git LFS pointer to one");
 
   ReadResult result;

@@ -66,8 +66,9 @@ class Validator {
     const bool is_import_missing = node.domain().empty() && node.opset() == 0;
     require(!is_import_missing || functions_.contains(key_of(node)),
             "no ai.onnx operator set is imported");
-    for (const auto& [name, attribute] : node.attributes())
-      in_context([&] { return fmt::format("attribute '{}'", name); }, [&] { check(attribute); });
+    for (const auto& entry : node.attributes())
+      in_context([&] { return fmt::format("attribute '{}'", entry.first); },
+                 [&] { check(entry.second); });
     for (const Value* output : node.outputs())
       if (output) check_value(*output);
   }
@@ -167,10 +168,10 @@ void check_function(const Validator& validator, const Function& function) {
   };
   for (const std::string& name : function.attribute_names) add(name);
   validator.check_opsets(function.opsets);
-  for (const auto& [name, value] : function.attribute_defaults) {
-    add(name);
-    in_context([&] { return fmt::format("default of attribute '{}'", name); },
-               [&] { validator.check(value); });
+  for (const auto& entry : function.attribute_defaults) {
+    add(entry.first);
+    in_context([&] { return fmt::format("default of attribute '{}'", entry.first); },
+               [&] { validator.check(entry.second); });
   }
   validator.check(function.body);
 }
