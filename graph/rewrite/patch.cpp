@@ -23,6 +23,16 @@ Type merged(const Type& found, const Type& old) {
   return type;
 }
 
+// Makes a node that goes read nothing, so that moving readers does not concern it.
+void detach(Node* node) {
+  Graph& graph = node->graph();
+  for (std::size_t i = node->input_count(); i-- > 0;) graph.set_node_input(node, i, nullptr);
+  std::vector<std::string> keys;
+  for (const auto& [key, attribute] : node->attributes())
+    if (!attribute.subgraphs().empty()) keys.push_back(key);
+  for (const std::string& key : keys) graph.remove_attribute(node, key);
+}
+
 }  // namespace
 
 Patch::Ref Patch::constant(std::string hint, Tensor tensor) {
@@ -99,6 +109,7 @@ Patch::Applied Patch::apply() {
     for (Value* captured : node->captured()) loses_reader(captured);
   }
 
+  for (Node* node : plan.removed) detach(node);
   for (auto& [constant, tensor] : constant_changes_)
     constant->graph().set_initializer(constant, std::move(tensor));
   for (auto& [hint, tensor] : constants_) {
@@ -106,7 +117,8 @@ Patch::Applied Patch::apply() {
     new_constants_.push_back(graph_->add_initializer(name, std::move(tensor)));
     candidates.push_back(new_constants_.back());
   }
-  // New nodes get their inputs only after readers have moved: they read `old` itself.
+  // Inputs of new nodes, and inputs replaced one by one, are set only after readers have moved: what
+  // they name is the value itself, replaced or not.
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     NodeTemplate& node = nodes_[i];
     Node* made = graph_->add_node({.op_type = std::move(node.op_type),
@@ -118,8 +130,6 @@ Patch::Applied Patch::apply() {
     for (std::size_t j = 0; j < node.outputs; ++j) made->output(j)->type = plan.types[i][j];
     new_nodes_.push_back(made);
   }
-  for (const auto& [use, replacement] : input_replacements_)
-    use.node->graph().set_node_input(use.node, use.index, value(replacement));
   for (const auto& [old, replacement] : replacements_) {
     Value* now = value(replacement);
     if (replacement.kind_ == Ref::Kind::output) {
@@ -131,6 +141,8 @@ Patch::Applied Patch::apply() {
   for (std::size_t i = 0; i < nodes_.size(); ++i)
     for (std::size_t j = 0; j < nodes_[i].inputs.size(); ++j)
       if (Value* input = value(nodes_[i].inputs[j])) graph_->set_node_input(new_nodes_[i], j, input);
+  for (const auto& [use, replacement] : input_replacements_)
+    use.node->graph().set_node_input(use.node, use.index, value(replacement));
 
   Applied applied{.created = new_nodes_, .removed = {}};
   for (Node* node : plan.removed) {

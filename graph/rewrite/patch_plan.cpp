@@ -98,6 +98,8 @@ void PatchPlan::check_refs() const {
   for (const auto& [use, replacement] : patch_.input_replacements_) {
     require(use.node->graph().is_within(graph_), "{} is not in graph '{}'", use.node->describe(),
             graph_.name);
+    require(std::ranges::count(patch_.input_replacements_, use, &std::pair<Use, Ref>::first) == 1,
+            "input {} of {} is replaced twice", use.index, use.node->describe());
     check_ref(replacement, "the replacement");
   }
 }
@@ -229,6 +231,8 @@ void PatchPlan::check_constant_changes() const {
   for (const auto& [constant, tensor] : patch_.constant_changes_) {
     require(constant->is_constant(), "'{}' is not a constant", constant->name());
     require(tensor.defined(), "'{}' cannot become an undefined tensor", constant->name());
+    require(std::ranges::count(patch_.constant_changes_, constant, &std::pair<Value*, Tensor>::first) == 1,
+            "the contents of '{}' are changed twice", constant->name());
     require(!constant->is_output() || !contradict(constant->type, Type::of(tensor)),
             "output '{}' is {}, its new contents {}", constant->name(), to_string(constant->type),
             to_string(Type::of(tensor)));

@@ -64,7 +64,7 @@ output z)"));
   }
   SUBCASE("a reader in a nested graph") {
     TestModel m(model_text(convolution, R"(y = BatchNormalization(a, v, v, v, v) "bn1"
-initializer c: bool[] = {true}
+initializer c: bool[] = {1}
 z = If(c) {else_branch=graph {
   e = Neg(a) "inner"
   output e

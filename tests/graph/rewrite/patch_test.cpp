@@ -213,6 +213,11 @@ TEST_CASE("a patch that cannot hold changes nothing") {
     patch.replace(m.value("s"), m.value("a"));
     check_refused(*m.model, patch, "'s' is replaced twice");
   }
+  SUBCASE("an input replaced twice") {
+    patch.replace_input(m.node("s"), 0, m.value("s"));
+    patch.replace_input(m.node("s"), 0, m.value("a"));
+    check_refused(*m.model, patch, "input 0 of node 'sum' (Add) is replaced twice");
+  }
   SUBCASE("a replacement that is replaced") {
     patch.replace(m.value("y"), m.value("s"));
     patch.replace(m.value("s"), m.value("a"));

@@ -109,7 +109,9 @@ function local.F() opset=17 {
   Graph& body = m.model->functions[0]->body;
   body.set_operator(body.nodes()[0], "Other", "com.other");
   m.model->opsets["com.other"] = 1;
-  CHECK(contains(failure_of(*m.model), "function 'F' / graph '' / node 'neg' (com.other.Other): domain 'com.other' is not imported"));
+  const std::string failure = failure_of(*m.model);
+  CAPTURE(failure);
+  CHECK(contains(failure, "function 'F' / graph 'F' / node 'neg' (com.other.Other): domain 'com.other' is not imported"));
 }
 
 }  // namespace
