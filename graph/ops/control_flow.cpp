@@ -11,14 +11,13 @@ namespace {
 // What holds for a value that has either type.
 Type either(const Type& a, const Type& b) {
   if (a.kind != b.kind || a.elem != b.elem) return {};
-  Type result = a;
-  if (!a.shape || !b.shape || a.shape->size() != b.shape->size()) {
-    result.shape.reset();
-    return result;
+  std::optional<Shape> shape;
+  if (a.shape && b.shape && a.shape->size() == b.shape->size()) {
+    shape = a.shape;
+    for (std::size_t i = 0; i < shape->size(); ++i)
+      if (!same_dim((*shape)[i], (*b.shape)[i])) (*shape)[i] = Dim();
   }
-  for (std::size_t i = 0; i < a.shape->size(); ++i)
-    if (!same_dim((*a.shape)[i], (*b.shape)[i])) (*result.shape)[i] = Dim();
-  return result;
+  return {.kind = a.kind, .elem = a.elem, .shape = std::move(shape), .inner = a.inner};
 }
 
 bool truth(const Tensor& condition) {

@@ -125,10 +125,10 @@ void infer_conv_transpose(InferContext& context) {
   }
   for (std::size_t axis = 0; axis < kernel->size(); ++axis) {
     const Dim& dim = (*x)[axis + 2];
-    Dims sizes(kernel->size(), 1);
-    if (dim.is_known()) sizes[axis] = dim.value();
-    const bool known = dim.is_known() || !attrs.output_shape.empty();
-    shape.push_back(known ? Dim(attrs.resolve(sizes).spatial[axis]) : Dim());
+    if (dim.is_known())
+      shape.push_back(attrs.resolve_axis(axis, dim.value()).size);
+    else
+      shape.push_back(attrs.output_shape.empty() ? Dim() : Dim(attrs.output_shape[axis]));
   }
   context.set_output(0, context.input_dtype(0), std::move(shape));
 }
@@ -183,25 +183,32 @@ ConvTransposeAttrs ConvTransposeAttrs::from(const Node& node,
   return attrs;
 }
 
-ConvTransposeAttrs::Resolved ConvTransposeAttrs::resolve(const Dims& input_spatial) const {
-  const std::size_t rank = window.rank();
-  Resolved resolved{.pads = window.pads, .spatial = Dims(rank)};
+ConvTransposeAttrs::Axis ConvTransposeAttrs::resolve_axis(std::size_t axis,
+                                                          std::int64_t size) const {
   const bool same =
       window.auto_pad == AutoPad::same_upper || window.auto_pad == AutoPad::same_lower;
-  for (std::size_t axis = 0; axis < rank; ++axis) {
-    const std::int64_t full = window.strides[axis] * (input_spatial[axis] - 1) +
-                              output_padding[axis] + window.extent(axis);
-    std::int64_t& size = resolved.spatial[axis];
-    if (output_shape.empty() && !same) {
-      size = full - window.pads[axis] - window.pads[rank + axis];
-    } else {
-      size = output_shape.empty() ? input_spatial[axis] * window.strides[axis] : output_shape[axis];
-      const std::int64_t total = full - size;
-      const std::int64_t half = total / 2;
-      resolved.pads[axis] = window.auto_pad == AutoPad::same_upper ? half : total - half;
-      resolved.pads[rank + axis] = total - resolved.pads[axis];
-    }
-    require(size >= 0, "padding leaves a negative size along spatial axis {}", axis);
+  const std::int64_t full =
+      window.strides[axis] * (size - 1) + output_padding[axis] + window.extent(axis);
+  Axis resolved{window.pads[axis], window.pads[window.rank() + axis], 0};
+  if (output_shape.empty() && !same) {
+    resolved.size = full - resolved.begin - resolved.end;
+  } else {
+    resolved.size = output_shape.empty() ? size * window.strides[axis] : output_shape[axis];
+    const std::int64_t total = std::max<std::int64_t>(0, full - resolved.size);
+    resolved.begin = window.auto_pad == AutoPad::same_upper ? total / 2 : total - total / 2;
+    resolved.end = total - resolved.begin;
+  }
+  require(resolved.size >= 0, "padding leaves a negative size along spatial axis {}", axis);
+  return resolved;
+}
+
+ConvTransposeAttrs::Resolved ConvTransposeAttrs::resolve(const Dims& input_spatial) const {
+  Resolved resolved{.pads = window.pads, .spatial = Dims(window.rank())};
+  for (std::size_t axis = 0; axis < window.rank(); ++axis) {
+    const Axis one = resolve_axis(axis, input_spatial[axis]);
+    resolved.pads[axis] = one.begin;
+    resolved.pads[window.rank() + axis] = one.end;
+    resolved.spatial[axis] = one.size;
   }
   return resolved;
 }

@@ -15,8 +15,13 @@ struct ConvTransposeAttrs {
   // type.
   static ConvTransposeAttrs from(const Node& node, std::vector<std::int64_t> kernel_sizes = {});
 
-  // Padding worked out for the input's spatial sizes, begins and then ends (negative: the output
-  // has cells no input reaches), and the output's spatial sizes.
+  // One spatial axis for the input's size along it: the padding taken off the full result, and
+  // the output's size, which is larger than what inputs reach when output_shape asks for it.
+  struct Axis {
+    std::int64_t begin, end, size;
+  };
+  Axis resolve_axis(std::size_t axis, std::int64_t size) const;
+  // All of them: begins, then ends, and the output's sizes.
   struct Resolved {
     std::vector<std::int64_t> pads;
     Dims spatial;

@@ -1,4 +1,7 @@
 // Identity, Dropout (inference), Cast, CastLike.
+#include <charconv>
+#include <cstdlib>
+
 #include "graph/base/convert.h"
 #include "graph/ops/attributes.h"
 #include "graph/ops/broadcasting.h"
@@ -40,11 +43,42 @@ void infer_dropout(InferContext& context) {
   context.set_output(1, mask, shape != nullptr ? std::optional(*shape) : std::nullopt);
 }
 
+// Integers in full, floats with the fewest digits that read back the same.
+Tensor to_strings(const Tensor& x) {
+  std::vector<std::string> strings;
+  if (is_integer(x.dtype()) || x.dtype() == DType::boolean) {
+    for (const std::int64_t value : x.to_ints()) strings.push_back(fmt::format("{}", value));
+  } else if (x.dtype() == DType::float64) {
+    for (const double value : x.data<double>()) strings.push_back(fmt::format("{}", value));
+  } else {
+    for (const float value : x.to_floats()) strings.push_back(fmt::format("{}", value));
+  }
+  return Tensor::of_strings(x.dims(), std::move(strings));
+}
+
+// As numbers of 64 bits: integers where all are, so that none is rounded.
+Tensor from_strings(const Tensor& x) {
+  std::vector<std::int64_t> integers;
+  std::vector<double> floats;
+  for (const std::string& text : x.strings()) {
+    std::int64_t integer = 0;
+    const char* end = text.data() + text.size();
+    if (const auto read = std::from_chars(text.data(), end, integer);
+        read.ec == std::errc() && read.ptr == end)
+      integers.push_back(integer);
+    char* stop = nullptr;
+    floats.push_back(std::strtod(text.c_str(), &stop));
+    require(!text.empty() && *stop == '\0', "'{}' is not a number", text);
+  }
+  if (integers.size() == floats.size()) return Tensor::of<std::int64_t>(x.dims(), integers);
+  return Tensor::of<double>(x.dims(), floats);
+}
+
 void cast(KernelContext& context, DType type, bool saturate) {
   const Tensor& x = context.required_input(0);
   if (x.dtype() == type) return context.forward_output(0, x);
-  require(x.dtype() != DType::string && type != DType::string,
-          "casts from and to strings are not supported");
+  if (type == DType::string) return context.forward_output(0, to_strings(x));
+  if (x.dtype() == DType::string) return context.forward_output(0, from_strings(x).cast(type));
   Tensor& y = context.output(0, type, x.dims());
   const std::byte* source = x.bytes().data();
   std::byte* target = y.mutable_bytes().data();

@@ -13,7 +13,8 @@
 
 namespace onnxpress {
 
-// Plan-time knowledge of one node. Types are concrete where `is_static`.
+// Plan-time knowledge of one node, which outlives the kernels prepared for it. Types are concrete
+// where all dims are known before the run.
 class PrepareContext {
  public:
   virtual ~PrepareContext() = default;

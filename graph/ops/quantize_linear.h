@@ -1,6 +1,8 @@
 // QuantizeLinear and DequantizeLinear: per tensor, per axis, and in blocks.
 #pragma once
 
+#include <optional>
+
 #include "graph/ops/call.h"
 
 namespace onnxpress {
@@ -15,6 +17,9 @@ struct QuantizeAttrs {
   // What differs from the defaults.
   Attributes to_attributes() const;
 };
+
+// DequantizeLinear's attributes: scales along `axis`, or one for the tensor.
+Attributes dequantize_linear_attributes(std::optional<std::int64_t> axis);
 
 // First opset whose QuantizeLinear and DequantizeLinear take `type`, per axis and in blocks.
 std::int64_t first_quantize_opset(DType type, bool per_axis, bool blocked);
