@@ -1,0 +1,58 @@
+#include "tests/graph/kernels/rows.h"
+
+namespace onnxpress::rows {
+namespace {
+
+std::string text(const std::string& shape, const std::string& op, const std::string& attributes) {
+  return fmt::format("input x: float32[{}]\ny = {}(x){}\noutput y\n", shape, op,
+                     attributes.empty() ? "" : " {" + attributes + "}");
+}
+
+TEST_CASE("pooling on oneDNN equals the reference") {
+  const std::vector<std::pair<std::string, std::string>> windows{
+      {"2,3,16", "kernel_shape=[3], strides=[2], pads=[1,1]"},
+      {"2,5,9,11", "kernel_shape=[2,2], strides=[2,2]"},
+      {"1,16,9,11", "kernel_shape=[3,3], pads=[1,1,1,1]"},
+      {"1,3,9,11", "kernel_shape=[3,2], strides=[2,3], pads=[1,0,0,1]"},
+      {"1,3,10,10", "kernel_shape=[3,3], strides=[2,2], ceil_mode=1"},
+      {"1,3,10,9", "kernel_shape=[3,3], strides=[2,2], auto_pad=\"SAME_UPPER\""},
+      {"1,3,10,9", "kernel_shape=[3,3], strides=[2,2], auto_pad=\"SAME_LOWER\""},
+      {"1,2,5,6,7", "kernel_shape=[2,3,2], strides=[1,2,2]"}};
+  for (const auto& [shape, window] : windows) {
+    check_rows(text(shape, "MaxPool", window), exact);
+    check_rows(text(shape, "AveragePool", window), reassociated);
+    if (window.find("ceil_mode") == std::string::npos)
+      check_rows(text(shape, "AveragePool", window + ", count_include_pad=1"), reassociated);
+  }
+}
+
+TEST_CASE("global pooling on oneDNN equals the reference") {
+  for (const char* shape : {"2,3,16", "2,17,7,7", "1,5,3,4,5"}) {
+    check_rows(text(shape, "GlobalAveragePool", ""), reassociated);
+    check_rows(text(shape, "GlobalMaxPool", ""), exact);
+  }
+}
+
+TEST_CASE("pooling that oneDNN does not take goes to the reference") {
+  CHECK_FALSE(is_supported("input x: float32[1,3,8,8]\ny, i = MaxPool(x) {kernel_shape=[2,2]}\n"
+                           "output y\noutput i\n"));
+  CHECK_FALSE(is_supported(text("1,3,8,8", "MaxPool", "kernel_shape=[2,2], dilations=[2,2]")));
+  CHECK_FALSE(is_supported(text("1,3,10,10", "AveragePool",
+                                "kernel_shape=[3,3], strides=[2,2], ceil_mode=1, count_include_pad=1")));
+}
+
+TEST_CASE("batch normalization on oneDNN equals the reference") {
+  for (const char* shape : {"4,6", "2,6,9", "2,6,5,7", "1,6,3,4,5"})
+    for (const bool constant : {true, false}) {
+      std::string lines = fmt::format("input x: float32[{}]\n", shape);
+      for (const char* name : {"s", "b", "m"})
+        lines += constant ? fmt::format("initializer {}: float32[6] = random(5)\n", name)
+                          : fmt::format("input {}: float32[6]\n", name);
+      lines += "initializer v: float32[6] = {0.5,1,1.5,2,2.5,3}\n";
+      check_rows(lines + "y = BatchNormalization(x, s, b, m, v) {epsilon=0.001}\noutput y\n",
+                 reassociated);
+    }
+}
+
+}  // namespace
+}  // namespace onnxpress::rows
