@@ -1,14 +1,14 @@
 #include "tools/cli.h"
 
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
 #include <clocale>
 #include <csignal>
 #include <cstring>
 #include <limits>
 #include <new>
 #include <optional>
-
-#include <CLI/CLI.hpp>
-#include <unistd.h>
 
 #include "graph/base/error.h"
 #include "passes/core/registry.h"
@@ -28,11 +28,11 @@ void on_bus_error(int) {
 }
 
 void install_signal_handlers() {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = on_bus_error;
   sigaction(SIGBUS, &action, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);   // a write then fails with EPIPE
-  std::signal(SIGXFSZ, SIG_IGN);   // a write past RLIMIT_FSIZE then fails with EFBIG
+  std::signal(SIGPIPE, SIG_IGN);  // a write then fails with EPIPE
+  std::signal(SIGXFSZ, SIG_IGN);  // a write past RLIMIT_FSIZE then fails with EFBIG
 }
 
 void report_error(const std::string& text) {
@@ -108,7 +108,8 @@ class Command {
       return status_done;
     }
     Verb* verb = chosen();
-    require(verb != nullptr, "expected a verb: {} (--help tells more)", fmt::join(verb_names(), ", "));
+    require(verb != nullptr, "expected a verb: {} (--help tells more)",
+            fmt::join(verb_names(), ", "));
     for (const std::string& plugin : flags_.plugins) load_plugin(plugin);
     verb->prepare(*app_.get_subcommand(verb->name()));
     Session session(flags_.settings());

@@ -37,7 +37,8 @@ class Target {
         (job.deflated == DeflatedSize::automatic && file_.total > deflate_limit))
       return;
     const std::string inline_bytes = to_pipe_ ? std::string() : to_bytes(model);
-    const std::span<const std::byte> piece = std::as_bytes(std::span(to_pipe_ ? bytes_ : inline_bytes));
+    const std::span<const std::byte> piece =
+        std::as_bytes(std::span(to_pipe_ ? bytes_ : inline_bytes));
     file_.deflated = deflated_size({&piece, 1});
   }
 
@@ -111,14 +112,16 @@ class CompressRun {
   void require_runnable() const {
     if (!eval_ && !job_.limits.max_latency_ratio) return;
     const std::vector<std::string> missing = Engine::unsupported(*original_);
-    require(missing.empty(), "the engine cannot run this model, so nothing can be measured: no kernel for {}",
+    require(missing.empty(),
+            "the engine cannot run this model, so nothing can be measured: no kernel for {}",
             fmt::join(missing, ", "));
   }
 
   void judge_original() {
     if (!eval_) return;
     require(eval_->labelled() || !job_.limits.max_drop,
-            "--max-drop: '{}' has no labels (an array named 'y' or 'labels', or --labels)", job_.eval);
+            "--max-drop: '{}' has no labels (an array named 'y' or 'labels', or --labels)",
+            job_.eval);
     if (!eval_->labelled()) return;
     judge_.emplace(*eval_, EvaluationOptions{.threads = session_.threads()}, session_.progress());
     judgement_.before = judge_->judge(*original_, "the original");
@@ -127,7 +130,8 @@ class CompressRun {
 
   bool attributes() const {
     if (!judge_ || job_.attribution == Attribution::off) return false;
-    return job_.attribution == Attribution::on || judgement_.before->seconds < affordable_evaluation;
+    return job_.attribution == Attribution::on ||
+           judgement_.before->seconds < affordable_evaluation;
   }
 
   RunOptions run_options() {
@@ -141,7 +145,9 @@ class CompressRun {
     options.input_ranges = job_.ranges;
     options.reproducer_folder = job_.reproducers;
     if (attributes())
-      options.evaluate = [this](const Model& model) { return judge_->judge(model, "after a pass"); };
+      options.evaluate = [this](const Model& model) {
+        return judge_->judge(model, "after a pass");
+      };
     options.progress = [this](const std::string& text) { session_.progress().stage(text); };
     return options;
   }
@@ -169,8 +175,9 @@ class CompressRun {
   void take_probe_errors() {
     for (const PassRecord& record : result_.passes)
       if (record.probed && !record.rolled_back) judgement_.errors = record.total_errors;
-    judgement_.errors_on = calib_ ? calib_->description()
-                                  : fmt::format("generated inputs (seed {})", session_.settings().seed);
+    judgement_.errors_on =
+        calib_ ? calib_->description()
+               : fmt::format("generated inputs (seed {})", session_.settings().seed);
   }
 
   int finish() {
@@ -178,16 +185,19 @@ class CompressRun {
     Target target(job_, *result_.model);
     Json report = report_header(session_.run_info("compress"));
     fill(report, target.file());
-    std::vector<GateResult> gates = add_judgement(report, judgement_, job_.limits,
-                                                  before_file_.total, target.file().total);
+    std::vector<GateResult> gates =
+        add_judgement(report, judgement_, job_.limits, before_file_.total, target.file().total);
     if (job_.require_verified) {
-      gates.push_back({.option = "--require-verified",
-                       .met = result_.verified,
-                       .text = result_.verified ? "outputs were compared" : result_.unverified_reason});
+      gates.push_back(
+          {.option = "--require-verified",
+           .met = result_.verified,
+           .text = result_.verified ? "outputs were compared" : result_.unverified_reason});
       report["gates"] = gates_section(gates);
     }
-    const bool met = std::all_of(gates.begin(), gates.end(), [](const GateResult& gate) { return gate.met; });
-    const int status = met && (job_.keep_going || !result_.rolled_back) ? status_done : status_missed;
+    const bool met =
+        std::all_of(gates.begin(), gates.end(), [](const GateResult& gate) { return gate.met; });
+    const int status =
+        met && (job_.keep_going || !result_.rolled_back) ? status_done : status_missed;
     const bool written = status == status_done || job_.write_anyway;
     report["status"] = status;
     report["written"] = written;
@@ -213,11 +223,15 @@ class CompressRun {
     report["data"] = Json::object();
     if (eval_) report["data"]["eval"] = data_section(*eval_);
     if (calib_) report["data"]["calib"] = data_section(*calib_);
-    report["before"] = model_section(before_file_, *original_, model_stats(*original_), listed_tensors);
-    report["after"] = model_section(after_file, *result_.model, model_stats(*result_.model), listed_tensors);
+    report["before"] =
+        model_section(before_file_, *original_, model_stats(*original_), listed_tensors);
+    report["after"] =
+        model_section(after_file, *result_.model, model_stats(*result_.model), listed_tensors);
     report["passes"] = Json::array();
-    for (const PassRecord& record : result_.passes) report["passes"].push_back(pass_section(record));
-    if (job_.explain) report["near_misses"] = near_misses_section(result_.passes, job_.explain_rule);
+    for (const PassRecord& record : result_.passes)
+      report["passes"].push_back(pass_section(record));
+    if (job_.explain)
+      report["near_misses"] = near_misses_section(result_.passes, job_.explain_rule);
     report["notes"] = notes_;
     if (judgement_.after)
       for (const std::string& note : judgement_.after->notes) report["notes"].push_back(note);
@@ -226,7 +240,8 @@ class CompressRun {
   void tell_rolled_back() {
     for (const PassRecord& record : result_.passes)
       if (record.rolled_back)
-        write_to(STDERR_FILENO, fmt::format("onnxpress: pass {} was rolled back: {}\n", record.pass, record.failure));
+        write_to(STDERR_FILENO, fmt::format("onnxpress: pass {} was rolled back: {}\n", record.pass,
+                                            record.failure));
   }
 
   const CompressJob& job_;
@@ -242,6 +257,8 @@ class CompressRun {
 
 }  // namespace
 
-int run_compress(const CompressJob& job, Session& session) { return CompressRun(job, session).run(); }
+int run_compress(const CompressJob& job, Session& session) {
+  return CompressRun(job, session).run();
+}
 
 }  // namespace onnxpress

@@ -23,8 +23,8 @@ struct Cell {
 
 struct Column {
   std::string header;
-  bool right = false;     // numbers
-  bool shrinks = false;   // names: cut in the middle where the terminal is narrow
+  bool right = false;    // numbers
+  bool shrinks = false;  // names: cut in the middle where the terminal is narrow
 };
 
 struct Table {
@@ -51,7 +51,7 @@ Document layout(const Json& report, bool verbose);
 struct TerminalStyle {
   std::size_t width = 100;
   bool colour = false;
-  bool utf8 = false;     // rules and dots of Unicode
+  bool utf8 = false;  // rules and dots of Unicode
 };
 std::string render_terminal(const Document& document, const TerminalStyle& style);
 std::string render_markdown(const Document& document);

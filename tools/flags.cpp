@@ -164,10 +164,9 @@ void DeflatedFlag::declare(CLI::App& app) {
 }
 
 DeflatedSize DeflatedFlag::size() const {
-  return choose<DeflatedSize>("--deflated", text_,
-                              {{"auto", DeflatedSize::automatic},
-                               {"on", DeflatedSize::on},
-                               {"off", DeflatedSize::off}});
+  return choose<DeflatedSize>(
+      "--deflated", text_,
+      {{"auto", DeflatedSize::automatic}, {"on", DeflatedSize::on}, {"off", DeflatedSize::off}});
 }
 
 std::map<std::string, Dims> parse_input_shapes(const std::vector<std::string>& texts,

@@ -2,13 +2,12 @@
 // can give defaults and every wrong value gets a message of ours.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 #include "tools/data/data.h"
 #include "tools/gates.h"

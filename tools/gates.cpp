@@ -27,7 +27,7 @@ GateResult drop_gate(const Limit<double>& limit, const Measured& measured) {
   const double before = measured.before->value, after = measured.after->value;
   const bool points = higher_is_better(measured.metric);
   // A loss that was zero and is not any more has risen without bound.
-  const double drop = points           ? rounded((before - after) * 100)
+  const double drop = points            ? rounded((before - after) * 100)
                       : after == before ? 0.0
                                         : rounded((after - before) / std::abs(before) * 100);
   GateResult gate = result("--max-drop", limit.text, drop, rounded(limit.value - drop));
@@ -54,8 +54,8 @@ GateResult size_gate(const Limit<std::int64_t>& limit, const Measured& measured)
   const std::int64_t left = limit.value - measured.bytes_after;
   GateResult gate = result("--max-size", limit.text, static_cast<double>(measured.bytes_after),
                            static_cast<double>(left));
-  gate.text = fmt::format("{} bytes, {} {}", grouped(measured.bytes_after),
-                          grouped(std::abs(left)), gate.met ? "to spare" : "more than allowed");
+  gate.text = fmt::format("{} bytes, {} {}", grouped(measured.bytes_after), grouped(std::abs(left)),
+                          gate.met ? "to spare" : "more than allowed");
   return gate;
 }
 

@@ -45,7 +45,8 @@ std::string entry(const std::string& left, const std::string& description) {
 std::string option_names(const CLI::Option& option) {
   std::string names;
   for (const std::string& name : option.get_snames()) names += (names.empty() ? "-" : ", -") + name;
-  for (const std::string& name : option.get_lnames()) names += (names.empty() ? "--" : ", --") + name;
+  for (const std::string& name : option.get_lnames())
+    names += (names.empty() ? "--" : ", --") + name;
   if (option.get_items_expected_max() > 0) {
     const std::string type = option.get_type_name();
     names += option.get_items_expected_min() == 0 ? "[=" + type + "]" : " " + type;
@@ -77,16 +78,20 @@ std::string help_text(const CLI::App& app, const std::vector<std::unique_ptr<Ver
                       const Verb* verb) {
   std::string text;
   if (verb != nullptr) {
-    text = "usage: onnxpress " + verb->name() + " " + verb->usage() + "\n\n" + verb->summary() + "\n";
+    text =
+        "usage: onnxpress " + verb->name() + " " + verb->usage() + "\n\n" + verb->summary() + "\n";
     text += option_groups(*app.get_subcommand(verb->name()), "Options");
   } else {
-    text = "usage: onnxpress VERB ... [options]\n\nMakes ONNX models smaller and faster, and proves "
-           "what it cost.\n\nVerbs:\n";
-    for (const auto& each : verbs) text += entry(each->name() + " " + each->usage(), each->summary());
+    text =
+        "usage: onnxpress VERB ... [options]\n\nMakes ONNX models smaller and faster, and proves "
+        "what it cost.\n\nVerbs:\n";
+    for (const auto& each : verbs)
+      text += entry(each->name() + " " + each->usage(), each->summary());
   }
   text += option_groups(app, "Global options");
-  text += "\nMODEL, IN and OUT may be '-': standard input or output. Exit status: 0 done; 1 a gate "
-          "was\nmissed or a pass was rolled back; 2 could not be done, nothing is left or changed.\n";
+  text +=
+      "\nMODEL, IN and OUT may be '-': standard input or output. Exit status: 0 done; 1 a gate "
+      "was\nmissed or a pass was rolled back; 2 could not be done, nothing is left or changed.\n";
   return text;
 }
 

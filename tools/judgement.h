@@ -17,7 +17,7 @@ struct Judgement {
   std::optional<Evaluation> before, after;  // nothing without labels
   Metric metric = Metric::top1;
   std::vector<OutputError> errors;
-  std::string errors_on;                    // what data `errors` were measured on
+  std::string errors_on;  // what data `errors` were measured on
   std::optional<Latency> latency;
 };
 

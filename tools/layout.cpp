@@ -33,9 +33,10 @@ void add_gates(Document& document, const Json& report) {
   Table table{{{""}, {""}, {""}}, {}};
   for (const Json& gate : report["gates"]) {
     const bool met = gate["met"].get<bool>();
-    table.rows.push_back({Cell(met ? "met" : "missed", met ? Tone::good : Tone::bad),
-                          gate["option"].get<std::string>() + " " + gate["limit"].get<std::string>(),
-                          gate["text"].get<std::string>()});
+    table.rows.push_back(
+        {Cell(met ? "met" : "missed", met ? Tone::good : Tone::bad),
+         gate["option"].get<std::string>() + " " + gate["limit"].get<std::string>(),
+         gate["text"].get<std::string>()});
   }
   document.emplace_back(Heading{"Gates"});
   document.emplace_back(std::move(table));
@@ -45,7 +46,8 @@ void add_latency(Document& document, const Json& report) {
   if (!report.contains("latency") || report["latency"].is_null()) return;
   const Json& latency = report["latency"];
   document.emplace_back(Lines{{Cell(fmt::format(
-      "Latency, {} sample{} a run, median of {} runs side by side: {} before, {} after, ratio {:.3f}",
+      "Latency, {} sample{} a run, median of {} runs side by side: {} before, {} after, ratio "
+      "{:.3f}",
       latency["rows"].get<std::int64_t>(), latency["rows"] == 1 ? "" : "s",
       latency["runs"].get<int>(), human_seconds(latency["before_seconds"].get<double>()),
       human_seconds(latency["after_seconds"].get<double>()), latency["ratio"].get<double>()))}});
@@ -57,7 +59,8 @@ Document layout_compress(const Json& report, bool verbose) {
   add_headline(document, report,
                fmt::format("{} {} {}", report["before"]["file"].get<std::string>(), "->",
                            report["written"].get<bool>() ? output : "(not written)"));
-  document.emplace_back(Lines{{Cell("pipeline: " + report["pipeline"].get<std::string>(), Tone::dim)}});
+  document.emplace_back(
+      Lines{{Cell("pipeline: " + report["pipeline"].get<std::string>(), Tone::dim)}});
   document.emplace_back(before_after_table(report));
   add_output_errors(document, report);
   add_passes(document, report);

@@ -22,7 +22,8 @@ Cell change_cell(double before, double after) {
 
 Cell ratio_cell(double before, double after) {
   if (before == after || after <= 0) return {"=", Tone::dim};
-  if (after > before) return {fmt::format("{:.2f}x larger", after / std::max(before, 1.0)), Tone::bad};
+  if (after > before)
+    return {fmt::format("{:.2f}x larger", after / std::max(before, 1.0)), Tone::bad};
   return {fmt::format("{:.2f}x smaller", before / after), Tone::good};
 }
 
@@ -57,7 +58,8 @@ void add_metric_rows(Table& table, const Json& before, const Json& after) {
                           interval_cell(other)});
   }
   const std::string samples = grouped(after["samples"].get<std::int64_t>());
-  table.rows.push_back({"samples", grouped(before["samples"].get<std::int64_t>()), samples, "", ""});
+  table.rows.push_back(
+      {"samples", grouped(before["samples"].get<std::int64_t>()), samples, "", ""});
 }
 
 struct Entry {
@@ -116,15 +118,16 @@ void add_two_sided(Document& document, const char* title, const Json& before, co
     }
     table.rows.push_back({name, count_or_dash(a.count), count_or_dash(b.count),
                           size_or_dash(a.bytes), size_or_dash(b.bytes),
-                          total == 0 || b.bytes == 0
-                              ? std::string("-")
-                              : percent(static_cast<double>(b.bytes) / static_cast<double>(total))});
+                          total == 0 || b.bytes == 0 ? std::string("-")
+                                                     : percent(static_cast<double>(b.bytes) /
+                                                               static_cast<double>(total))});
   }
   table.columns[1].header = "count before";
   table.columns[2].header = "after";
   table.columns[3].header = "bytes before";
   table.columns[4].header = "after";
-  if (hidden > 0) table.rows.push_back({Cell(fmt::format("{} more (--verbose)", hidden), Tone::dim)});
+  if (hidden > 0)
+    table.rows.push_back({Cell(fmt::format("{} more (--verbose)", hidden), Tone::dim)});
   document.emplace_back(std::move(table));
 }
 
@@ -139,7 +142,8 @@ double to_number(const Json& value) {
 
 std::string dims_text(const Json& dims) {
   std::string text = "[";
-  for (const Json& dim : dims) text += fmt::format("{}{}", text.size() > 1 ? "," : "", dim.get<std::int64_t>());
+  for (const Json& dim : dims)
+    text += fmt::format("{}{}", text.size() > 1 ? "," : "", dim.get<std::int64_t>());
   return text + "]";
 }
 
@@ -152,13 +156,15 @@ Cell metric_cell(const std::string& metric, const Json& value) {
 Cell interval_cell(const Json& value) {
   if (!value.contains("interval95")) return {};
   const Json& interval = value["interval95"];
-  return {fmt::format("{:.2f} to {:.2f} %", to_number(interval[0]) * 100, to_number(interval[1]) * 100),
-          Tone::dim};
+  return {
+      fmt::format("{:.2f} to {:.2f} %", to_number(interval[0]) * 100, to_number(interval[1]) * 100),
+      Tone::dim};
 }
 
 Table before_after_table(const Json& report) {
   const Json &a = report["before"], &b = report["after"];
-  Table table{{{""}, {"before", true}, {"after", true}, {"change", true}, {"95 % interval", true}}, {}};
+  Table table{{{""}, {"before", true}, {"after", true}, {"change", true}, {"95 % interval", true}},
+              {}};
   const auto total = [](const Json& model) { return model["bytes"]["total"].get<double>(); };
   const auto add = [&](const char* what, Cell before, Cell after, Cell change) {
     table.rows.push_back({what, std::move(before), std::move(after), std::move(change), ""});
@@ -183,7 +189,8 @@ Table before_after_table(const Json& report) {
   add("  of them zero", percent(sparse_a), percent(sparse_b),
       sparse_a == sparse_b ? Cell("=", Tone::dim)
                            : Cell(fmt::format("{:+.1f} points", (sparse_b - sparse_a) * 100)));
-  add("MACs", macs_text(a), macs_text(b), change_cell(a["macs"].get<double>(), b["macs"].get<double>()));
+  add("MACs", macs_text(a), macs_text(b),
+      change_cell(a["macs"].get<double>(), b["macs"].get<double>()));
   add_count("nodes", "nodes");
   const Cell opset_change = a["opsets"] == b["opsets"] ? Cell("=", Tone::dim) : Cell("upgraded");
   add("opset", opsets_text(a), opsets_text(b), opset_change);
@@ -201,7 +208,8 @@ Table model_table(const Json& report) {
     table.rows.push_back({Cell(what, Tone::dim), std::move(text)});
   };
   const auto exact = [](const Json& value) {
-    return fmt::format("{} ({} bytes)", human_size(value.get<double>()), grouped(value.get<std::int64_t>()));
+    return fmt::format("{} ({} bytes)", human_size(value.get<double>()),
+                       grouped(value.get<std::int64_t>()));
   };
   add("size", exact(bytes["total"]));
   if (bytes["external"] != 0) add("  of it external data", exact(bytes["external"]));
@@ -214,7 +222,8 @@ Table model_table(const Json& report) {
   add("opset", opsets_text(model));
   add("IR version", fmt::format("{}", model["ir_version"].get<std::int64_t>()));
   const auto producer = about["producer"]["name"].get<std::string>();
-  if (!producer.empty()) add("producer", producer + " " + about["producer"]["version"].get<std::string>());
+  if (!producer.empty())
+    add("producer", producer + " " + about["producer"]["version"].get<std::string>());
   if (!about["functions"].empty()) add("functions", fmt::format("{}", about["functions"].size()));
   for (const auto& [key, value] : about["metadata"].items())
     table.rows.push_back({Cell("metadata " + key, Tone::dim), value.get<std::string>()});
@@ -226,8 +235,9 @@ Table interface_table(const Json& section) {
   Table table{{{""}, {"name", false, true}, {"type"}}, {}};
   for (const char* side : {"inputs", "outputs"})
     for (const Json& value : section[side])
-      table.rows.push_back({Cell(side == std::string_view("inputs") ? "input" : "output", Tone::dim),
-                            value["name"].get<std::string>(), value["type"].get<std::string>()});
+      table.rows.push_back(
+          {Cell(side == std::string_view("inputs") ? "input" : "output", Tone::dim),
+           value["name"].get<std::string>(), value["type"].get<std::string>()});
   return table;
 }
 
@@ -240,22 +250,29 @@ void add_sizes(Document& document, const Json& report, bool verbose) {
 }
 
 void add_operator_table(Document& document, const Json& model, bool verbose) {
-  Table table{{{"operator", false, true}, {"count", true}, {"weights", true}, {"MACs", true}, {"share", true}},
+  Table table{{{"operator", false, true},
+               {"count", true},
+               {"weights", true},
+               {"MACs", true},
+               {"share", true}},
               {}};
   const double total = std::max(model["tensor_bytes"].get<double>(), 1.0);
   std::size_t hidden = 0;
   for (const Json& item : model["by_operator"]) {
-    if (!verbose && table.rows.size() >= short_list && model["by_operator"].size() > short_list + 1) {
+    if (!verbose && table.rows.size() >= short_list &&
+        model["by_operator"].size() > short_list + 1) {
       ++hidden;
       continue;
     }
     const auto bytes = item["bytes"].get<std::int64_t>();
     const auto macs = item["macs"].get<std::int64_t>();
-    table.rows.push_back({item["name"].get<std::string>(), grouped(item["count"].get<std::int64_t>()),
-                          size_or_dash(bytes), macs == 0 ? "-" : human_count(static_cast<double>(macs)),
+    table.rows.push_back({item["name"].get<std::string>(),
+                          grouped(item["count"].get<std::int64_t>()), size_or_dash(bytes),
+                          macs == 0 ? "-" : human_count(static_cast<double>(macs)),
                           bytes == 0 ? "-" : percent(static_cast<double>(bytes) / total)});
   }
-  if (hidden > 0) table.rows.push_back({Cell(fmt::format("{} more (--verbose)", hidden), Tone::dim)});
+  if (hidden > 0)
+    table.rows.push_back({Cell(fmt::format("{} more (--verbose)", hidden), Tone::dim)});
   document.emplace_back(Heading{"By operator"});
   document.emplace_back(std::move(table));
 }
@@ -264,8 +281,9 @@ void add_type_table(Document& document, const Json& model) {
   Table table{{{"type"}, {"tensors", true}, {"bytes", true}, {"share", true}}, {}};
   const double total = std::max(model["tensor_bytes"].get<double>(), 1.0);
   for (const Json& item : model["by_type"])
-    table.rows.push_back({item["name"].get<std::string>(), grouped(item["count"].get<std::int64_t>()),
-                          human_size(item["bytes"].get<double>()), percent(item["bytes"].get<double>() / total)});
+    table.rows.push_back(
+        {item["name"].get<std::string>(), grouped(item["count"].get<std::int64_t>()),
+         human_size(item["bytes"].get<double>()), percent(item["bytes"].get<double>() / total)});
   document.emplace_back(Heading{"By type"});
   document.emplace_back(std::move(table));
 }
@@ -273,12 +291,18 @@ void add_type_table(Document& document, const Json& model) {
 void add_tensor_table(Document& document, const Json& model) {
   const Json& tensors = model["largest_tensors"];
   if (tensors.empty()) return;
-  Table table{{{"tensor", false, true}, {"type"}, {"shape"}, {"bytes", true}, {"zeros", true}, {"read by", false, true}},
+  Table table{{{"tensor", false, true},
+               {"type"},
+               {"shape"},
+               {"bytes", true},
+               {"zeros", true},
+               {"read by", false, true}},
               {}};
   for (const Json& item : tensors) {
     const double elements = std::max(item["elements"].get<double>(), 1.0);
-    table.rows.push_back({item["name"].get<std::string>(), item["type"].get<std::string>(), dims_text(item["dims"]),
-                          human_size(item["bytes"].get<double>()), percent(item["zeros"].get<double>() / elements),
+    table.rows.push_back({item["name"].get<std::string>(), item["type"].get<std::string>(),
+                          dims_text(item["dims"]), human_size(item["bytes"].get<double>()),
+                          percent(item["zeros"].get<double>() / elements),
                           item["op"].get<std::string>()});
   }
   document.emplace_back(Heading{fmt::format("Largest tensors ({} of {})", tensors.size(),

@@ -54,7 +54,8 @@ std::string kind_text(const Json& option) {
   if (!low && !high) return kind;
   const auto limit = [&](const char* key) { return human_number(option[key].get<double>()); };
   if (low && high) return fmt::format("{} {} to {}", kind, limit("min"), limit("max"));
-  return low ? fmt::format("{} from {}", kind, limit("min")) : fmt::format("{} to {}", kind, limit("max"));
+  return low ? fmt::format("{} from {}", kind, limit("min"))
+             : fmt::format("{} to {}", kind, limit("max"));
 }
 
 void add_detail(Document& document, const Json& pass) {
@@ -77,8 +78,8 @@ void add_detail(Document& document, const Json& pass) {
   if (pass["options"].empty()) return;
   Table table{{{"option"}, {"value"}, {"default"}, {""}}, {}};
   for (const Json& option : pass["options"])
-    table.rows.push_back({option["name"].get<std::string>(), kind_text(option), default_text(option),
-                          option["help"].get<std::string>()});
+    table.rows.push_back({option["name"].get<std::string>(), kind_text(option),
+                          default_text(option), option["help"].get<std::string>()});
   document.emplace_back(std::move(table));
 }
 
@@ -102,7 +103,8 @@ void add_output_errors(Document& document, const Json& report) {
          snr_text(to_number(error["snr_db"])),
          agreement.is_null() ? "-" : fmt::format("{:.2f} %", to_number(agreement) * 100)});
   }
-  document.emplace_back(Heading{"Outputs against the original, on " + section["data"].get<std::string>()});
+  document.emplace_back(
+      Heading{"Outputs against the original, on " + section["data"].get<std::string>()});
   document.emplace_back(std::move(table));
 }
 
@@ -110,9 +112,8 @@ void add_passes(Document& document, const Json& report) {
   const Json& passes = report["passes"];
   if (passes.empty()) return;
   const std::string metric = shown_metric(report);
-  const bool evaluated = std::any_of(passes.begin(), passes.end(), [](const Json& pass) {
-    return !pass["evaluation"].is_null();
-  });
+  const bool evaluated = std::any_of(
+      passes.begin(), passes.end(), [](const Json& pass) { return !pass["evaluation"].is_null(); });
   Table table{{{"pass", false, true},
                {"size after", true},
                {"saved", true},
@@ -129,21 +130,24 @@ void add_passes(Document& document, const Json& report) {
     const Json& bytes = pass["bytes"];
     const double saved = bytes["before"].get<double>() - bytes["after"].get<double>();
     const double parameters = std::max(pass["parameters"]["after"].get<double>(), 1.0);
-    const auto nodes = pass["nodes"]["after"].get<std::int64_t>() - pass["nodes"]["before"].get<std::int64_t>();
+    const auto nodes =
+        pass["nodes"]["after"].get<std::int64_t>() - pass["nodes"]["before"].get<std::int64_t>();
     const std::string text = pass["text"].get<std::string>();
     std::vector<Cell> row{Cell(text, back ? Tone::bad : Tone::plain)};
     if (back) {
       row.resize(7, Cell("-", Tone::dim));
       row[1] = Cell("rolled back", Tone::bad);
-      failures.lines.emplace_back(fmt::format("{} was rolled back: {}", pass["pass"].get<std::string>(),
-                                              pass["failure"].get<std::string>()),
-                                  Tone::bad);
+      failures.lines.emplace_back(
+          fmt::format("{} was rolled back: {}", pass["pass"].get<std::string>(),
+                      pass["failure"].get<std::string>()),
+          Tone::bad);
       if (!pass["reproducer"].is_null())
         failures.lines.emplace_back("reproducer: " + pass["reproducer"].get<std::string>());
     } else {
       row.emplace_back(human_size(bytes["after"].get<double>()));
       row.emplace_back(saved == 0 ? "-" : human_size(saved));
-      row.emplace_back(fmt::format("{:.1f} %", pass["zeros"]["after"].get<double>() / parameters * 100));
+      row.emplace_back(
+          fmt::format("{:.1f} %", pass["zeros"]["after"].get<double>() / parameters * 100));
       row.emplace_back(nodes == 0 ? "=" : fmt::format("{:+}", nodes));
       row.emplace_back(pass["changed"].get<bool>() ? Cell(worst_snr(pass["errors"]))
                                                    : Cell("no change", Tone::dim));
@@ -204,8 +208,9 @@ Document layout_passes(const Json& report, bool verbose) {
   }
   Table table{{{"pass"}, {"effect"}, {"needs"}, {""}}, {}};
   const auto add = [&](const Json& pass, const char* indent) {
-    table.rows.push_back({indent + pass["name"].get<std::string>(), pass["effect"].get<std::string>(),
-                          pass["needs"].get<std::string>(), pass["summary"].get<std::string>()});
+    table.rows.push_back({indent + pass["name"].get<std::string>(),
+                          pass["effect"].get<std::string>(), pass["needs"].get<std::string>(),
+                          pass["summary"].get<std::string>()});
   };
   std::map<std::string, const Json*> by_name;
   for (const Json& pass : report["passes"]) by_name[pass["name"].get<std::string>()] = &pass;

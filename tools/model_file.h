@@ -15,8 +15,8 @@ namespace onnxpress {
 
 // Bytes of a model file; `total` counts its external data.
 struct ModelFile {
-  std::string path;     // as given; "-" for a pipe; empty when nothing was written
-  std::string sha256;   // of the model file
+  std::string path;    // as given; "-" for a pipe; empty when nothing was written
+  std::string sha256;  // of the model file
   std::int64_t file = 0, external = 0, total = 0;
   std::optional<std::int64_t> deflated;  // zlib level 6 over all of it: what shipping it would take
 };
@@ -31,7 +31,8 @@ struct LoadedModel {
 };
 
 // Reads a model; "-" is standard input. Throws Error.
-LoadedModel load_model(const std::string& path, DeflatedSize deflated, bool keep_overridable = false);
+LoadedModel load_model(const std::string& path, DeflatedSize deflated,
+                       bool keep_overridable = false);
 
 // Bytes of `pieces` as one zlib stream of level 6.
 std::int64_t deflated_size(std::span<const std::span<const std::byte>> pieces);

@@ -24,7 +24,8 @@ OutputSpool::OutputSpool(std::string name, bool for_numpy)
 }
 
 void OutputSpool::append(const Tensor& output, std::int64_t samples, std::int64_t rows) {
-  require(output.dtype() != DType::string, "output '{}' holds strings: they cannot be stored", name_);
+  require(output.dtype() != DType::string, "output '{}' holds strings: they cannot be stored",
+          name_);
   Dims dims = output.dims();
   const bool scalar = dims.empty();
   const bool sampled = !scalar && rows > 0 && dims[0] > 0 && dims[0] % rows == 0;

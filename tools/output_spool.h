@@ -24,7 +24,7 @@ class OutputSpool {
   void append(const Tensor& output, std::int64_t samples, std::int64_t rows);
 
   const std::string& name() const { return name_; }
-  DType type() const { return type_; }            // as the model has it
+  DType type() const { return type_; }  // as the model has it
   DType stored_type() const { return stored_; }
   Dims dims() const;
   // Feeds all bytes in order; may be called again.

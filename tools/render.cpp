@@ -34,11 +34,16 @@ std::string shortened(const std::string& text, std::size_t width) {
 
 std::string_view escape_of(Tone tone) {
   switch (tone) {
-    case Tone::plain: return "";
-    case Tone::strong: return "\033[1m";
-    case Tone::good: return "\033[32m";
-    case Tone::bad: return "\033[1;31m";
-    case Tone::dim: return "\033[2m";
+    case Tone::plain:
+      return "";
+    case Tone::strong:
+      return "\033[1m";
+    case Tone::good:
+      return "\033[32m";
+    case Tone::bad:
+      return "\033[1;31m";
+    case Tone::dim:
+      return "\033[2m";
   }
   return "";
 }
@@ -107,7 +112,8 @@ class TerminalWriter {
                                     [](const Cell& cell) { return !cell.text.empty(); });
     if (headed) {
       add_row(table, width, header);
-      const std::size_t length = std::accumulate(width.begin(), width.end(), gap * (width.size() - 1));
+      const std::size_t length =
+          std::accumulate(width.begin(), width.end(), gap * (width.size() - 1));
       std::string rule;
       for (std::size_t i = 0; i < length; ++i) rule += style_.utf8 ? "\u2500" : "-";
       put(rule, Tone::dim);

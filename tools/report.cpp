@@ -34,12 +34,18 @@ Json values_section(std::span<Value* const> values) {
 
 std::string_view kind_name(OptionSpec::Kind kind) {
   switch (kind) {
-    case OptionSpec::Kind::integer: return "integer";
-    case OptionSpec::Kind::number: return "number";
-    case OptionSpec::Kind::flag: return "flag";
-    case OptionSpec::Kind::text: return "text";
-    case OptionSpec::Kind::choice: return "choice";
-    case OptionSpec::Kind::selector: return "selector";
+    case OptionSpec::Kind::integer:
+      return "integer";
+    case OptionSpec::Kind::number:
+      return "number";
+    case OptionSpec::Kind::flag:
+      return "flag";
+    case OptionSpec::Kind::text:
+      return "text";
+    case OptionSpec::Kind::choice:
+      return "choice";
+    case OptionSpec::Kind::selector:
+      return "selector";
   }
   return "text";
 }
@@ -134,24 +140,21 @@ Json evaluation_section(const Evaluation& evaluation) {
     entry = {{"value", number(value.value)}};
     if (is_proportion(value.metric)) entry["interval95"] = {number(value.low), number(value.high)};
   }
-  return {{"samples", evaluation.samples},
-          {"positions", evaluation.positions},
-          {"correct", evaluation.correct},
-          {"output", evaluation.output},
-          {"metrics", std::move(metrics)},
-          {"seconds", evaluation.seconds}};
+  return {{"samples", evaluation.samples}, {"positions", evaluation.positions},
+          {"correct", evaluation.correct}, {"output", evaluation.output},
+          {"metrics", std::move(metrics)}, {"seconds", evaluation.seconds}};
 }
 
 Json errors_section(const std::vector<OutputError>& errors) {
   Json result = Json::array();
   for (const OutputError& error : errors)
-    result.push_back({{"output", error.output},
-                      {"samples", error.samples},
-                      {"max_abs", number(error.max_abs)},
-                      {"range", number(error.range)},
-                      {"snr_db", number(error.snr_db)},
-                      {"top1_agreement",
-                       error.top1_agreement ? Json(number(*error.top1_agreement)) : Json()}});
+    result.push_back(
+        {{"output", error.output},
+         {"samples", error.samples},
+         {"max_abs", number(error.max_abs)},
+         {"range", number(error.range)},
+         {"snr_db", number(error.snr_db)},
+         {"top1_agreement", error.top1_agreement ? Json(number(*error.top1_agreement)) : Json()}});
   return result;
 }
 
@@ -176,28 +179,29 @@ Json gates_section(const std::vector<GateResult>& gates) {
 }
 
 Json pass_section(const PassRecord& record) {
-  Json result = {{"pass", record.pass},
-                 {"text", record.text},
-                 {"options", record.options},
-                 {"effect", name(record.effect)},
-                 {"changed", record.changed},
-                 {"rolled_back", record.rolled_back},
-                 {"failure", record.rolled_back ? Json(record.failure) : Json()},
-                 {"reproducer",
-                  record.reproducer.empty() ? Json() : Json(record.reproducer.string())},
-                 {"probed", record.probed},
-                 {"seconds", record.seconds},
-                 {"bytes", change(record.bytes_before, record.bytes_after)},
-                 {"parameters", change(record.parameters_before, record.parameters_after)},
-                 {"zeros", change(record.zeros_before, record.zeros_after)},
-                 {"macs", change(record.macs_before, record.macs_after)},
-                 {"nodes", change(record.nodes_before, record.nodes_after)},
-                 {"errors", errors_section(record.errors)},
-                 {"total_errors", errors_section(record.total_errors)},
-                 {"evaluation", Json()},
-                 {"notes", record.outcome.notes},
-                 {"counts", record.outcome.counts},
-                 {"layers", record.outcome.layers}};
+  Json result = {
+      {"pass", record.pass},
+      {"text", record.text},
+      {"reason", record.reason.empty() ? Json() : Json(record.reason)},
+      {"options", record.options},
+      {"effect", name(record.effect)},
+      {"changed", record.changed},
+      {"rolled_back", record.rolled_back},
+      {"failure", record.rolled_back ? Json(record.failure) : Json()},
+      {"reproducer", record.reproducer.empty() ? Json() : Json(record.reproducer.string())},
+      {"probed", record.probed},
+      {"seconds", record.seconds},
+      {"bytes", change(record.bytes_before, record.bytes_after)},
+      {"parameters", change(record.parameters_before, record.parameters_after)},
+      {"zeros", change(record.zeros_before, record.zeros_after)},
+      {"macs", change(record.macs_before, record.macs_after)},
+      {"nodes", change(record.nodes_before, record.nodes_after)},
+      {"errors", errors_section(record.errors)},
+      {"total_errors", errors_section(record.total_errors)},
+      {"evaluation", Json()},
+      {"notes", record.outcome.notes},
+      {"counts", record.outcome.counts},
+      {"layers", record.outcome.layers}};
   if (record.evaluation) result["evaluation"] = evaluation_section(*record.evaluation);
   return result;
 }

@@ -11,10 +11,10 @@
 
 #include "graph/exec/metrics.h"
 #include "graph/exec/stats.h"
+#include "passes/core/registry.h"
 #include "passes/core/runner.h"
 #include "tools/gates.h"
 #include "tools/latency.h"
-#include "passes/core/registry.h"
 #include "tools/model_file.h"
 
 namespace onnxpress {
@@ -23,9 +23,9 @@ inline constexpr const char* report_schema = "onnxpress.report/1";
 
 // What every report of a run says about how it was made.
 struct RunInfo {
-  std::string kind;        // the verb
+  std::string kind;  // the verb
   std::uint64_t seed = 0;
-  int threads = 0;         // as used
+  int threads = 0;  // as used
 };
 
 // The fields all reports share.

@@ -20,9 +20,12 @@ Progress::Mode progress_mode(const Session::Settings& settings) {
 
 std::string rendered(const Json& report, Format format, bool verbose, const TerminalStyle& style) {
   switch (format) {
-    case Format::json: return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-    case Format::markdown: return render_markdown(layout(report, verbose));
-    case Format::table: break;
+    case Format::json:
+      return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+    case Format::markdown:
+      return render_markdown(layout(report, verbose));
+    case Format::table:
+      break;
   }
   return render_terminal(layout(report, verbose), style);
 }
@@ -30,8 +33,9 @@ std::string rendered(const Json& report, Format format, bool verbose, const Term
 }  // namespace
 
 Format format_from_name(const std::string& text) {
-  return choose<Format>("--format", text,
-                        {{"table", Format::table}, {"json", Format::json}, {"md", Format::markdown}});
+  return choose<Format>(
+      "--format", text,
+      {{"table", Format::table}, {"json", Format::json}, {"md", Format::markdown}});
 }
 
 Format format_from_path(const std::filesystem::path& path) {

@@ -1,11 +1,10 @@
 // One subcommand. Each lives in a file of its own and is listed in all_verbs().
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 #include "tools/session.h"
 

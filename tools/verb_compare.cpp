@@ -78,20 +78,24 @@ class CompareVerb : public Verb {
 
     Json report = report_header(session.run_info(name()));
     const bool generated = data && data->generated();
-    report["headline"] = generated ? "compared on " + data->description() + ", not on real data" : "";
+    report["headline"] =
+        generated ? "compared on " + data->description() + ", not on real data" : "";
     report["generated_data"] = generated;
     report["data"] = data ? Json{{"eval", data_section(*data)}} : Json::object();
     report["preprocessing"] = flags_.said();
     constexpr std::size_t listed = 10;
-    report["before"] = model_section(before.file, *before.model, model_stats(*before.model), listed);
+    report["before"] =
+        model_section(before.file, *before.model, model_stats(*before.model), listed);
     report["after"] = model_section(after.file, *after.model, model_stats(*after.model), listed);
     const std::vector<GateResult> gates =
         add_judgement(report, judgement, limits, before.file.total, after.file.total);
-    const bool met = std::all_of(gates.begin(), gates.end(), [](const GateResult& gate) { return gate.met; });
+    const bool met =
+        std::all_of(gates.begin(), gates.end(), [](const GateResult& gate) { return gate.met; });
     report["status"] = met ? status_done : status_missed;
     report["notes"] = Json::array();
     for (const LoadedModel* loaded : {&before, &after})
-      for (const std::string& note : loaded->notes) report["notes"].push_back(loaded->file.path + ": " + note);
+      for (const std::string& note : loaded->notes)
+        report["notes"].push_back(loaded->file.path + ": " + note);
     StagedFiles staged;
     stage_reports(reports_, report, staged);
     session.print(report);
@@ -101,7 +105,8 @@ class CompareVerb : public Verb {
   }
 
  private:
-  std::unique_ptr<Dataset> open(const Model& model, const DataOptions& options, Session& session) const {
+  std::unique_ptr<Dataset> open(const Model& model, const DataOptions& options,
+                                Session& session) const {
     if (!random_.empty())
       return random_data(model, parse_integer("--random", random_, 1, 1'000'000),
                          session.settings().seed, flags_.ranges());

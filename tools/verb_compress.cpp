@@ -37,7 +37,8 @@ void apply_setting(CLI::App& app, const std::string& key, const std::string& val
   }
   if (option->count() > 0) return;
   if (option->get_items_expected_max() == 0) {  // a flag
-    require(value == "true" || value == "false", "{}: expected true or false, found '{}'", key, value);
+    require(value == "true" || value == "false", "{}: expected true or false, found '{}'", key,
+            value);
     if (value == "false") return;
   }
   option->add_result(value);
@@ -58,14 +59,16 @@ class CompressVerb : public Verb {
     declare_pipeline(app);
     declare_output(app);
     const std::string group = "Data";
-    app.add_option("--eval", job_.eval, "samples that outputs and, with labels, accuracy are measured on")
+    app.add_option("--eval", job_.eval,
+                   "samples that outputs and, with labels, accuracy are measured on")
         ->type_name("DATA")
         ->group(group);
     app.add_option("--calib", job_.calib, "samples for passes that need calibration")
         ->type_name("DATA")
         ->group(group);
-    app.add_option("--attribution", attribution_,
-                   "evaluate after every pass: auto (where one evaluation takes under 30 s), on, off")
+    app.add_option(
+           "--attribution", attribution_,
+           "evaluate after every pass: auto (where one evaluation takes under 30 s), on, off")
         ->type_name("auto|on|off")
         ->group(group);
     metric_.declare(app);
@@ -78,11 +81,12 @@ class CompressVerb : public Verb {
 
   void prepare(CLI::App& app) override {
     if (recipe_.empty()) return;
-    in_context([&] { return fmt::format("recipe '{}'", recipe_); }, [&] {
-      Recipe recipe = parse_recipe(read_text(recipe_));
-      for (const auto& [key, value] : recipe.settings) apply_setting(app, key, value);
-      job_.pipeline = std::move(recipe.pipeline);
-    });
+    in_context([&] { return fmt::format("recipe '{}'", recipe_); },
+               [&] {
+                 Recipe recipe = parse_recipe(read_text(recipe_));
+                 for (const auto& [key, value] : recipe.settings) apply_setting(app, key, value);
+                 job_.pipeline = std::move(recipe.pipeline);
+               });
   }
 
   int run(Session& session) override {
@@ -115,17 +119,16 @@ class CompressVerb : public Verb {
     passes_option_ =
         app.add_option("--passes", passes_, "the pipeline: simplify,prune_magnitude{sparsity=0.5}")
             ->type_name("SPEC");
-    app.add_option("--recipe", recipe_,
-                   "a YAML file with passes and defaults for these options")
+    app.add_option("--recipe", recipe_, "a YAML file with passes and defaults for these options")
         ->type_name("FILE");
     app.add_option("--preset", preset_, "a named pipeline ('onnxpress passes' lists them)")
         ->type_name("NAME");
     app.add_flag("--keep-going", job_.keep_going,
                  "a pass that is rolled back is no failure: go on without it");
     explain_option_ = app.add_option("--explain", job_.explain_rule,
-                                  "list what passes (or RULE) left as it was, and why")
-                       ->type_name("RULE")
-                       ->expected(0, 1);
+                                     "list what passes (or RULE) left as it was, and why")
+                          ->type_name("RULE")
+                          ->expected(0, 1);
     app.add_option("--reproducers", job_.reproducers,
                    "folder for what reproduces a pass that was rolled back")
         ->type_name("DIR");
@@ -136,13 +139,15 @@ class CompressVerb : public Verb {
     app.add_option("-o,--output", job_.output, "the model to write; IN itself is fine")
         ->type_name("OUT")
         ->group(group);
-    app.add_option("--report", job_.reports, "also write the report: .json, .md or .txt; repeatable")
+    app.add_option("--report", job_.reports,
+                   "also write the report: .json, .md or .txt; repeatable")
         ->type_name("FILE")
         ->group(group);
     app.add_flag("--write-anyway", job_.write_anyway, "write the model even with status 1")
         ->group(group);
-    app.add_option("--external-data", external_,
-                   "tensors in a file of their own: auto (as in IN; always over 2 GB), never, always")
+    app.add_option(
+           "--external-data", external_,
+           "tensors in a file of their own: auto (as in IN; always over 2 GB), never, always")
         ->type_name("auto|never|always")
         ->group(group);
     app.add_flag("--keep-overridable", job_.keep_overridable,
@@ -159,7 +164,8 @@ class CompressVerb : public Verb {
             ways == 0 ? "none" : "several");
     if (!preset_.empty()) job_.pipeline = preset(preset_);
     if (by_text)
-      job_.pipeline = in_context([] { return "--passes"; }, [&] { return Pipeline::parse(passes_); });
+      job_.pipeline =
+          in_context([] { return "--passes"; }, [&] { return Pipeline::parse(passes_); });
   }
 
   CompressJob job_;

@@ -17,10 +17,12 @@ class EvalVerb : public Verb {
 
   void declare(CLI::App& app) override {
     app.add_option("MODEL", path_, "a model, or - for standard input");
-    app.add_option("--data", data_, "labelled samples: .npz, .npy, IDX, ONNX test sets, image folder")
+    app.add_option("--data", data_,
+                   "labelled samples: .npz, .npy, IDX, ONNX test sets, image folder")
         ->type_name("DATA")
         ->group("Data");
-    app.add_option("--output", output_, "the model's output to judge (the one that fits the labels)")
+    app.add_option("--output", output_,
+                   "the model's output to judge (the one that fits the labels)")
         ->type_name("NAME")
         ->group("Data");
     metric_.declare(app);
@@ -48,8 +50,7 @@ class EvalVerb : public Verb {
 
     Json report = report_header(session.run_info(name()));
     report["headline"] = "";
-    report["model"] =
-        model_section(loaded.file, *loaded.model, model_stats(*loaded.model), 0);
+    report["model"] = model_section(loaded.file, *loaded.model, model_stats(*loaded.model), 0);
     report["data"] = {{"eval", data_section(*data)}};
     report["preprocessing"] = flags_.said();
     report["evaluation"] = evaluation_section(evaluation);

@@ -35,7 +35,8 @@ class InspectVerb : public Verb {
  public:
   std::string name() const override { return "inspect"; }
   std::string summary() const override {
-    return "Shows what is in a model: size, parameters, MACs, sparsity, by operator, type and tensor.";
+    return "Shows what is in a model: size, parameters, MACs, sparsity, by operator, type and "
+           "tensor.";
   }
   std::string usage() const override { return "MODEL"; }
 

@@ -1,9 +1,9 @@
 // Bad input ends with status 2, one clear line, and no output.
+#include <doctest/doctest.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <map>
-
-#include <doctest/doctest.h>
 
 #include "tests/tools/command.h"
 #include "tests/tools/data/scratch.h"
@@ -43,10 +43,13 @@ std::string failure(const Scratch& scratch, const std::vector<std::string>& argu
 
 std::string compress_failure(const Scratch& scratch, const std::string& model) {
   scratch.write("in.onnx", model);
-  return failure(scratch, {"compress", "in.onnx", "-o", "out.onnx", "--passes", "simplify", "--report", "r.json"});
+  return failure(scratch, {"compress", "in.onnx", "-o", "out.onnx", "--passes", "simplify",
+                           "--report", "r.json"});
 }
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 Tensor floats(Dims dims) { return Tensor(DType::float32, std::move(dims)); }
 
@@ -60,7 +63,8 @@ TEST_CASE("files that are no models") {
   for (char& c : noise) c = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
   compress_failure(scratch, noise);
   const std::string whole = contents(cnn);
-  for (const std::size_t length : {whole.size() - 1, whole.size() / 2, std::size_t{100}, std::size_t{9}}) {
+  for (const std::size_t length :
+       {whole.size() - 1, whole.size() / 2, std::size_t{100}, std::size_t{9}}) {
     CAPTURE(length);
     compress_failure(scratch, whole.substr(0, length));
   }
@@ -70,7 +74,8 @@ TEST_CASE("files that are no models") {
 
 TEST_CASE("models whose structure is wrong") {
   const Scratch scratch;
-  CHECK(has(compress_failure(scratch, wire::model(wire::node("Add", {"x", "b"}, {"a"}) + wire::node("Relu", {"a"}, {"b"}) +
+  CHECK(has(compress_failure(scratch, wire::model(wire::node("Add", {"x", "b"}, {"a"}) +
+                                                  wire::node("Relu", {"a"}, {"b"}) +
                                                   wire::node("Relu", {"b"}, {"y"}))),
             "cycl"));
   const std::string twice = compress_failure(
@@ -83,7 +88,8 @@ TEST_CASE("models whose structure is wrong") {
   CHECK(has(compress_failure(scratch, wire::model(wire::float_initializer("w", {4}, "12345678") +
                                                   wire::node("Add", {"x", "w"}, {"y"}))),
             "'w'"));
-  CHECK(has(compress_failure(scratch, wire::model(wire::node("Add", {"x", "nowhere"}, {"y"}))), "'nowhere'"));
+  CHECK(has(compress_failure(scratch, wire::model(wire::node("Add", {"x", "nowhere"}, {"y"}))),
+            "'nowhere'"));
 }
 
 TEST_CASE("external data that is missing, too short or outside the folder") {
@@ -101,7 +107,8 @@ TEST_CASE("external data that is missing, too short or outside the folder") {
   CHECK(has(with({{"location", "none.bin"}}), "none.bin"));
   CHECK(has(with({{"location", "short.bin"}}), "short.bin"));
   CHECK(has(with({{"location", "good.bin"}, {"offset", "8"}, {"length", "16"}}), "good.bin"));
-  CHECK(has(with({{"location", "../" + outside.path().filename().string() + "/data.bin"}}), "data.bin"));
+  CHECK(has(with({{"location", "../" + outside.path().filename().string() + "/data.bin"}}),
+            "data.bin"));
   CHECK(has(with({{"location", (outside / "data.bin").string()}}), "data.bin"));
   CHECK(has(with({{"location", "link.bin"}}), "link.bin"));
   CHECK(has(with({{"location", "elsewhere"}}), "elsewhere"));
@@ -112,13 +119,17 @@ TEST_CASE("data that does not fit the model") {
   const auto with = [&](const std::vector<std::pair<std::string, Tensor>>& arrays) {
     scratch.write_npz("d.npz", arrays);
     failure(scratch, {"eval", cnn, "--data", "d.npz"});
-    return failure(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", "simplify", "--eval", "d.npz"});
+    return failure(scratch,
+                   {"compress", cnn, "-o", "out.onnx", "--passes", "simplify", "--eval", "d.npz"});
   };
   const Tensor x = floats({2, 1, 8, 8}), y(DType::int64, {2});
   CHECK(has(with({{"x", Tensor(DType::uint8, {2, 1, 8, 8})}, {"y", y}}),
             "input 'x' expects float32, data has uint8: give --input-scale 1/255 to convert"));
-  CHECK(has(with({{"x", floats({2, 1, 8, 9})}, {"y", y}}), "expects shape [samples,1,8,8], data has [2,1,8,9]"));
-  CHECK(has(with({{"x", x}, {"y", Tensor::of<std::int64_t>({2}, std::vector<std::int64_t>{3, 10})}}), "10"));
+  CHECK(has(with({{"x", floats({2, 1, 8, 9})}, {"y", y}}),
+            "expects shape [samples,1,8,8], data has [2,1,8,9]"));
+  CHECK(
+      has(with({{"x", x}, {"y", Tensor::of<std::int64_t>({2}, std::vector<std::int64_t>{3, 10})}}),
+          "10"));
   CHECK(has(with({{"x", x}, {"y", Tensor(DType::int64, {3})}}), "different sample counts"));
   CHECK(has(with({{"a", x}, {"b", x}, {"y", y}}), "('a', 'b')"));
   const std::string whole = contents(test_npz);
@@ -134,9 +145,12 @@ TEST_CASE("usage: nearest names, exact values") {
     arguments.insert(arguments.end(), more.begin(), more.end());
     return failure(scratch, arguments);
   };
-  CHECK(has(failure(scratch, {}), "expected a verb: compress, inspect, eval, run, compare, passes"));
-  CHECK(has(failure(scratch, {"comprss", cnn}), "unknown verb 'comprss'; did you mean 'compress'?"));
-  CHECK(has(compress({"--pases", "simplify"}), "unknown option '--pases'; did you mean '--passes'?"));
+  CHECK(
+      has(failure(scratch, {}), "expected a verb: compress, inspect, eval, run, compare, passes"));
+  CHECK(
+      has(failure(scratch, {"comprss", cnn}), "unknown verb 'comprss'; did you mean 'compress'?"));
+  CHECK(
+      has(compress({"--pases", "simplify"}), "unknown option '--pases'; did you mean '--passes'?"));
   CHECK(has(compress({"--passes", "simplfy"}), "did you mean 'simplify'?"));
   CHECK(has(compress({"--passes", "prune_magnitude{sparsty=0.5}"}), "did you mean 'sparsity'?"));
   CHECK(has(compress({"--passes", "prune_magnitude{sparsity=2}"}), "sparsity"));
@@ -144,11 +158,15 @@ TEST_CASE("usage: nearest names, exact values") {
   CHECK(has(compress({"--passes", "simplify", "--max-size", "2XB"}),
             "--max-size: expected a size such as 500KB or 2MiB, found '2XB'"));
   CHECK(has(compress({"--passes", "simplify", "--max-drop", "1%"}), "--max-drop needs --eval"));
-  CHECK(has(compress({"--passes", "simplify", "--min-agreement", "1%"}), "--min-agreement needs --eval"));
-  CHECK(has(compress({"--passes", "simplify", "--report", "r.html"}), "expected a name ending in .json, .md or .txt"));
+  CHECK(has(compress({"--passes", "simplify", "--min-agreement", "1%"}),
+            "--min-agreement needs --eval"));
+  CHECK(has(compress({"--passes", "simplify", "--report", "r.html"}),
+            "expected a name ending in .json, .md or .txt"));
   CHECK(has(compress({"--passes", "simplify", "--metric", "top2"}), "unknown metric 'top2'"));
-  CHECK(has(compress({"--passes", "simplify", "--format", "xml"}), "--format: expected table, json, md, found 'xml'"));
-  CHECK(has(compress({"--passes", "simplify", "--threads", "0"}), "--threads: expected a whole number from 1"));
+  CHECK(has(compress({"--passes", "simplify", "--format", "xml"}),
+            "--format: expected table, json, md, found 'xml'"));
+  CHECK(has(compress({"--passes", "simplify", "--threads", "0"}),
+            "--threads: expected a whole number from 1"));
   CHECK(has(compress({}), "expected one of --passes, --recipe and --preset, found none"));
   CHECK(has(compress({"--passes", "simplify", "extra.onnx"}), "unexpected argument 'extra.onnx'"));
   CHECK(has(failure(scratch, {"compress", cnn, "--passes", "simplify"}), "expected -o OUT"));
@@ -160,8 +178,10 @@ TEST_CASE("usage: nearest names, exact values") {
 TEST_CASE("outputs that cannot be written") {
   const Scratch scratch;
   scratch.write("file", "");
-  const auto compress = [&](const std::string& out, const std::string& report, CommandOptions options = {}) {
-    return failure(scratch, {"compress", cnn, "-o", out, "--passes", "simplify", "--report", report}, options);
+  const auto compress = [&](const std::string& out, const std::string& report,
+                            CommandOptions options = {}) {
+    return failure(
+        scratch, {"compress", cnn, "-o", out, "--passes", "simplify", "--report", report}, options);
   };
   CHECK(has(compress("file/out.onnx", "r.json"), "file"));
   CHECK(has(compress("/proc/out.onnx", "r.json"), "/proc"));
@@ -169,7 +189,8 @@ TEST_CASE("outputs that cannot be written") {
   CHECK(has(compress("out.onnx", "none/r.json"), "none"));
   CHECK(has(compress(".", "r.json"), "."));
   compress("out.onnx", "r.json", {.file_size = 50'000});
-  failure(scratch, {"compress", cnn, "-o", "-", "--passes", "simplify", "--quiet", "--report", "r.json"},
+  failure(scratch,
+          {"compress", cnn, "-o", "-", "--passes", "simplify", "--quiet", "--report", "r.json"},
           {.out_path = "/dev/full"});
 }
 
@@ -179,7 +200,8 @@ TEST_CASE("a reader of standard output that has gone ends the run quietly") {
            {"inspect", cnn, "--format", "json"},
            {"compress", cnn, "-o", "-", "--passes", "simplify", "--quiet", "--report", "r.json"},
            {"compress", cnn, "-o", "out.onnx", "--passes", "simplify", "--report", "r.json"}}) {
-    const CommandResult result = run_onnxpress(arguments, {.folder = scratch.path(), .close_output = true});
+    const CommandResult result =
+        run_onnxpress(arguments, {.folder = scratch.path(), .close_output = true});
     CHECK(result.status == 2);
     CHECK(result.err.empty());
     CHECK(fs::is_empty(scratch.path()));

@@ -1,10 +1,10 @@
 // The contract of the command line, on the built program.
+#include <doctest/doctest.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-
-#include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
 #include "graph/exec/engine.h"
@@ -25,9 +25,12 @@ const std::string testdata = ONNXPRESS_TESTDATA;
 const std::string cnn = testdata + "/digits_cnn.onnx";
 const std::string test_npz = testdata + "/digits_test.npz";
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
-CommandResult in(const Scratch& scratch, const std::vector<std::string>& arguments, CommandOptions options = {}) {
+CommandResult in(const Scratch& scratch, const std::vector<std::string>& arguments,
+                 CommandOptions options = {}) {
   options.folder = scratch.path();
   return run_onnxpress(arguments, options);
 }
@@ -62,16 +65,34 @@ TEST_CASE("help is what it was") {
 TEST_CASE("compress: the whole path, with reports and gates met") {
   const Scratch scratch;
   const CommandResult result =
-      in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes",
-                   "simplify,fuse,prune_magnitude{sparsity=0.5},quantize_weights{bits=8}", "--eval", test_npz,
-                   "--report", "r.json", "--report", "r.md", "--report", "r.txt", "--max-drop", "1%", "--min-ratio", "3",
-                   "--min-agreement", "98%"});
+      in(scratch, {"compress",
+                   cnn,
+                   "-o",
+                   "out.onnx",
+                   "--passes",
+                   "simplify,fuse,prune_magnitude{sparsity=0.5},quantize_weights{bits=8}",
+                   "--eval",
+                   test_npz,
+                   "--report",
+                   "r.json",
+                   "--report",
+                   "r.md",
+                   "--report",
+                   "r.txt",
+                   "--max-drop",
+                   "1%",
+                   "--min-ratio",
+                   "3",
+                   "--min-agreement",
+                   "98%"});
   INFO(result.out << result.err);
   REQUIRE(result.status == 0);
-  CHECK(result.out.starts_with("verified: outputs compared after every pass on samples of digits_test.npz"));
+  CHECK(result.out.starts_with(
+      "verified: outputs compared after every pass on samples of digits_test.npz"));
   const Report report = Report::parse(contents(scratch / "r.json"));
   CHECK(report["schema"] == "onnxpress.report/1");
-  CHECK(report["pipeline"] == "simplify,fuse,prune_magnitude{sparsity=0.5},quantize_weights{bits=8}");
+  CHECK(report["pipeline"] ==
+        "simplify,fuse,prune_magnitude{sparsity=0.5},quantize_weights{bits=8}");
   CHECK(report["status"] == 0);
   CHECK(report["written"] == true);
   CHECK(report["verified"] == true);
@@ -84,15 +105,17 @@ TEST_CASE("compress: the whole path, with reports and gates met") {
   CHECK(has(contents(scratch / "r.txt"), "Gates"));
 
   // The accuracy of the file that was written is the accuracy of the report.
-  const Report again = report_of(in(scratch, {"eval", "out.onnx", "--data", test_npz, "--format", "json"}));
+  const Report again =
+      report_of(in(scratch, {"eval", "out.onnx", "--data", test_npz, "--format", "json"}));
   CHECK(again["evaluation"]["correct"] == report["accuracy"]["after"]["correct"]);
   CHECK(again["model"]["sha256"] == report["after"]["sha256"]);
 }
 
 TEST_CASE("a missed gate ends with 1, says by how much and writes reports only") {
   const Scratch scratch;
-  std::vector<std::string> arguments{"compress", cnn, "-o", "out.onnx", "--passes", "prune_magnitude{sparsity=0.99}",
-                                     "--eval", test_npz, "--max-drop", "0%", "--report", "r.json"};
+  std::vector<std::string> arguments{
+      "compress", cnn,      "-o",         "out.onnx", "--passes", "prune_magnitude{sparsity=0.99}",
+      "--eval",   test_npz, "--max-drop", "0%",       "--report", "r.json"};
   const CommandResult result = in(scratch, arguments);
   CHECK(result.status == 1);
   CHECK(has(result.err, "onnxpress: gate missed: --max-drop 0%: top1 fell by "));
@@ -107,51 +130,64 @@ TEST_CASE("a missed gate ends with 1, says by how much and writes reports only")
   CHECK(in(scratch, arguments).status == 1);
   CHECK(fs::exists(scratch / "out.onnx"));
 
-  const CommandResult piped = in(scratch, {"compress", cnn, "-o", "-", "--passes", "simplify", "--max-size", "1KB"});
+  const CommandResult piped =
+      in(scratch, {"compress", cnn, "-o", "-", "--passes", "simplify", "--max-size", "1KB"});
   CHECK(piped.status == 1);
   CHECK(piped.out.empty());
 }
 
 TEST_CASE("models go through pipes") {
   const Scratch scratch;
-  const CommandResult compressed = in(scratch, {"compress", "-", "-o", "-", "--passes", "simplify"}, {.input = contents(cnn)});
+  const CommandResult compressed =
+      in(scratch, {"compress", "-", "-o", "-", "--passes", "simplify"}, {.input = contents(cnn)});
   INFO(compressed.err);
   REQUIRE(compressed.status == 0);
   CHECK(has(compressed.err, "pipeline: simplify"));
-  const CommandResult inspected = in(scratch, {"inspect", "-", "--format", "json"}, {.input = compressed.out});
+  const CommandResult inspected =
+      in(scratch, {"inspect", "-", "--format", "json"}, {.input = compressed.out});
   CHECK(inspected.status == 0);
   CHECK(report_of(inspected)["model"]["bytes"]["total"] == compressed.out.size());
-  REQUIRE(in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", "simplify", "--quiet"}).out.empty());
+  REQUIRE(in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", "simplify", "--quiet"})
+              .out.empty());
   CHECK(contents(scratch / "out.onnx") == compressed.out);
 }
 
 TEST_CASE("the output may be the input, and the same bytes come out on any thread count") {
   const Scratch scratch;
-  const std::string pipeline = "simplify,fuse,prune_magnitude{sparsity=0.5},quantize_weights{bits=8}";
+  const std::string pipeline =
+      "simplify,fuse,prune_magnitude{sparsity=0.5},quantize_weights{bits=8}";
   scratch.write("m.onnx", contents(cnn));
-  REQUIRE(in(scratch, {"compress", "m.onnx", "-o", "m.onnx", "--passes", pipeline, "--threads", "1"}).status == 0);
-  REQUIRE(in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", pipeline, "--threads", "3"}).status == 0);
+  REQUIRE(
+      in(scratch, {"compress", "m.onnx", "-o", "m.onnx", "--passes", pipeline, "--threads", "1"})
+          .status == 0);
+  REQUIRE(in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", pipeline, "--threads", "3"})
+              .status == 0);
   CHECK(contents(scratch / "m.onnx") == contents(scratch / "out.onnx"));
   CHECK(contents(scratch / "m.onnx") != contents(cnn));
 }
 
 TEST_CASE("external data is written beside the model and counted") {
   const Scratch scratch;
-  const CommandResult result = in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", "simplify", "--external-data", "always", "--format", "json"});
+  const CommandResult result =
+      in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", "simplify", "--external-data",
+                   "always", "--format", "json"});
   REQUIRE(result.status == 0);
   const Report report = report_of(result);
   std::uintmax_t total = 0;
   for (const auto& entry : fs::directory_iterator(scratch.path())) total += entry.file_size();
   CHECK(report["after"]["bytes"]["external"] > 0);
   CHECK(report["after"]["bytes"]["total"] == total);
-  REQUIRE(in(scratch, {"compress", "out.onnx", "-o", "out.onnx", "--passes", "simplify"}).status == 0);
+  REQUIRE(in(scratch, {"compress", "out.onnx", "-o", "out.onnx", "--passes", "simplify"}).status ==
+          0);
   CHECK(in(scratch, {"eval", "out.onnx", "--data", test_npz}).status == 0);
 }
 
 TEST_CASE("a recipe gives defaults that options override") {
   const Scratch scratch;
-  scratch.write("r.yaml", "passes:\n  - simplify\n  - prune_magnitude: {sparsity: 0.25}\neval: " + test_npz + "\nmax-drop: 0%\nseed: 5\n");
-  const CommandResult result = in(scratch, {"compress", cnn, "-o", "out.onnx", "--recipe", "r.yaml", "--max-drop", "50%", "--format", "json"});
+  scratch.write("r.yaml", "passes:\n  - simplify\n  - prune_magnitude: {sparsity: 0.25}\neval: " +
+                              test_npz + "\nmax-drop: 0%\nseed: 5\n");
+  const CommandResult result = in(scratch, {"compress", cnn, "-o", "out.onnx", "--recipe", "r.yaml",
+                                            "--max-drop", "50%", "--format", "json"});
   INFO(result.err);
   REQUIRE(result.status == 0);
   const Report report = report_of(result);
@@ -166,14 +202,16 @@ TEST_CASE("a recipe gives defaults that options override") {
 
 TEST_CASE("--explain lists near misses") {
   const Scratch scratch;
-  const CommandResult result = in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", "simplify,fuse", "--explain", "--format", "json"});
+  const CommandResult result = in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes",
+                                            "simplify,fuse", "--explain", "--format", "json"});
   REQUIRE(result.status == 0);
   CHECK(report_of(result).contains("near_misses"));
 }
 
 TEST_CASE("run writes what the engine computes, as .npz and as .pb") {
   const Scratch scratch;
-  REQUIRE(in(scratch, {"run", cnn, "--input", test_npz, "-o", "out.npz", "--batch", "7"}).status == 0);
+  REQUIRE(in(scratch, {"run", cnn, "--input", test_npz, "-o", "out.npz", "--batch", "7"}).status ==
+          0);
   const auto arrays = open_npz(scratch / "out.npz");
   REQUIRE(arrays.size() == 1);
   CHECK(arrays[0]->info().name == "logits");
@@ -187,11 +225,15 @@ TEST_CASE("run writes what the engine computes, as .npz and as .pb") {
 
 TEST_CASE("compare works without data, with data and with random data") {
   const Scratch scratch;
-  REQUIRE(in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", "simplify,fuse,quantize_weights{bits=8}"}).status == 0);
+  REQUIRE(in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes",
+                       "simplify,fuse,quantize_weights{bits=8}"})
+              .status == 0);
   const Report sizes = report_of(in(scratch, {"compare", cnn, "out.onnx", "--format", "json"}));
   CHECK(sizes["output_errors"].is_null());
   CHECK(sizes["before"]["bytes"]["total"] > sizes["after"]["bytes"]["total"]);
-  const Report data = report_of(in(scratch, {"compare", cnn, "out.onnx", "--data", test_npz, "--format", "json", "--max-drop", "1%", "--max-latency-ratio", "1000"}));
+  const Report data =
+      report_of(in(scratch, {"compare", cnn, "out.onnx", "--data", test_npz, "--format", "json",
+                             "--max-drop", "1%", "--max-latency-ratio", "1000"}));
   CHECK(data["accuracy"]["metric"] == "top1");
   CHECK(data["output_errors"]["outputs"][0]["samples"] == 500);
   CHECK(data["latency"]["runs"] >= 5);
@@ -214,7 +256,9 @@ TEST_CASE("passes lists every pass, and one with its options") {
 TEST_CASE("inspect counts MACs for a given input shape") {
   const Scratch scratch;
   const auto macs = [&](const std::string& shape) {
-    return report_of(in(scratch, {"inspect", cnn, "--format", "json", "--input-shape", shape}))["model"]["macs"].get<std::int64_t>();
+    return report_of(in(
+        scratch, {"inspect", cnn, "--format", "json", "--input-shape", shape}))["model"]["macs"]
+        .get<std::int64_t>();
   };
   CHECK(macs("x=1x1x8x8") > 0);
   CHECK(macs("x=4x1x8x8") == 4 * macs("x=1x1x8x8"));
@@ -222,7 +266,10 @@ TEST_CASE("inspect counts MACs for a given input shape") {
 
 TEST_CASE("an interrupted run leaves the old output or the new one") {
   const Scratch scratch;
-  const std::vector<std::string> arguments{"compress", cnn, "-o", "out.onnx", "--passes", "simplify,prune_magnitude{sparsity=0.5}", "--report", "r.json", "--quiet"};
+  const std::vector<std::string> arguments{
+      "compress", cnn,        "-o",
+      "out.onnx", "--passes", "simplify,prune_magnitude{sparsity=0.5}",
+      "--report", "r.json",   "--quiet"};
   REQUIRE(in(scratch, arguments).status == 0);
   const std::string finished = contents(scratch / "out.onnx"), old = "the old output";
   int killed = 0;
@@ -273,7 +320,8 @@ TEST_CASE("eval finds the accuracy that ONNX Runtime has") {
   const Report known = Report::parse(contents(testdata + "/expected/accuracy.json"))["models"];
   for (const std::string name : {"digits_mlp", "digits_cnn", "digits_dwcnn"}) {
     CAPTURE(name);
-    const Report report = report_of(run_onnxpress({"eval", testdata + "/" + name + ".onnx", "--data", test_npz, "--format", "json"}));
+    const Report report = report_of(run_onnxpress(
+        {"eval", testdata + "/" + name + ".onnx", "--data", test_npz, "--format", "json"}));
     CHECK(report["evaluation"]["correct"] == known[name]["correct"]);
     CHECK(report["evaluation"]["metrics"]["cross_entropy"]["value"].get<double>() ==
           doctest::Approx(known[name]["cross_entropy"].get<double>()).epsilon(1e-3));

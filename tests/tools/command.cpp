@@ -33,7 +33,8 @@ struct Pipe {
 [[noreturn]] void become(const std::vector<std::string>& arguments, const CommandOptions& options,
                          const Pipe& in, const Pipe& out, const Pipe& err) {
   dup2(in.ends[0], STDIN_FILENO);
-  const int target = options.out_path.empty() ? out.ends[1] : open(options.out_path.c_str(), O_WRONLY);
+  const int target =
+      options.out_path.empty() ? out.ends[1] : open(options.out_path.c_str(), O_WRONLY);
   dup2(target, STDOUT_FILENO);
   dup2(err.ends[1], STDERR_FILENO);
   if (!options.folder.empty() && chdir(options.folder.c_str()) != 0) _exit(126);
@@ -54,7 +55,8 @@ struct Pipe {
 
 }  // namespace
 
-CommandResult run_onnxpress(const std::vector<std::string>& arguments, const CommandOptions& options) {
+CommandResult run_onnxpress(const std::vector<std::string>& arguments,
+                            const CommandOptions& options) {
   std::signal(SIGPIPE, SIG_IGN);
   Pipe in, out, err;
   const pid_t child = fork();
@@ -77,10 +79,12 @@ CommandResult run_onnxpress(const std::vector<std::string>& arguments, const Com
   if (options.input.empty()) in.close_end(1);
   if (in.ends[1] >= 0) fcntl(in.ends[1], F_SETFL, O_NONBLOCK);
   while (out.ends[0] >= 0 || err.ends[0] >= 0) {
-    std::array<pollfd, 3> waiting{{{in.ends[1], POLLOUT, 0}, {out.ends[0], POLLIN, 0}, {err.ends[0], POLLIN, 0}}};
+    std::array<pollfd, 3> waiting{
+        {{in.ends[1], POLLOUT, 0}, {out.ends[0], POLLIN, 0}, {err.ends[0], POLLIN, 0}}};
     if (poll(waiting.data(), waiting.size(), -1) < 0) break;
     if (waiting[0].revents != 0) {
-      const ssize_t written = write(in.ends[1], options.input.data() + sent, options.input.size() - sent);
+      const ssize_t written =
+          write(in.ends[1], options.input.data() + sent, options.input.size() - sent);
       if (written > 0) sent += static_cast<std::size_t>(written);
       if (written < 0 || sent == options.input.size()) in.close_end(1);
     }

@@ -1,8 +1,8 @@
 #include "tools/gates.h"
 
-#include <cmath>
-
 #include <doctest/doctest.h>
+
+#include <cmath>
 
 #include "graph/base/error.h"
 

@@ -9,8 +9,9 @@ namespace {
 Document sample() {
   Document document;
   document.emplace_back(Heading{"Passes"});
-  document.emplace_back(Table{{{"pass", false, true}, {"size", true}, {"note"}},
-                              {{"simplify", "273.1 KB", ""}, {Cell("fuse", Tone::bad), "9 B", "a|b"}}});
+  document.emplace_back(
+      Table{{{"pass", false, true}, {"size", true}, {"note"}},
+            {{"simplify", "273.1 KB", ""}, {Cell("fuse", Tone::bad), "9 B", "a|b"}}});
   document.emplace_back(Lines{{Cell("one line"), Cell("loud", Tone::strong)}});
   return document;
 }

@@ -14,7 +14,7 @@
 namespace onnxpress {
 
 struct ArrayInfo {
-  std::string name;   // empty when the format has no names
+  std::string name;  // empty when the format has no names
   DType dtype = DType::undefined;
   Dims dims;
 };

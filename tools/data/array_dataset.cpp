@@ -27,7 +27,8 @@ struct Binding {
 
 std::string list_names(const std::vector<std::string>& names) {
   std::string text;
-  for (const std::string& name : names) text += fmt::format("{}'{}'", text.empty() ? "" : ", ", name);
+  for (const std::string& name : names)
+    text += fmt::format("{}'{}'", text.empty() ? "" : ", ", name);
   return text;
 }
 
@@ -81,7 +82,8 @@ class ArrayDataset : public Dataset {
   std::int64_t samples() const override { return samples_; }
   bool labelled() const override { return labels_ != nullptr; }
   std::string description() const override {
-    return fmt::format("{} ({} samples)", (path_.has_filename() ? path_ : path_.parent_path()).filename().string(),
+    return fmt::format("{} ({} samples)",
+                       (path_.has_filename() ? path_ : path_.parent_path()).filename().string(),
                        samples_);
   }
   std::string hash() const override { return hash_of_data(path_); }
@@ -99,7 +101,10 @@ class ArrayDataset : public Dataset {
     batch.inputs.clear();
     for (Binding& binding : bindings_)
       batch.inputs.push_back(in_context(
-          [&] { return fmt::format("samples {} to {} of '{}'", position_, position_ + batch.samples - 1, path_.string()); },
+          [&] {
+            return fmt::format("samples {} to {} of '{}'", position_, position_ + batch.samples - 1,
+                               path_.string());
+          },
           [&] { return rows(binding, batch.samples); }));
     batch.labels = labels_ ? label_rows(batch.samples) : Tensor();
     position_ += batch.samples;
@@ -119,21 +124,24 @@ class ArrayDataset : public Dataset {
     if (!by_name) {
       std::vector<std::string> wanted;
       for (const InputSpec& input : inputs) wanted.push_back(input.name);
-      require(arrays.size() == inputs.size(),
-              "no array has the name of an input, and by position {} array{} ({}) cannot be matched "
-              "to {} input{} ({})",
-              arrays.size(), arrays.size() == 1 ? "" : "s", list_names(found), inputs.size(),
-              inputs.size() == 1 ? "" : "s", list_names(wanted));
+      require(
+          arrays.size() == inputs.size(),
+          "no array has the name of an input, and by position {} array{} ({}) cannot be matched "
+          "to {} input{} ({})",
+          arrays.size(), arrays.size() == 1 ? "" : "s", list_names(found), inputs.size(),
+          inputs.size() == 1 ? "" : "s", list_names(wanted));
     }
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       std::size_t at = i;
       if (by_name)
-        at = static_cast<std::size_t>(std::find(found.begin(), found.end(), inputs[i].name) - found.begin());
+        at = static_cast<std::size_t>(std::find(found.begin(), found.end(), inputs[i].name) -
+                                      found.begin());
       Binding binding;
       binding.input = std::move(inputs[i]);
       binding.reader = std::move(arrays[at]);
       binding.dims = binding.reader->info().dims;
-      if (const auto axis = options_.batch_axis.find(binding.input.name); axis != options_.batch_axis.end())
+      if (const auto axis = options_.batch_axis.find(binding.input.name);
+          axis != options_.batch_axis.end())
         binding.axis = axis->second;
       bindings_.push_back(std::move(binding));
     }
@@ -150,7 +158,8 @@ class ArrayDataset : public Dataset {
       hint = ": give --input-scale 1/255 to convert";
     else if (is_float(wanted) && from_integer)
       hint = ": give --input-scale 1 to convert";
-    fail("input '{}' expects {}, data has {}{}", binding.input.name, name(wanted), name(found), hint);
+    fail("input '{}' expects {}, data has {}{}", binding.input.name, name(wanted), name(found),
+         hint);
   }
 
   void count_samples(bool reshape) {
@@ -192,9 +201,10 @@ class ArrayDataset : public Dataset {
     for (Binding& binding : bindings_) {
       prepare(binding);
       if (binding.every_batch) continue;
-      row_bytes += binding.reader->info().dims.empty() ? 0
-                   : static_cast<std::size_t>(element_count(binding.dims) / samples_) *
-                         static_cast<std::size_t>(std::max(bits(binding.input.dtype), 8)) / 8;
+      row_bytes += binding.reader->info().dims.empty()
+                       ? 0
+                       : static_cast<std::size_t>(element_count(binding.dims) / samples_) *
+                             static_cast<std::size_t>(std::max(bits(binding.input.dtype), 8)) / 8;
       const Dim& dim = binding.input.shape[binding.axis];
       if (!dim.is_known()) continue;
       require(!fixed || fixed->input.shape[fixed->axis] == dim,
@@ -247,13 +257,15 @@ class ArrayDataset : public Dataset {
     for (std::size_t i = 0; i < outer; ++i) {
       const auto block = target.subspan(i * row * static_cast<std::size_t>(padded));
       if (binding.whole.defined()) {
-        const auto from = (i * static_cast<std::size_t>(samples_) + static_cast<std::size_t>(position_)) * row;
+        const auto from =
+            (i * static_cast<std::size_t>(samples_) + static_cast<std::size_t>(position_)) * row;
         std::memcpy(block.data(), binding.whole.bytes().data() + from, wanted);
       } else {
         binding.reader->read(block.first(wanted));
       }
       for (std::int64_t k = count; k < padded; ++k)
-        std::memcpy(block.data() + static_cast<std::size_t>(k) * row, block.data() + wanted - row, row);
+        std::memcpy(block.data() + static_cast<std::size_t>(k) * row, block.data() + wanted - row,
+                    row);
     }
     return preprocess(binding, tensor);
   }
@@ -263,7 +275,8 @@ class ArrayDataset : public Dataset {
     if (!options_.scale && binding.mean.empty() && binding.std.empty()) return raw;
     Tensor tensor = raw.cast(DType::float32);
     const std::span<float> values = tensor.mutable_data<float>();
-    const std::size_t channels = std::max({binding.mean.size(), binding.std.size(), std::size_t{1}});
+    const std::size_t channels =
+        std::max({binding.mean.size(), binding.std.size(), std::size_t{1}});
     std::size_t inner = 1;
     if (channels > 1) {
       const std::size_t axis = channel_axis(binding, channels, options_.layout);

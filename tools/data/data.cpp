@@ -36,8 +36,10 @@ bool is_label_name(const std::string& name) { return name == "y" || name == "lab
 
 std::unique_ptr<ArrayReader> open_labels(const fs::path& path) {
   switch (kind_of(path)) {
-    case FileKind::npy: return open_npy(path);
-    case FileKind::idx: return open_idx(path);
+    case FileKind::npy:
+      return open_npy(path);
+    case FileKind::idx:
+      return open_idx(path);
     case FileKind::npz: {
       auto arrays = open_npz(path);
       if (arrays.size() == 1) return std::move(arrays.front());
@@ -45,7 +47,8 @@ std::unique_ptr<ArrayReader> open_labels(const fs::path& path) {
         if (is_label_name(array->info().name)) return std::move(array);
       fail("'{}' holds {} arrays and none is named 'y' or 'labels'", path.string(), arrays.size());
     }
-    case FileKind::unknown: break;
+    case FileKind::unknown:
+      break;
   }
   fail("'{}': labels are a .npy, .npz or IDX file", path.string());
 }
@@ -57,25 +60,30 @@ DataSource open_file(const fs::path& path, const std::vector<InputSpec>& inputs)
     case FileKind::npz:
       for (auto& array : open_npz(path)) {
         const std::string& name = array->info().name;
-        const bool is_input = std::any_of(inputs.begin(), inputs.end(),
-                                          [&](const InputSpec& input) { return input.name == name; });
+        const bool is_input =
+            std::any_of(inputs.begin(), inputs.end(),
+                        [&](const InputSpec& input) { return input.name == name; });
         if (!is_input && is_label_name(name) && !source.labels)
           source.labels = std::move(array);
         else
           source.arrays.push_back(std::move(array));
       }
       return source;
-    case FileKind::npy: source.arrays.push_back(open_npy(path)); return source;
+    case FileKind::npy:
+      source.arrays.push_back(open_npy(path));
+      return source;
     case FileKind::idx:
       source.arrays.push_back(open_idx(path));
       source.reshape_rows = true;
       if (const auto labels = idx_labels_beside(path)) source.labels = open_idx(*labels);
       return source;
-    case FileKind::unknown: break;
+    case FileKind::unknown:
+      break;
   }
-  fail("'{}' is no data that onnxpress reads: .npz, .npy, IDX, an ONNX test set (input_0.pb) or a "
-       "folder of images by class",
-       path.string());
+  fail(
+      "'{}' is no data that onnxpress reads: .npz, .npy, IDX, an ONNX test set (input_0.pb) or a "
+      "folder of images by class",
+      path.string());
 }
 
 // What a folder of images must hold, from the only input's declared shape.
@@ -93,8 +101,9 @@ ImageFormat image_format(const std::vector<InputSpec>& inputs, const DataOptions
       options.layout.value_or(!is_channels(1) && is_channels(3) ? Layout::nhwc : Layout::nchw);
   const bool first = layout == Layout::nchw;
   const auto dim = [&](std::size_t axis, const char* what) {
-    require(input.shape[axis].is_known(), "input '{}' {}: the {} is not fixed, so images have no size to match",
-            input.name, to_string(input.shape), what);
+    require(input.shape[axis].is_known(),
+            "input '{}' {}: the {} is not fixed, so images have no size to match", input.name,
+            to_string(input.shape), what);
     return static_cast<std::size_t>(input.shape[axis].value());
   };
   ImageFormat format;
@@ -124,7 +133,8 @@ class RandomDataset : public Dataset {
   void rewind() override { next_ = 0; }
   bool next(Batch& batch) override {
     if (next_ == count_) return false;
-    batch.inputs = probe_inputs(*model_, seed_ + static_cast<std::uint64_t>(next_++), ranges_, fixed_);
+    batch.inputs =
+        probe_inputs(*model_, seed_ + static_cast<std::uint64_t>(next_++), ranges_, fixed_);
     batch.labels = {};
     batch.samples = rows_;
     return true;
@@ -178,9 +188,9 @@ std::unique_ptr<Dataset> open_data(const fs::path& path, const Model& model,
         if (is_test_set(path)) return open_test_sets(path, model);
         std::vector<InputSpec> inputs = input_specs(model);
         for (const auto& [name, axis] : options.batch_axis) {
-          const auto found = std::find_if(inputs.begin(), inputs.end(), [&, &wanted = name](const InputSpec& input) {
-            return input.name == wanted;
-          });
+          const auto found = std::find_if(
+              inputs.begin(), inputs.end(),
+              [&, &wanted = name](const InputSpec& input) { return input.name == wanted; });
           require(found != inputs.end(), "--batch-axis: the model has no input '{}'", name);
           require(axis < found->shape.size(), "--batch-axis: input '{}' {} has no axis {}", name,
                   to_string(found->shape), axis);

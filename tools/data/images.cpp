@@ -2,12 +2,11 @@
 
 #include <png.h>
 // jpeglib.h needs FILE and size_t declared before it.
-#include <cstdio>
-
 #include <jpeglib.h>
 
 #include <algorithm>
 #include <csetjmp>
+#include <cstdio>
 #include <cstring>
 
 #include "graph/base/error.h"
@@ -229,8 +228,7 @@ DataSource open_image_folder(const fs::path& folder, const ImageFormat& format) 
   if (format.layout == Layout::nhwc) info.dims = {n, h, w, c};
   DataSource source;
   source.path = folder;
-  source.arrays.push_back(
-      std::make_unique<ImageReader>(std::move(info), std::move(files), format));
+  source.arrays.push_back(std::make_unique<ImageReader>(std::move(info), std::move(files), format));
   source.labels = std::make_unique<LabelReader>(std::move(labels));
   return source;
 }

@@ -21,11 +21,20 @@ struct NumpyType {
   DType dtype;
 };
 constexpr std::array<NumpyType, 14> numpy_types{{
-    {"f2", DType::float16},   {"f4", DType::float32},   {"f8", DType::float64},
-    {"i1", DType::int8},      {"i2", DType::int16},     {"i4", DType::int32},
-    {"i8", DType::int64},     {"u1", DType::uint8},     {"u2", DType::uint16},
-    {"u4", DType::uint32},    {"u8", DType::uint64},    {"b1", DType::boolean},
-    {"c8", DType::complex64}, {"c16", DType::complex128},
+    {"f2", DType::float16},
+    {"f4", DType::float32},
+    {"f8", DType::float64},
+    {"i1", DType::int8},
+    {"i2", DType::int16},
+    {"i4", DType::int32},
+    {"i8", DType::int64},
+    {"u1", DType::uint8},
+    {"u2", DType::uint16},
+    {"u4", DType::uint32},
+    {"u8", DType::uint64},
+    {"b1", DType::boolean},
+    {"c8", DType::complex64},
+    {"c16", DType::complex128},
 }};
 
 // The header is a Python dictionary literal with three known keys.
@@ -68,7 +77,8 @@ class HeaderParser {
 
  private:
   void skip_space() {
-    while (!text_.empty() && (text_.front() == ' ' || text_.front() == '\n')) text_.remove_prefix(1);
+    while (!text_.empty() && (text_.front() == ' ' || text_.front() == '\n'))
+      text_.remove_prefix(1);
   }
   bool accept(char c) {
     skip_space();
@@ -83,10 +93,12 @@ class HeaderParser {
   std::string_view quoted() {
     skip_space();
     const char quote = text_.empty() ? '\0' : text_.front();
-    require(quote == '\'' || quote == '"', "{}: malformed .npy header: expected a string before '{}'",
-            where_, text_.substr(0, 20));
+    require(quote == '\'' || quote == '"',
+            "{}: malformed .npy header: expected a string before '{}'", where_,
+            text_.substr(0, 20));
     const std::size_t end = text_.find(quote, 1);
-    require(end != std::string_view::npos, "{}: malformed .npy header: unterminated string", where_);
+    require(end != std::string_view::npos, "{}: malformed .npy header: unterminated string",
+            where_);
     const std::string_view result = text_.substr(1, end - 1);
     text_.remove_prefix(end + 1);
     return result;
@@ -107,7 +119,8 @@ class HeaderParser {
             where_);
     const std::string_view descr = quoted();
     require(descr.size() >= 2, "{}: unknown element type '{}'", where_, descr);
-    require(descr[0] != '>', "{}: expected little-endian data, found big-endian '{}'", where_, descr);
+    require(descr[0] != '>', "{}: expected little-endian data, found big-endian '{}'", where_,
+            descr);
     const std::string_view code = descr.substr(1);
     if (descr[0] == '<' || descr[0] == '|' || descr[0] == '=')
       for (const NumpyType& known : numpy_types)

@@ -48,7 +48,8 @@ std::vector<fs::path> set_folders(const fs::path& path) {
 
 class TestSets : public Dataset {
  public:
-  TestSets(fs::path path, const Model& model) : path_(std::move(path)), inputs_(input_specs(model)) {
+  TestSets(fs::path path, const Model& model)
+      : path_(std::move(path)), inputs_(input_specs(model)) {
     if (fs::is_directory(path_)) {
       sets_ = set_folders(path_);
       if (sets_.empty()) sets_.push_back(path_);
@@ -83,14 +84,16 @@ class TestSets : public Dataset {
     std::vector<NamedTensor> tensors;
     batch.labels = {};
     if (fs::is_directory(set)) {
-      for (const auto& [index, file] : numbered(set, "input_")) tensors.push_back(read_tensor(file));
+      for (const auto& [index, file] : numbered(set, "input_"))
+        tensors.push_back(read_tensor(file));
       const auto outputs = numbered(set, "output_");
       if (outputs.size() == 1) batch.labels = read_tensor(outputs.begin()->second).tensor;
     } else {
       tensors.push_back(read_tensor(set));
     }
-    require(tensors.size() == inputs_.size(), "expected {} input_*.pb for the model's inputs, found {}",
-            inputs_.size(), tensors.size());
+    require(tensors.size() == inputs_.size(),
+            "expected {} input_*.pb for the model's inputs, found {}", inputs_.size(),
+            tensors.size());
     batch.inputs.assign(inputs_.size(), Tensor());
     const bool by_name = std::all_of(inputs_.begin(), inputs_.end(), [&](const InputSpec& input) {
       return std::any_of(tensors.begin(), tensors.end(),

@@ -12,7 +12,8 @@ namespace onnxpress {
 namespace {
 
 std::unique_ptr<Model> model_of(const std::string& inputs) {
-  return parse_model("model ir=8 opset=17\n" + inputs + "y: float32[?] = Identity(x)\noutput y: float32[?]\n");
+  return parse_model("model ir=8 opset=17\n" + inputs +
+                     "y: float32[?] = Identity(x)\noutput y: float32[?]\n");
 }
 
 // 0, 1, 2, ... in every element.
@@ -46,7 +47,8 @@ std::vector<Batch> all_batches(Dataset& data) {
 TEST_CASE("a dynamic batch is cut into slices of --batch, and again after rewind") {
   const Scratch scratch;
   const auto model = model_of("input x: float32[n,3]\n");
-  const auto path = scratch.write_npz("d.npz", {{"x", counting<float>({5, 3})}, {"y", counting<std::int64_t>({5})}});
+  const auto path = scratch.write_npz(
+      "d.npz", {{"x", counting<float>({5, 3})}, {"y", counting<std::int64_t>({5})}});
   const auto data = open_data(path, *model, {.batch = 2});
   CHECK(data->samples() == 5);
   CHECK(data->labelled());
@@ -76,7 +78,8 @@ TEST_CASE("the last slice of a fixed batch is padded with its last sample") {
 TEST_CASE("a batch axis other than the first") {
   const Scratch scratch;
   const auto model = model_of("input x: float32[n,2]\ninput state: float32[2,n,1]\n");
-  const auto path = scratch.write_npz("d.npz", {{"x", counting<float>({3, 2})}, {"state", counting<float>({2, 3, 1})}});
+  const auto path = scratch.write_npz(
+      "d.npz", {{"x", counting<float>({3, 2})}, {"state", counting<float>({2, 3, 1})}});
   DataOptions options;
   options.batch = 2;
   options.batch_axis["state"] = 1;
@@ -91,23 +94,27 @@ TEST_CASE("a batch axis other than the first") {
 TEST_CASE("an array of an input's full shape goes to every batch") {
   const Scratch scratch;
   const auto model = model_of("input x: float32[n,2]\ninput anchors: float32[3]\n");
-  const auto path = scratch.write_npz("d.npz", {{"x", counting<float>({4, 2})}, {"anchors", counting<float>({3})}});
+  const auto path = scratch.write_npz(
+      "d.npz", {{"x", counting<float>({4, 2})}, {"anchors", counting<float>({3})}});
   const auto batches = all_batches(*open_data(path, *model, {.batch = 3}));
   REQUIRE(batches.size() == 2);
-  for (const Batch& batch : batches) CHECK(batch.inputs[1].to_floats() == std::vector<float>{0, 1, 2});
+  for (const Batch& batch : batches)
+    CHECK(batch.inputs[1].to_floats() == std::vector<float>{0, 1, 2});
 }
 
 TEST_CASE("arrays match inputs by name, else by position") {
   const Scratch scratch;
   const auto model = model_of("input x: float32[n,2]\ninput mask: int64[n]\n");
   const Tensor x = counting<float>({2, 2}), mask = counting<std::int64_t>({2});
-  const auto by_name = open_data(scratch.write_npz("n.npz", {{"mask", mask}, {"x", x}, {"extra", x}}), *model);
+  const auto by_name =
+      open_data(scratch.write_npz("n.npz", {{"mask", mask}, {"x", x}, {"extra", x}}), *model);
   CHECK(all_batches(*by_name)[0].inputs[0].equals(x));
   const auto by_position = open_data(scratch.write_npz("p.npz", {{"a", x}, {"b", mask}}), *model);
   CHECK(all_batches(*by_position)[0].inputs[1].equals(mask));
   CHECK(open_error(scratch.write_npz("m.npz", {{"x", x}, {"b", mask}}), *model) ==
         "no array for input 'mask' (arrays: 'x', 'b')");
-  CHECK(open_error(scratch.write_npz("o.npz", {{"a", x}}), *model).find("1 array ('a') cannot be matched to 2 inputs ('x', 'mask')") !=
+  CHECK(open_error(scratch.write_npz("o.npz", {{"a", x}}), *model)
+            .find("1 array ('a') cannot be matched to 2 inputs ('x', 'mask')") !=
         std::string::npos);
 }
 
@@ -120,11 +127,14 @@ TEST_CASE("data that does not fit is an exact error") {
         "input 'x' expects float32, data has float64");
   CHECK(open_error(scratch.write_npz("c.npz", {{"x", counting<float>({2, 4})}}), *model) ==
         "input 'x' expects shape [samples,3], data has [2,4]");
-  CHECK(open_error(scratch.write_npz("d.npz", {{"x", counting<float>({2, 3})}, {"y", counting<std::int64_t>({3})}}), *model) ==
-        "different sample counts: input 'x' has 2, the labels array has 3");
-  CHECK(open_error(scratch.write_npz("e.npz", {{"x", counting<float>({0, 3})}}), *model) == "no samples");
+  CHECK(open_error(scratch.write_npz("d.npz", {{"x", counting<float>({2, 3})},
+                                               {"y", counting<std::int64_t>({3})}}),
+                   *model) == "different sample counts: input 'x' has 2, the labels array has 3");
+  CHECK(open_error(scratch.write_npz("e.npz", {{"x", counting<float>({0, 3})}}), *model) ==
+        "no samples");
   CHECK(open_error(scratch / "none.npz", *model) == "no such file or folder");
-  CHECK(open_error(scratch.write("f.bin", "something"), *model).find("is no data that onnxpress reads") != std::string::npos);
+  CHECK(open_error(scratch.write("f.bin", "something"), *model)
+            .find("is no data that onnxpress reads") != std::string::npos);
 }
 
 TEST_CASE("scale, mean and std per channel turn bytes into floats") {
@@ -138,29 +148,34 @@ TEST_CASE("scale, mean and std per channel turn bytes into floats") {
   const auto batches = all_batches(*open_data(path, *model, options));
   CHECK(batches[0].inputs[0].to_floats() == std::vector<float>{-1, -0.5, 0.5, 0.75});
   options.mean = {1, 2, 3};
-  CHECK(open_error(path, *model, options).find("3 values of --input-mean or --input-std for 2 channels") != std::string::npos);
+  CHECK(open_error(path, *model, options)
+            .find("3 values of --input-mean or --input-std for 2 channels") != std::string::npos);
 }
 
 TEST_CASE("IDX images find their labels by MNIST's naming") {
   const Scratch scratch;
   const auto model = model_of("input x: uint8[n,1,2,2]\n");
-  const auto images = scratch.write("t-images-idx3-ubyte", std::string("\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x02"
-                                                                       "\1\2\3\4\5\6\7\x08", 24));
+  const auto images =
+      scratch.write("t-images-idx3-ubyte", std::string("\0\0\x08\x03\0\0\0\x02\0\0\0\x02\0\0\0\x02"
+                                                       "\1\2\3\4\5\6\7\x08",
+                                                       24));
   scratch.write("t-labels-idx1-ubyte", std::string("\0\0\x08\x01\0\0\0\x02\x07\x03", 10));
   const auto data = open_data(images, *model);
   CHECK(data->labelled());
   const auto batches = all_batches(*data);
   CHECK(batches[0].inputs[0].dims() == Dims{2, 1, 2, 2});
   CHECK(batches[0].labels.to_ints() == std::vector<std::int64_t>{7, 3});
-  CHECK(open_error(scratch.write("cut-idx3", std::string("\0\0\x08\x01\0\0\0\x09\x07", 9)), *model).find("expected 9 bytes of data") !=
-        std::string::npos);
+  CHECK(open_error(scratch.write("cut-idx3", std::string("\0\0\x08\x01\0\0\0\x09\x07", 9)), *model)
+            .find("expected 9 bytes of data") != std::string::npos);
 }
 
 TEST_CASE("big-endian IDX elements are swapped") {
   const Scratch scratch;
-  const auto model = parse_model("model ir=8 opset=17\ninput x: int16[n,1]\ny: int16[?] = Identity(x)\noutput y: int16[?]\n");
+  const auto model = parse_model(
+      "model ir=8 opset=17\ninput x: int16[n,1]\ny: int16[?] = Identity(x)\noutput y: int16[?]\n");
   const auto path = scratch.write("v", std::string("\0\0\x0b\x02\0\0\0\x02\0\0\0\x01\0\1\1\0", 16));
-  CHECK(all_batches(*open_data(path, *model))[0].inputs[0].to_ints() == std::vector<std::int64_t>{1, 256});
+  CHECK(all_batches(*open_data(path, *model))[0].inputs[0].to_ints() ==
+        std::vector<std::int64_t>{1, 256});
 }
 
 TEST_CASE("an ONNX test set feeds whole runs; its output is the label") {
@@ -171,7 +186,8 @@ TEST_CASE("an ONNX test set feeds whole runs; its output is the label") {
     scratch.write(std::string(set) + "/input_0.pb", tensor_to_bytes(x, "x"));
     scratch.write(std::string(set) + "/output_0.pb", tensor_to_bytes(y, "y"));
   }
-  for (const auto& path : {scratch.path(), scratch / "test_data_set_1", scratch / "test_data_set_0/input_0.pb"}) {
+  for (const auto& path :
+       {scratch.path(), scratch / "test_data_set_1", scratch / "test_data_set_0/input_0.pb"}) {
     CAPTURE(path.string());
     const auto data = open_data(path, *model);
     CHECK(data->labelled() == std::filesystem::is_directory(path));
@@ -196,7 +212,8 @@ TEST_CASE("labels come from another file") {
 
 TEST_CASE("random data is the same for the same seed, and says what it is") {
   const auto model = model_of("input x: float32[n,3]\n");
-  const auto one = random_data(*model, 3, 7), two = random_data(*model, 3, 7), other = random_data(*model, 3, 8);
+  const auto one = random_data(*model, 3, 7), two = random_data(*model, 3, 7),
+             other = random_data(*model, 3, 8);
   CHECK(one->generated());
   const auto a = all_batches(*one), b = all_batches(*two), c = all_batches(*other);
   REQUIRE(a.size() == 3);

@@ -2,13 +2,11 @@
 
 #include <png.h>
 // jpeglib.h needs FILE and size_t declared before it.
-#include <cstdio>
-
+#include <doctest/doctest.h>
 #include <jpeglib.h>
 
+#include <cstdio>
 #include <cstdlib>
-
-#include <doctest/doctest.h>
 
 #include "graph/base/error.h"
 #include "graph/ir/parse.h"
@@ -19,7 +17,8 @@ namespace onnxpress {
 
 namespace {
 
-std::string png(unsigned width, unsigned height, int format, const std::vector<std::uint8_t>& pixels) {
+std::string png(unsigned width, unsigned height, int format,
+                const std::vector<std::uint8_t>& pixels) {
   png_image image{};
   image.version = PNG_IMAGE_VERSION;
   image.width = width;
@@ -28,7 +27,8 @@ std::string png(unsigned width, unsigned height, int format, const std::vector<s
   png_alloc_size_t size = 0;
   REQUIRE(png_image_write_to_memory(&image, nullptr, &size, 0, pixels.data(), 0, nullptr) != 0);
   std::string bytes(size, '\0');
-  REQUIRE(png_image_write_to_memory(&image, bytes.data(), &size, 0, pixels.data(), 0, nullptr) != 0);
+  REQUIRE(png_image_write_to_memory(&image, bytes.data(), &size, 0, pixels.data(), 0, nullptr) !=
+          0);
   return bytes;
 }
 
@@ -48,7 +48,8 @@ std::string jpeg(unsigned width, unsigned height, const std::vector<std::uint8_t
   jpeg_set_quality(&info, 100, TRUE);
   jpeg_start_compress(&info, TRUE);
   while (info.next_scanline < height) {
-    JSAMPROW row = const_cast<std::uint8_t*>(rgb.data()) + std::size_t{3} * width * info.next_scanline;
+    JSAMPROW row =
+        const_cast<std::uint8_t*>(rgb.data()) + std::size_t{3} * width * info.next_scanline;
     jpeg_write_scanlines(&info, &row, 1);
   }
   jpeg_finish_compress(&info);
@@ -59,7 +60,8 @@ std::string jpeg(unsigned width, unsigned height, const std::vector<std::uint8_t
 }
 
 std::unique_ptr<Model> model_of(const std::string& type) {
-  return parse_model("model ir=8 opset=17\ninput x: " + type + "\ny: uint8[?] = Identity(x)\noutput y: uint8[?]\n");
+  return parse_model("model ir=8 opset=17\ninput x: " + type +
+                     "\ny: uint8[?] = Identity(x)\noutput y: uint8[?]\n");
 }
 
 const std::vector<std::uint8_t> red_blue{255, 0, 0, 0, 0, 255};  // 2x1 RGB
@@ -76,20 +78,23 @@ TEST_CASE("PNG images become planes, classes become labels") {
   Batch batch;
   REQUIRE(data->next(batch));
   CHECK(batch.labels.to_ints() == std::vector<std::int64_t>{0, 1});
-  CHECK(batch.inputs[0].to_ints() == std::vector<std::int64_t>{10, 20, 10, 20, 10, 20, 255, 0, 0, 0, 0, 255});
+  CHECK(batch.inputs[0].to_ints() ==
+        std::vector<std::int64_t>{10, 20, 10, 20, 10, 20, 255, 0, 0, 0, 0, 255});
 }
 
 TEST_CASE("channels last, by shape or by --layout") {
   const Scratch scratch;
   scratch.write("a/1.png", png(2, 1, PNG_FORMAT_RGB, red_blue));
   Batch batch;
-  REQUIRE(open_data(scratch.path(), *model_of("uint8[n,1,2,3]"), {.layout = Layout::nhwc})->next(batch));
+  REQUIRE(open_data(scratch.path(), *model_of("uint8[n,1,2,3]"), {.layout = Layout::nhwc})
+              ->next(batch));
   CHECK(batch.inputs[0].to_ints() == std::vector<std::int64_t>{255, 0, 0, 0, 0, 255});
 }
 
 TEST_CASE("colour becomes gray by ITU-R BT.601, alpha is dropped") {
   const Scratch scratch;
-  const auto path = scratch.write("i.png", png(2, 1, PNG_FORMAT_RGBA, {255, 0, 0, 1, 0, 0, 255, 0}));
+  const auto path =
+      scratch.write("i.png", png(2, 1, PNG_FORMAT_RGBA, {255, 0, 0, 1, 0, 0, 255, 0}));
   CHECK(read_image(path, 1).pixels == std::vector<std::uint8_t>{76, 29});
   CHECK(read_image(path, 3).pixels == red_blue);
 }
@@ -113,14 +118,17 @@ TEST_CASE("images that do not fit or cannot be decoded are exact errors") {
     data->next(batch);
     FAIL("no error");
   } catch (const Error& error) {
-    CHECK(error.message().find("expected 2x2 pixels (width x height), found 2x1") != std::string::npos);
+    CHECK(error.message().find("expected 2x2 pixels (width x height), found 2x1") !=
+          std::string::npos);
   }
   CHECK_THROWS_AS(open_data(scratch.path(), *model_of("float32[n,3,1,2]")), Error);
   CHECK_THROWS_AS(open_data(scratch.path(), *model_of("uint8[n,2,1,2]")), Error);
   const std::string bytes = png(2, 1, PNG_FORMAT_RGB, red_blue);
-  CHECK_THROWS_AS(read_image(scratch.write("cut.png", bytes.substr(0, bytes.size() / 2)), 3), Error);
+  CHECK_THROWS_AS(read_image(scratch.write("cut.png", bytes.substr(0, bytes.size() / 2)), 3),
+                  Error);
   const std::string compressed = jpeg(8, 8, std::vector<std::uint8_t>(192, 9));
-  CHECK_THROWS_AS(read_image(scratch.write("cut.jpg", compressed.substr(0, compressed.size() - 40)), 3), Error);
+  CHECK_THROWS_AS(
+      read_image(scratch.write("cut.jpg", compressed.substr(0, compressed.size() - 40)), 3), Error);
   CHECK_THROWS_AS(read_image(scratch.write("text.png", "text"), 3), Error);
 }
 

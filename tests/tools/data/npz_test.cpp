@@ -1,8 +1,8 @@
 #include "tools/data/npz.h"
 
-#include <cstring>
-
 #include <doctest/doctest.h>
+
+#include <cstring>
 
 #include "graph/base/error.h"
 #include "tests/tools/data/scratch.h"
@@ -87,7 +87,8 @@ TEST_CASE("compressed members are streamed") {
 TEST_CASE("a cut archive is an error at every length") {
   const Scratch scratch;
   const std::string whole = contents(ONNXPRESS_TESTDATA "/digits_test.npz");
-  for (const std::size_t length : {std::size_t{0}, std::size_t{3}, whole.size() / 2, whole.size() - 1}) {
+  for (const std::size_t length :
+       {std::size_t{0}, std::size_t{3}, whole.size() / 2, whole.size() - 1}) {
     CAPTURE(length);
     CHECK_THROWS_AS(open_npz(scratch.write("cut.npz", whole.substr(0, length))), Error);
   }
@@ -112,7 +113,8 @@ TEST_CASE(".npy headers of versions 1, 2 and 3") {
     bytes += '\0';
     const std::uint32_t length = static_cast<std::uint32_t>(dict.size());
     bytes.append(reinterpret_cast<const char*>(&length), 4);
-    CHECK(read_whole(*open_npy(scratch.write("v.npy", bytes + dict + data))).data<float>()[0] == 1.0f);
+    CHECK(read_whole(*open_npy(scratch.write("v.npy", bytes + dict + data))).data<float>()[0] ==
+          1.0f);
   }
 }
 
@@ -121,7 +123,9 @@ TEST_CASE(".npy files that are not read are exact errors") {
   const auto try_header = [&](const std::string& dict, std::string_view data = "") {
     return error_of(scratch.write("x.npy", npy(dict, data)));
   };
-  const auto has = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+  const auto has = [](const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+  };
   CHECK(has(try_header("{'descr': '>f4', 'fortran_order': False, 'shape': (0,), }"),
             "expected little-endian data, found big-endian '>f4'"));
   CHECK(has(try_header("{'descr': '<f4', 'fortran_order': True, 'shape': (0, 2), }"),
@@ -132,8 +136,9 @@ TEST_CASE(".npy files that are not read are exact errors") {
             "structured"));
   CHECK(has(try_header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "1234"),
             "expected 12 bytes of data for float32[3], found 4"));
-  CHECK(has(try_header("{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999, 9999999999), }"),
-            "overflow"));
+  CHECK(has(
+      try_header("{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999, 9999999999), }"),
+      "overflow"));
   CHECK(has(try_header("{'descr': '<f4', 'shape': (3,), }"), "lacks"));
   CHECK(has(try_header("{'descr': '<f4"), "malformed"));
   CHECK(has(error_of(scratch.write("x.npy", "\x93NUMPY")), "ends inside"));
