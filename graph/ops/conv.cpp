@@ -36,9 +36,18 @@ void gather_columns(const WindowGeometry& g, std::int64_t channels, const T* ima
               continue;
             }
             const T* row = plane + (i0 * g.input[1] + i1) * g.input[2];
-            std::int64_t i2 = o2 * g.stride[2] - g.pad[2] + k2 * g.dilation[2];
-            for (std::int64_t j = 0; j < run; ++j, i2 += g.stride[2])
-              out[j] = i2 >= 0 && i2 < g.input[2] ? row[i2] : T(0);
+            const std::int64_t i2 = o2 * g.stride[2] - g.pad[2] + k2 * g.dilation[2];
+            const std::int64_t step = g.stride[2];
+            // Positions [low, high) of the run read inside the row.
+            const std::int64_t high =
+                i2 >= g.input[2]
+                    ? 0
+                    : std::clamp<std::int64_t>((g.input[2] - 1 - i2) / step + 1, 0, run);
+            const std::int64_t low =
+                i2 >= 0 ? 0 : std::min<std::int64_t>(high, (step - 1 - i2) / step);
+            std::fill(out, out + low, T(0));
+            for (std::int64_t j = low; j < high; ++j) out[j] = row[i2 + j * step];
+            std::fill(out + high, out + run, T(0));
           }
         }
 }

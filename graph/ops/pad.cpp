@@ -71,6 +71,27 @@ Ints source_indices(PadMode mode, std::int64_t size, std::int64_t before, std::i
   return indices;
 }
 
+// Neighbours of a padded axis that copy neighbours of the input (or, at source -1, the fill value).
+struct Run {
+  std::int64_t start, source, count;
+};
+
+std::vector<Run> runs_of(const Ints& sources) {
+  std::vector<Run> runs;
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    if (!runs.empty()) {
+      Run& last = runs.back();
+      const std::int64_t next = last.source < 0 ? -1 : last.source + last.count;
+      if (sources[i] == next) {
+        ++last.count;
+        continue;
+      }
+    }
+    runs.push_back({static_cast<std::int64_t>(i), sources[i], 1});
+  }
+  return runs;
+}
+
 void pad(KernelContext& context, PadMode mode, const Ints& pads, const Tensor& fill) {
   const Tensor& x = context.required_input(0);
   const std::size_t rank = x.rank();
@@ -83,6 +104,7 @@ void pad(KernelContext& context, PadMode mode, const Ints& pads, const Tensor& f
   const auto strides = row_strides(x.dims());
   ElementSink sink(context, 0, x.dtype(), dims);
   const std::int64_t inner = rank > 0 ? dims.back() : 1;
+  const std::vector<Run> runs = runs_of(rank > 0 ? sources.back() : Ints{0});
   const std::int64_t rows = inner == 0 ? 0 : element_count(dims) / inner;
   context.pool().parallel_for(rows, 64, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
@@ -94,12 +116,12 @@ void pad(KernelContext& context, PadMode mode, const Ints& pads, const Tensor& f
         outside = outside || source < 0;
         from += source * strides[axis];
       }
-      for (std::int64_t i = 0; i < inner; ++i) {
-        const std::int64_t source = rank > 0 ? sources.back()[static_cast<std::size_t>(i)] : 0;
-        if (outside || source < 0)
-          sink.put(row * inner + i, fill, 0);
+      for (const Run& run : runs) {
+        if (outside || run.source < 0)
+          for (std::int64_t i = 0; i < run.count; ++i)
+            sink.put(row * inner + run.start + i, fill, 0);
         else
-          sink.put(row * inner + i, x, from + source);
+          sink.put(row * inner + run.start, x, from + run.source, run.count);
       }
     }
   });
