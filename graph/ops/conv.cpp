@@ -152,15 +152,22 @@ OperandAxes conv_axes(const Node& node) {
   const Value* w = node.input(1);
   if (w == nullptr || !w->type.shape) return axes;
   const std::size_t rank = w->type.shape->size();
+  if (rank < 3) return axes;
   const AxisRole window{.kind = AxisRole::Kind::window};
   const auto output = [](std::int64_t axis) {
     return AxisRole{.kind = AxisRole::Kind::output, .output_axis = axis};
   };
-  // With groups a channel of the input is one of its group's: neither kept nor summed over as one.
-  const bool grouped = get_int(node, "group", 1) != 1;
+  // With groups a channel of the input is neither kept nor summed over as one; in a depthwise
+  // convolution with one filter a channel it is kept.
+  const std::int64_t group = get_int(node, "group", 1);
+  const Shape& shape = *w->type.shape;
+  const bool depthwise = group > 1 && same_dim(shape[0], Dim(group)) && same_dim(shape[1], Dim(1));
   axes[0].assign(rank, window);
   axes[0][0] = output(0);
-  axes[0][1] = grouped ? AxisRole{} : AxisRole{.kind = AxisRole::Kind::reduced};
+  if (group == 1)
+    axes[0][1] = {.kind = AxisRole::Kind::reduced};
+  else
+    axes[0][1] = depthwise ? output(1) : AxisRole{};
   axes[1].assign(rank, window);
   axes[1][0] = output(1);
   axes[1][1] = {.kind = AxisRole::Kind::reduced};

@@ -1,0 +1,110 @@
+// Axis roles and costs: what pruning, per-channel quantization and MAC counts ask.
+#include <doctest/doctest.h>
+
+#include "graph/ir/parse.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+// "0 r w w | 1 r w w | 1": output axis, reduced, window or - by operand.
+std::string roles(const std::string& body, std::int64_t opset = 17) {
+  auto model = parse_model(fmt::format("model ir=8 opset={}\n{}", opset, body));
+  infer_types(*model);
+  const Node& node = *model->graph.find("y")->producer();
+  std::string text;
+  for (const auto& operand : operators().find(node)->axes(node)) {
+    if (!text.empty()) text += " | ";
+    std::string axes;
+    for (const AxisRole& role : operand) {
+      if (!axes.empty()) axes += ' ';
+      switch (role.kind) {
+        case AxisRole::Kind::output:
+          axes += std::to_string(role.output_axis);
+          break;
+        case AxisRole::Kind::reduced:
+          axes += 'r';
+          break;
+        case AxisRole::Kind::window:
+          axes += 'w';
+          break;
+        case AxisRole::Kind::other:
+          axes += '-';
+          break;
+      }
+    }
+    text += axes;
+  }
+  return text;
+}
+
+class StaticTypes final : public PrepareContext {
+ public:
+  explicit StaticTypes(const Node& node) : node_(node) {}
+  const Node& node() const override { return node_; }
+  const Type* input_type(std::size_t i) const override {
+    return node_.input(i) ? &node_.input(i)->type : nullptr;
+  }
+  const Type* output_type(std::size_t i) const override { return &node_.output(i)->type; }
+  const Tensor* constant_input(std::size_t) const override { return nullptr; }
+  int threads() const override { return 1; }
+
+ private:
+  const Node& node_;
+};
+
+std::int64_t macs(const std::string& body) {
+  auto model = parse_model("model ir=8 opset=17\n" + body);
+  infer_types(*model);
+  const Node& node = *model->graph.find("y")->producer();
+  return operators().find(node)->cost(StaticTypes(node)).macs;
+}
+
+TEST_CASE("axes of convolutions") {
+  const std::string x = "input x: float32[n,4,9,9]\n";
+  CHECK(roles(x + "initializer w: float32[8,4,3,3] = zeros\ninitializer b: float32[8] = zeros\ny = "
+                  "Conv(x, w, b)\n") == "0 r w w | 1 r w w | 1");
+  CHECK(roles(x + "initializer w: float32[4,1,3,3] = zeros\ny = Conv(x, w) {group=4}\n") ==
+        "0 1 w w | 1 r w w");
+  CHECK(roles(x + "initializer w: float32[8,2,3,3] = zeros\ny = Conv(x, w) {group=2}\n") ==
+        "0 - w w | 1 r w w");
+  CHECK(roles(x + "initializer w: float32[4,8,3,3] = zeros\ny = ConvTranspose(x, w)\n") ==
+        "0 r w w | r 1 w w");
+  CHECK(roles(x + "y = GlobalAveragePool(x)\n") == "0 1 w w");
+}
+
+TEST_CASE("axes of products and elementwise operators") {
+  CHECK(roles("input x: float32[n,4]\ninitializer w: float32[8,4] = zeros\ninitializer b: "
+              "float32[8] = zeros\n"
+              "y = Gemm(x, w, b) {transB=1}\n") == "0 r | 1 r | 1");
+  CHECK(roles("input x: float32[n,5,4]\ninitializer w: float32[4,8] = zeros\ny = MatMul(x, w)\n") ==
+        "0 1 r | r 2");
+  CHECK(roles("input x: float32[n,4,9]\ninitializer b: float32[4,1] = zeros\ny = Add(x, b)\n") ==
+        "0 1 2 | 1 -");
+  CHECK(roles("input x: float32[n,4,9]\ny = Transpose(x) {perm=[2,0,1]}\n") == "1 2 0");
+  CHECK(roles("input x: float32[n,4,9]\ny = ReduceMean(x) {axes=[1], keepdims=0}\n") == "0 r 1");
+  CHECK(roles("input x: float32[n,4]\ninput z: float32[n,2]\ny = Concat(x, z) {axis=1}\n") ==
+        "0 - | 0 -");
+  CHECK(roles("input x: float32[n,4,9]\ninitializer s: float32[4] = ones\n"
+              "y = BatchNormalization(x, s, s, s, s)\n") == "0 1 2 | 1 | 1 | 1 | 1");
+  CHECK(roles("input x: int8[8,4]\ninitializer s: float32[8] = ones\ny = DequantizeLinear(x, s) "
+              "{axis=0}\n") == "0 1 | 0");
+}
+
+TEST_CASE("multiply-accumulates") {
+  const std::string x = "input x: float32[2,4,9,9]\n";
+  CHECK(macs(x + "initializer w: float32[8,4,3,3] = zeros\ny = Conv(x, w)\n") == 2 * 8 * 49 * 36);
+  CHECK(macs(x + "initializer w: float32[4,1,3,3] = zeros\ny = Conv(x, w) {group=4}\n") ==
+        2 * 4 * 49 * 9);
+  CHECK(
+      macs(x +
+           "initializer w: float32[4,8,2,2] = zeros\ny = ConvTranspose(x, w) {strides=[2,2]}\n") ==
+      2 * 4 * 81 * 32);
+  CHECK(macs("input a: float32[3,5,4]\ninitializer b: float32[4,8] = zeros\ny = MatMul(a, b)\n") ==
+        3 * 5 * 4 * 8);
+  CHECK(macs("input a: float32[3,4]\ninitializer b: float32[8,4] = zeros\ny = Gemm(a, b) "
+             "{transB=1}\n") == 3 * 4 * 8);
+}
+
+}  // namespace
+}  // namespace onnxpress
