@@ -16,19 +16,20 @@ template <class T>
 const T* find(const Node& node, std::string_view name) {
   const Attribute* attribute = node.attribute(name);
   if (attribute == nullptr) return nullptr;
-  require(attribute->ref.empty(),
-          "attribute '{}' of {}: refers to '{}' of a function, which is not bound", name,
-          node.describe(), attribute->ref);
+  if (!attribute->ref.empty())
+    fail("attribute '{}' of {}: refers to '{}' of a function, which is not bound", name,
+         node.describe(), attribute->ref);
   const T* value = std::get_if<T>(&attribute->value);
-  require(value != nullptr, "attribute '{}' of {}: expected {}, found {}", name, node.describe(),
-          kind_names[AttributeValue(std::in_place_type<T>).index()],
-          kind_names[attribute->value.index()]);
+  if (value == nullptr)
+    fail("attribute '{}' of {}: expected {}, found {}", name, node.describe(),
+         kind_names[AttributeValue(std::in_place_type<T>).index()],
+         kind_names[attribute->value.index()]);
   return value;
 }
 
 template <class T>
 const T& must(const T* value, const Node& node, std::string_view name) {
-  require(value != nullptr, "{}: attribute '{}' is required", node.describe(), name);
+  if (value == nullptr) fail("{}: attribute '{}' is required", node.describe(), name);
   return *value;
 }
 

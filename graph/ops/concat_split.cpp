@@ -1,5 +1,6 @@
 #include "graph/ops/concat_split.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "graph/ops/attributes.h"

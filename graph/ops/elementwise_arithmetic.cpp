@@ -1,4 +1,5 @@
 // Add, Sub, Mul, Div, Pow, Mod, PRelu, BitShift, Bitwise*; variadic Min, Max, Sum, Mean.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <type_traits>

@@ -1,6 +1,7 @@
 // Comparisons, And, Or, Xor, Not, BitwiseNot, Where, IsNaN, IsInf.
+#include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <type_traits>
 
 #include "graph/ops/attributes.h"
 #include "graph/ops/broadcasting.h"

@@ -1,6 +1,7 @@
 // Transpose, SpaceToDepth, DepthToSpace.
 #include "graph/ops/transpose.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "graph/ops/attributes.h"
