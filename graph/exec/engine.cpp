@@ -161,7 +161,7 @@ PlanSummary Engine::summary(std::span<const Type> inputs) {
   PlanSummary summary{.arena_bytes = plan.arena_bytes,
                       .unshared_bytes = plan.unshared_bytes,
                       .dynamic_values = plan.dynamic_values};
-  for (const Step& step : plan.steps)
+  for (const PlanStep& step : plan.steps)
     if (step.kernel)
       summary.steps.push_back(
           {step.node->name, step.node->op_type(), step.backend, step.macs});

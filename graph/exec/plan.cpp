@@ -37,7 +37,7 @@ class Planner {
       in_context([&] { return node->describe(); }, [&] { add_node(*node); });
     for (const Value* output : graph_.outputs()) plan_->outputs.push_back(slot(*output));
     drop_unneeded();
-    for (Step& step : plan_->steps)
+    for (PlanStep& step : plan_->steps)
       in_context([&] { return step.node->describe(); }, [&] { prepare(step); });
     assign_memory();
     drop_unread_constants();
@@ -106,7 +106,7 @@ class Planner {
   }
 
   void add_node(const Node& node) {
-    Step step;
+    PlanStep step;
     step.node = &node;
     for (const Value* input : node.inputs()) step.inputs.push_back(input ? slot(*input) : no_slot);
     if (!add_known(node, step) && !fold(node, step)) add_step(node, step);
@@ -114,7 +114,7 @@ class Planner {
   }
 
   // True when inference knows the contents of every output.
-  bool add_known(const Node& node, Step& step) {
+  bool add_known(const Node& node, PlanStep& step) {
     const auto is_known = [&](const Value* output) {
       return !output || inference_.known_value(output);
     };
@@ -128,7 +128,7 @@ class Planner {
   }
 
   // True when the node's inputs are constants: then its outputs are computed here.
-  bool fold(const Node& node, Step& step) {
+  bool fold(const Node& node, PlanStep& step) {
     const OpDef* op = operators().find(node);
     if (!op || !op->prepare || !op->deterministic || !node.subgraphs().empty()) return false;
     std::vector<const Tensor*> inputs;
@@ -157,7 +157,7 @@ class Planner {
     return true;
   }
 
-  void add_step(const Node& node, Step& step) {
+  void add_step(const Node& node, PlanStep& step) {
     for (const Value* output : node.outputs()) {
       if (!output) {
         step.outputs.push_back(no_slot);
@@ -177,14 +177,14 @@ class Planner {
     }
   }
 
-  bool is_executed(const Step& step) const {
+  bool is_executed(const PlanStep& step) const {
     return std::ranges::any_of(step.outputs, [&](std::size_t output) {
       return output != no_slot && plan_->slots[output].source != Slot::Source::constant;
     });
   }
 
   template <class Visit>
-  static void for_each_read(const Step& step, const Visit& visit) {
+  static void for_each_read(const PlanStep& step, const Visit& visit) {
     for (std::size_t input : step.inputs)
       if (input != no_slot) visit(input);
     for (const auto& [name, subgraph] : step.subgraphs)
@@ -195,7 +195,7 @@ class Planner {
   void drop_unneeded() {
     needed_.assign(plan_->slots.size(), false);
     for (std::size_t output : plan_->outputs) needed_[output] = true;
-    std::vector<Step> kept;
+    std::vector<PlanStep> kept;
     for (auto step = plan_->steps.rbegin(); step != plan_->steps.rend(); ++step) {
       const bool executed = is_executed(*step);
       const bool read = std::ranges::any_of(
@@ -208,7 +208,7 @@ class Planner {
     plan_->steps = std::move(kept);
   }
 
-  void prepare(Step& step) {
+  void prepare(PlanStep& step) {
     if (!is_executed(step)) return;
     const NodePreparation context(
         *step.node, [this](const Value& value) { return type(value); },
@@ -246,7 +246,7 @@ class Planner {
     std::vector<Slot>& slots = plan_->slots;
     std::vector<std::size_t> first(slots.size(), no_slot), last(slots.size(), 0);
     for (std::size_t i = 0; i < plan_->steps.size(); ++i) {
-      const Step& step = plan_->steps[i];
+      const PlanStep& step = plan_->steps[i];
       if (!step.kernel) continue;
       for_each_read(step, [&](std::size_t input) { last[input] = i; });
       for (std::size_t output : step.outputs)

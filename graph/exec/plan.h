@@ -73,7 +73,7 @@ struct Slot {
 inline constexpr std::size_t no_slot = static_cast<std::size_t>(-1);
 
 // A node to execute, or one whose outputs are known (`kernel` empty), listed for observers only.
-struct Step {
+struct PlanStep {
   const Node* node = nullptr;
   std::string backend;
   Kernel kernel;
@@ -87,7 +87,7 @@ struct Step {
 class GraphPlan {
  public:
   std::vector<Slot> slots;
-  std::vector<Step> steps;
+  std::vector<PlanStep> steps;
   std::vector<std::size_t> inputs;    // slots of required graph inputs, in order
   std::vector<std::size_t> captured;  // slots of captured values, in the order of Node::captured()
   std::vector<std::size_t> outputs;

@@ -50,7 +50,7 @@ void release(GraphPlan& plan, std::size_t index) {
 
 class StepContext final : public KernelContext {
  public:
-  StepContext(GraphPlan& plan, Step& step, const Run& run) : plan_(plan), step_(step), run_(run) {}
+  StepContext(GraphPlan& plan, PlanStep& step, const Run& run) : plan_(plan), step_(step), run_(run) {}
 
   std::size_t input_count() const override { return step_.inputs.size(); }
 
@@ -167,7 +167,7 @@ class StepContext final : public KernelContext {
   }
 
   GraphPlan& plan_;
-  Step& step_;
+  PlanStep& step_;
   const Run& run_;
   std::list<Tensor> unwanted_;  // outputs that a kernel writes although nobody wants them
 };
@@ -195,7 +195,7 @@ class RunningPlan {
   GraphPlan& plan_;
 };
 
-void run_step(GraphPlan& plan, Step& step, const Run& run) {
+void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
   if (step.kernel) {
     StepContext context(plan, step, run);
     step.kernel(context);
@@ -225,7 +225,7 @@ std::vector<Tensor> run_plan(GraphPlan& plan, const Model& model, std::span<cons
   for (std::size_t i = 0; i < plan.captured.size(); ++i)
     if (plan.slots[plan.captured[i]].source == Slot::Source::given)
       plan.values[plan.captured[i]] = captured[i];
-  for (Step& step : plan.steps)
+  for (PlanStep& step : plan.steps)
     in_context([&] { return step.node->describe(); }, [&] { run_step(plan, step, run); });
   std::vector<Tensor> outputs;
   for (std::size_t index : plan.outputs) {
