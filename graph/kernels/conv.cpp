@@ -88,9 +88,12 @@ Kernel prepare_conv(const PrepareContext& context) {
     const Dims pads = attrs.window.resolved_pads(spatial_of(x));
     const auto middle = pads.begin() + static_cast<std::ptrdiff_t>(pads.size() / 2);
     const WeightLayout weights(w, attrs.group, false);
+    // A pointwise convolution is one matrix product on images as they lie in memory; others gain
+    // more from oneDNN's blocked layouts than the reorders around them cost.
+    const bool is_pointwise = attrs.group == 1 && element_count(attrs.window.kernel) == 1;
+    const auto image = is_pointwise ? onednn::plain : onednn::any_layout;
     const auto descriptor = onednn::convolution(
-        onednn::any_layout(x), onednn::any_layout(weights.dims), bias_of(context),
-        onednn::any_layout(y),
+        image(x), onednn::any_layout(weights.dims), bias_of(context), image(y),
         spatial(attrs.window, {pads.begin(), middle}, {middle, pads.end()}));
     return make_kernel(context, descriptor, dnnl::convolution_forward(descriptor), y, weights);
   });
