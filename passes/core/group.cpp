@@ -82,6 +82,8 @@ Outcome GroupPass::run(Model& model, PassContext& context) const {
                         .pool = context.pool,
                         .seed = context.seed,
                         .calibration = context.calibration,
+                        .training = context.training,
+                        .teacher = context.teacher,
                         .near_misses = context.near_misses ? &last_misses : nullptr};
       Outcome outcome = in_context(
           [&] { return fmt::format("running member {}", member->info().name); },

@@ -58,7 +58,7 @@ class PipelineParser {
     return std::string(text_.substr(begin, at_ - begin));
   }
 
-  Step step() {
+  PipelineStep step() {
     skip_blanks();
     const std::size_t start = column();
     const Pass& pass = find(name("a pass name"), start);
@@ -75,7 +75,7 @@ class PipelineParser {
       expect('}', "',' or '}'");
     }
     return in_context([&] { return fmt::format("column {}", start); },
-                      [&] { return Step{&pass, Options(pass.info().name, pass.info().options, given)}; });
+                      [&] { return PipelineStep{&pass, Options(pass.info().name, pass.info().options, given)}; });
   }
 
   static const Pass& find(const std::string& name, std::size_t column) {
@@ -143,21 +143,21 @@ Pipeline Pipeline::parse(std::string_view text) {
 
 std::string Pipeline::to_text() const {
   std::string text;
-  for (const Step& step : steps) {
+  for (const PipelineStep& step : steps) {
     if (!text.empty()) text += ',';
     text += to_text(step);
   }
   return text;
 }
 
-std::string Pipeline::to_text(const Step& step) {
+std::string Pipeline::to_text(const PipelineStep& step) {
   const std::string options = step.options.to_text();
   std::string text(step.pass->info().name);
   return options.empty() ? text : fmt::format("{}{{{}}}", text, options);
 }
 
 bool Pipeline::needs(Needs what) const {
-  return std::ranges::any_of(steps, [&](const Step& step) { return step.pass->info().needs == what; });
+  return std::ranges::any_of(steps, [&](const PipelineStep& step) { return step.pass->info().needs == what; });
 }
 
 Pipeline preset(std::string_view name) {

@@ -11,7 +11,7 @@
 
 namespace onnxpress {
 
-struct Step {
+struct PipelineStep {
   const Pass* pass = nullptr;
   Options options;
 };
@@ -24,9 +24,9 @@ class Pipeline {
  public:
   static Pipeline parse(std::string_view text);   // throws Error with the column and nearest name
   std::string to_text() const;
-  static std::string to_text(const Step& step);
+  static std::string to_text(const PipelineStep& step);
   bool needs(Needs what) const;
-  std::vector<Step> steps;
+  std::vector<PipelineStep> steps;
 };
 
 // `value` as it must stand in pipeline text.

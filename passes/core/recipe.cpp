@@ -107,7 +107,7 @@ Recipe parse_recipe(const std::string& yaml) {
 std::string to_yaml(const Pipeline& pipeline) {
   YAML::Emitter out;
   out << YAML::BeginMap << YAML::Key << "passes" << YAML::Value << YAML::BeginSeq;
-  for (const Step& step : pipeline.steps) {
+  for (const PipelineStep& step : pipeline.steps) {
     const std::string name(step.pass->info().name);
     if (step.options.to_text().empty()) {
       out << name;

@@ -89,7 +89,7 @@ class Runner {
 
   RunResult run() {
     for (std::size_t i = 0; i < pipeline_.steps.size(); ++i) {
-      const Step& step = pipeline_.steps[i];
+      const PipelineStep& step = pipeline_.steps[i];
       if (options_.progress)
         options_.progress(fmt::format("running {} ({} of {})", step.pass->info().name, i + 1,
                                       pipeline_.steps.size()));
@@ -111,7 +111,7 @@ class Runner {
     if (!can_run(*current_.model, "")) return;
     try {
       probes_ = options_.probes.empty() ? generate_probes() : options_.probes;
-      const bool all_exact = std::ranges::all_of(pipeline_.steps, [](const Step& step) {
+      const bool all_exact = std::ranges::all_of(pipeline_.steps, [](const PipelineStep& step) {
         return step.pass->info().effect == Effect::exact;
       });
       if (!all_exact) original_outputs_ = outputs(current_, false);
@@ -154,7 +154,7 @@ class Runner {
   // --- steps ------------------------------------------------------------------------------------
 
   // False when the step did not stay.
-  bool run_with_opset(const Step& step) {
+  bool run_with_opset(const PipelineStep& step) {
     const std::size_t first_record = result_.passes.size();
     std::int64_t needed = 0;
     try {
@@ -189,8 +189,8 @@ class Runner {
     record.evaluation = current_.evaluation;
   }
 
-  bool upgrade(const Step& step, std::int64_t target, const std::string& reason) {
-    Step inserted;
+  bool upgrade(const PipelineStep& step, std::int64_t target, const std::string& reason) {
+    PipelineStep inserted;
     try {
       inserted.pass = &passes().find("upgrade_opset");
       inserted.options = Options(inserted.pass->info().name, inserted.pass->info().options,
@@ -204,7 +204,7 @@ class Runner {
     return false;
   }
 
-  PassRecord new_record(const Step& step) const {
+  PassRecord new_record(const PipelineStep& step) const {
     PassRecord record;
     record.pass = step.pass->info().name;
     record.options = step.options.to_json();
@@ -228,7 +228,7 @@ class Runner {
   }
 
   // Records a step that could not even start.
-  void refuse(const Step& step, const std::string& failure) {
+  void refuse(const PipelineStep& step, const std::string& failure) {
     PassRecord record = new_record(step);
     record.rolled_back = true;
     record.failure = failure;
@@ -237,7 +237,7 @@ class Runner {
   }
 
   // A selector that matches nothing is a mistake of the caller, not a failure of the pass.
-  void check_selectors(const Step& step) const {
+  void check_selectors(const PipelineStep& step) const {
     for (const OptionSpec& option : step.pass->info().options) {
       if (option.kind != OptionSpec::Kind::selector || !step.options.given(option.name)) continue;
       in_context(
@@ -246,7 +246,7 @@ class Runner {
     }
   }
 
-  bool attempt(const Step& step, const std::string& reason) {
+  bool attempt(const PipelineStep& step, const std::string& reason) {
     check_selectors(step);
     PassRecord record = new_record(step);
     record.reason = reason;
@@ -263,7 +263,7 @@ class Runner {
   }
 
   // Why the pass failed, or nothing.
-  std::optional<std::string> run_pass(const Step& step, Model& model, PassRecord& record) {
+  std::optional<std::string> run_pass(const PipelineStep& step, Model& model, PassRecord& record) {
     const auto start = std::chrono::steady_clock::now();
     std::optional<std::string> failure;
     const bool has_data = step.pass->info().needs != Needs::nothing;
@@ -290,7 +290,7 @@ class Runner {
   }
 
   // What is wrong with the model the pass left, or nothing.
-  std::optional<std::string> judge(const Step& step, Current& next, PassRecord& record) {
+  std::optional<std::string> judge(const PipelineStep& step, Current& next, PassRecord& record) {
     try {
       verify(*next.model);
     } catch (const Error& error) {
@@ -306,7 +306,7 @@ class Runner {
     return probe(step, next, record);
   }
 
-  std::optional<std::string> probe(const Step& step, Current& next, PassRecord& record) {
+  std::optional<std::string> probe(const PipelineStep& step, Current& next, PassRecord& record) {
     next.total_errors = current_.total_errors;
     if (probes_.empty() ||
         !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
@@ -389,7 +389,7 @@ RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
   require(model != nullptr, "there is no model to run the pipeline on");
   for (std::size_t i = 0; i < pipeline.steps.size(); ++i)
     in_context([&] { return fmt::format("step {}", i + 1); }, [&] {
-      const Step& step = pipeline.steps[i];
+      const PipelineStep& step = pipeline.steps[i];
       check_needs(*step.pass, options);
       step.pass->check(step.options);
     });
