@@ -21,9 +21,9 @@ struct ArenaLayout {
 
 inline constexpr std::size_t arena_alignment = 64;
 
-// Offsets such that buffers alive at the same step never overlap. Greedy by size: the largest first,
-// each into the smallest gap that holds it (Pisarchyk and Lee 2020, "Efficient Memory Management
-// for Deep Neural Net Inference", algorithm "greedy by size").
+// Offsets such that buffers alive at the same step never overlap. Greedy by size: the largest
+// first, each into the smallest gap that holds it (Pisarchyk and Lee 2020, "Efficient Memory
+// Management for Deep Neural Net Inference", algorithm "greedy by size").
 ArenaLayout plan_arena(std::span<const Lifetime> lifetimes);
 
 }  // namespace onnxpress

@@ -153,8 +153,8 @@ MetricValue ClassificationSums::value(Metric metric) const {
   if (metric == Metric::cross_entropy) {
     const double sum = all_distributions ? from_probabilities : from_logits;
     const std::int64_t judged = positions - with_nan;
-    result.value = judged ? sum / static_cast<double>(judged)
-                          : std::numeric_limits<double>::quiet_NaN();
+    result.value =
+        judged ? sum / static_cast<double>(judged) : std::numeric_limits<double>::quiet_NaN();
   } else {
     for (const auto& [index, counts] : classes) {
       const std::int64_t hits = counts.true_positives;

@@ -29,7 +29,7 @@ struct ClassificationSums {
   std::int64_t samples = 0, positions = 0, top1 = 0, top5 = 0, with_nan = 0;
   double from_logits = 0, from_probabilities = 0;  // summed cross-entropy, read as either
   bool all_distributions = true;
-  std::map<std::int64_t, Counts> classes;          // those in labels or predictions
+  std::map<std::int64_t, Counts> classes;  // those in labels or predictions
 
   // Judges the first `count` samples; `first_sample` numbers them in messages.
   void judge(const Tensor& scores, const ClassLayout& layout, const Tensor& labels,

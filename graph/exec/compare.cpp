@@ -106,8 +106,9 @@ void check_comparable(const Model& reference, const Model& other) {
   require(a.size() == b.size(), "expected {} required inputs as in the reference, found {}",
           a.size(), b.size());
   for (std::size_t i = 0; i < a.size(); ++i)
-    require(a[i]->type.elem == b[i]->type.elem, "input '{}': expected {} as in the reference, found {}",
-            b[i]->name(), to_string(a[i]->type), to_string(b[i]->type));
+    require(a[i]->type.elem == b[i]->type.elem,
+            "input '{}': expected {} as in the reference, found {}", b[i]->name(),
+            to_string(a[i]->type), to_string(b[i]->type));
   require(reference.graph.outputs().size() == other.graph.outputs().size(),
           "expected {} outputs as in the reference, found {}", reference.graph.outputs().size(),
           other.graph.outputs().size());

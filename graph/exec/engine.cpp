@@ -1,5 +1,7 @@
 #include "graph/exec/engine.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <set>
 #include <utility>
@@ -12,8 +14,8 @@ namespace onnxpress {
 namespace {
 
 // Adds what cannot run of `graph` and of the functions it calls.
-void collect_unsupported(const Model& model, const Graph& graph,
-                         std::set<const Function*>& visited, std::set<std::string>& missing) {
+void collect_unsupported(const Model& model, const Graph& graph, std::set<const Function*>& visited,
+                         std::set<std::string>& missing) {
   graph.for_each_graph([&](const Graph& inner) {
     for (const Node* node : inner.nodes()) {
       if (const Function* function = model.function(*node)) {
@@ -42,8 +44,7 @@ class InputCheck {
     if (declared.kind == Type::Kind::unknown) return;
     require(declared.is_tensor(), "input '{}': expected a tensor, found {} in the model",
             input.name(), to_string(declared));
-    const bool right_element =
-        declared.elem == DType::undefined || declared.elem == found.elem;
+    const bool right_element = declared.elem == DType::undefined || declared.elem == found.elem;
     bool right_shape = !declared.shape || declared.shape->size() == found.shape->size();
     if (right_shape && declared.shape)
       for (std::size_t i = 0; i < declared.shape->size(); ++i) {
@@ -61,8 +62,7 @@ class InputCheck {
       const Dim& dim = (*input.type.shape)[i];
       if (!dim.is_symbol()) continue;
       const Dim& number = (*found.shape)[i];
-      const auto [known, is_new] =
-          symbols_.try_emplace(dim.symbol(), number.value(), input.name());
+      const auto [known, is_new] = symbols_.try_emplace(dim.symbol(), number.value(), input.name());
       const auto& [expected, from] = known->second;
       require(is_new || expected == number.value(),
               "input '{}': expected {} with {} = {} as in input '{}', found {}", input.name(),
@@ -163,8 +163,7 @@ PlanSummary Engine::summary(std::span<const Type> inputs) {
                       .dynamic_values = plan.dynamic_values};
   for (const PlanStep& step : plan.steps)
     if (step.kernel)
-      summary.steps.push_back(
-          {step.node->name, step.node->op_type(), step.backend, step.macs});
+      summary.steps.push_back({step.node->name, step.node->op_type(), step.backend, step.macs});
   return summary;
 }
 

@@ -20,14 +20,14 @@ namespace onnxpress {
 class Observer {
  public:
   virtual ~Observer() = default;
-  virtual bool wants(const Value& value) = 0;               // asked before each observe(): cheap
+  virtual bool wants(const Value& value) = 0;  // asked before each observe(): cheap
   virtual void observe(const Value& value, const Tensor& tensor) = 0;
 };
 
 struct EngineOptions {
-  int threads = 0;            // 0: available_cpus()
-  bool reference = false;     // plain kernels only (tests)
-  std::size_t plans = 4;      // LRU of plans by input shapes
+  int threads = 0;         // 0: available_cpus()
+  bool reference = false;  // plain kernels only (tests)
+  std::size_t plans = 4;   // LRU of plans by input shapes
 };
 
 // What one plan knows: for tests, reports and --verbose.
@@ -51,7 +51,8 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // "LSTM (ai.onnx 17), Foo (my.domain 1)": operators of the model that cannot run; empty when all can.
+  // "LSTM (ai.onnx 17), Foo (my.domain 1)": operators of the model that cannot run; empty when all
+  // can.
   static std::vector<std::string> unsupported(const Model& model);
 
   // The model's required inputs in order; outputs in order. Inputs are checked against the
@@ -73,9 +74,9 @@ class Engine {
   std::unique_ptr<State> state_;
 };
 
-// Multiply-accumulates of one run by the cost rules, symbolic and unknown dims of inputs taken as 1.
-// Functions count at each call, subgraphs once each; `unknown` counts nodes with a cost rule whose
-// shapes are not known.
+// Multiply-accumulates of one run by the cost rules, symbolic and unknown dims of inputs taken
+// as 1. Functions count at each call, subgraphs once each; `unknown` counts nodes with a cost rule
+// whose shapes are not known.
 struct MacCount {
   std::int64_t macs = 0;
   std::int64_t unknown = 0;

@@ -50,8 +50,8 @@ std::size_t choose_output(const Model& model, std::span<const Tensor> outputs, c
   const auto declared = model.graph.outputs();
   const auto check = [&](std::size_t i) {
     require(fits(outputs[i], labels, wanted.classification, wanted.squares),
-            "output '{}' has shape {}, which does not fit labels of shape {}",
-            declared[i]->name(), to_string(outputs[i].dims()), to_string(labels.dims()));
+            "output '{}' has shape {}, which does not fit labels of shape {}", declared[i]->name(),
+            to_string(outputs[i].dims()), to_string(labels.dims()));
     return i;
   };
   if (!name.empty()) {
@@ -214,17 +214,17 @@ Evaluation evaluate(const Model& model, Dataset& data, const EvaluationOptions& 
     if (metric != Metric::mse) {
       result.values.push_back(total.classes.value(metric));
     } else {
-      const double value = total.squares / static_cast<double>(std::max<std::int64_t>(total.elements, 1));
+      const double value =
+          total.squares / static_cast<double>(std::max<std::int64_t>(total.elements, 1));
       result.values.push_back({.metric = metric, .value = value, .low = value, .high = value});
     }
   }
   if (total.classes.with_nan > 0)
-    result.notes.push_back(fmt::format("{} positions have NaN scores: counted as wrong",
-                                       total.classes.with_nan));
+    result.notes.push_back(
+        fmt::format("{} positions have NaN scores: counted as wrong", total.classes.with_nan));
   if (total.with_nan > 0)
     result.notes.push_back(fmt::format("{} elements are NaN: left out of mse", total.with_nan));
-  result.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
 

@@ -15,24 +15,24 @@ namespace onnxpress {
 
 enum class Metric { top1, top5, precision, recall, f1, cross_entropy, mse };
 
-std::string_view name(Metric metric);                      // "top1", ..., "cross_entropy", "mse"
+std::string_view name(Metric metric);  // "top1", ..., "cross_entropy", "mse"
 std::optional<Metric> metric_from_name(std::string_view text);  // also "accuracy" for top1
 bool higher_is_better(Metric metric);
-bool is_proportion(Metric metric);                         // top1, top5: has a Wilson interval
+bool is_proportion(Metric metric);  // top1, top5: has a Wilson interval
 
 struct MetricValue {
   Metric metric;
-  double value = 0;      // proportions in [0, 1]
+  double value = 0;          // proportions in [0, 1]
   double low = 0, high = 0;  // 95 % Wilson score interval (Wilson 1927); equal to value where none
 };
 
 struct Evaluation {
   std::int64_t samples = 0;
-  std::int64_t positions = 0;               // judged: samples times labels per sample
-  std::int64_t correct = 0;                 // positions right by top-1; 0 when not a classification
-  std::string output;                       // the output that was judged
-  std::vector<MetricValue> values;          // in the order asked for
-  std::vector<std::string> notes;           // "3 positions have NaN scores: counted as wrong"
+  std::int64_t positions = 0;       // judged: samples times labels per sample
+  std::int64_t correct = 0;         // positions right by top-1; 0 when not a classification
+  std::string output;               // the output that was judged
+  std::vector<MetricValue> values;  // in the order asked for
+  std::vector<std::string> notes;   // "3 positions have NaN scores: counted as wrong"
   double seconds = 0;
   const MetricValue* find(Metric metric) const;
 };
@@ -44,8 +44,8 @@ struct EvaluationOptions {
 };
 
 // Streaming; memory does not grow with samples. Class scores are the last axis ([N,C]) or axis 1 of
-// [N,C,1,1]; more positions per sample ([N,C,...] with labels [N,...], or else [N,...,C]) count each
-// position. Equal scores rank by class number.
+// [N,C,1,1]; more positions per sample ([N,C,...] with labels [N,...], or else [N,...,C]) count
+// each position. Equal scores rank by class number.
 //
 // Cross-entropy takes logits unless every row of the output is a distribution (sums to 1 within
 // 1e-3, no negatives): then the log of it, no probability taken below 2^-23 (float32's epsilon, as
@@ -63,18 +63,20 @@ Evaluation evaluate(const Model& model, Dataset& data, const EvaluationOptions& 
 struct OutputError {
   std::string output;
   std::int64_t samples = 0;
-  double max_abs = 0;         // largest absolute difference; inf when NaN appears on one side only
-  double range = 0;           // max - min of the reference output
-  double snr_db = 0;          // 10 log10(sum ref^2 / sum diff^2); +inf when equal, -inf with NaN
+  double max_abs = 0;  // largest absolute difference; inf when NaN appears on one side only
+  double range = 0;    // max - min of the reference output
+  double snr_db = 0;   // 10 log10(sum ref^2 / sum diff^2); +inf when equal, -inf with NaN
   std::optional<double> top1_agreement;  // share of samples with equal argmax over the class axis
 };
 
-// The 95 % Wilson score interval of a proportion of `total` > 0 (Wilson 1927, "Probable inference").
+// The 95 % Wilson score interval of a proportion of `total` > 0 (Wilson 1927, "Probable
+// inference").
 std::pair<double, double> wilson_interval(std::int64_t successes, std::int64_t total);
 
-// Runs both on every batch of `data`: inputs and outputs by position; both models must have the same
-// number of required inputs, of equal element types, and of outputs. Classes are axis 1 of [N,C] and
-// [N,C,1,1] (C > 1); other outputs have no agreement. Throws Error when output shapes differ.
+// Runs both on every batch of `data`: inputs and outputs by position; both models must have the
+// same number of required inputs, of equal element types, and of outputs. Classes are axis 1 of
+// [N,C] and [N,C,1,1] (C > 1); other outputs have no agreement. Throws Error when output shapes
+// differ.
 std::vector<OutputError> compare_outputs(const Model& reference, const Model& other, Dataset& data,
                                          int threads = 0);
 // The same on given inputs.

@@ -26,7 +26,9 @@ bool forwards_first_input(const Node& node) {
 class Planner {
  public:
   Planner(const Model& model, const Graph& graph, EngineResources& resources)
-      : graph_(graph), resources_(resources), inference_(model, {.use_declared = false}),
+      : graph_(graph),
+        resources_(resources),
+        inference_(model, {.use_declared = false}),
         plan_(std::make_unique<GraphPlan>()) {}
 
   std::unique_ptr<GraphPlan> make(const KnownInputs& known,
@@ -136,8 +138,8 @@ class Planner {
     for (const Value* input : node.inputs()) {
       const Tensor* tensor = input ? constant(*input) : nullptr;
       if (input && !tensor) return false;
-      from_initializers =
-          from_initializers && (!input || input->is_constant() || resources_.folded.contains(input));
+      from_initializers = from_initializers &&
+                          (!input || input->is_constant() || resources_.folded.contains(input));
       inputs.push_back(tensor);
     }
     std::vector<Tensor> outputs(node.output_count());
@@ -275,8 +277,8 @@ class Planner {
     for (std::size_t i = 0; i < slots.size(); ++i) {
       Slot& slot = slots[i];
       if (slot.source != Slot::Source::pool || first[i] == no_slot) continue;
-      const auto dims = slot.type.is_tensor() && slot.type.shape ? concrete(*slot.type.shape)
-                                                                 : std::nullopt;
+      const auto dims =
+          slot.type.is_tensor() && slot.type.shape ? concrete(*slot.type.shape) : std::nullopt;
       const bool is_static = dims && slot.type.elem != DType::string && is_known(slot.type.elem);
       if (!is_static) ++plan_->dynamic_values;
       if (!is_static || is_output[i]) continue;

@@ -44,12 +44,12 @@ class GraphPlan;
 // Plans of one subgraph of one step by the types of its inputs and captured values.
 struct SubgraphPlans {
   const Graph* graph = nullptr;
-  std::vector<std::size_t> captured;    // slots of the outer plan
+  std::vector<std::size_t> captured;  // slots of the outer plan
   struct Entry {
-    std::vector<Type> types;            // of graph inputs, then captured values
+    std::vector<Type> types;  // of graph inputs, then captured values
     std::unique_ptr<GraphPlan> plan;
   };
-  std::list<Entry> plans;               // most recently used first
+  std::list<Entry> plans;  // most recently used first
   std::size_t made = 0;
 };
 
@@ -78,8 +78,8 @@ struct PlanStep {
   std::string backend;
   Kernel kernel;
   std::int64_t macs = 0;
-  std::vector<std::size_t> inputs, outputs;  // slots; no_slot where omitted
-  std::vector<std::size_t> release;          // slots not needed after this step
+  std::vector<std::size_t> inputs, outputs;                     // slots; no_slot where omitted
+  std::vector<std::size_t> release;                             // slots not needed after this step
   std::map<std::string, SubgraphPlans, std::less<>> subgraphs;  // by attribute name
 };
 
@@ -94,7 +94,7 @@ class GraphPlan {
   std::size_t arena_bytes = 0, unshared_bytes = 0, dynamic_values = 0;
 
   // Memory of the current run.
-  std::vector<Tensor> values;         // by slot; those in the arena stay from run to run
+  std::vector<Tensor> values;  // by slot; those in the arena stay from run to run
   std::shared_ptr<void> arena;
   bool running = false;
 };

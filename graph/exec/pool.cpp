@@ -15,13 +15,13 @@ namespace {
 
 struct AlignedDelete {
   void operator()(std::byte* memory) const {
-    ::operator delete(memory, std::align_val_t{arena_alignment});
+    ::operator delete (memory, std::align_val_t{arena_alignment});
   }
 };
 using Buffer = std::unique_ptr<std::byte, AlignedDelete>;
 
 Buffer allocate(std::size_t bytes) {
-  return Buffer(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{arena_alignment})));
+  return Buffer(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{arena_alignment})));
 }
 
 std::size_t size_class(std::size_t bytes) {
@@ -49,8 +49,7 @@ BufferPool::~BufferPool() {
 
 Tensor BufferPool::tensor(DType type, const Dims& dims) {
   if (type == DType::string) return Tensor(type, dims);
-  const std::size_t bytes =
-      packed_bytes(type, static_cast<std::size_t>(element_count(dims)));
+  const std::size_t bytes = packed_bytes(type, static_cast<std::size_t>(element_count(dims)));
   const std::size_t size = size_class(bytes);
   Buffer buffer;
   {

@@ -13,7 +13,9 @@ class NodePreparation : public PrepareContext {
   using ConstantOf = std::function<const Tensor*(const Value&)>;
 
   NodePreparation(const Node& node, TypeOf type_of, ConstantOf constant_of, int threads)
-      : node_(node), type_of_(std::move(type_of)), constant_of_(std::move(constant_of)),
+      : node_(node),
+        type_of_(std::move(type_of)),
+        constant_of_(std::move(constant_of)),
         threads_(threads) {}
 
   const Node& node() const override { return node_; }

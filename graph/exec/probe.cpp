@@ -26,8 +26,8 @@ bool is_one_of(const Node& node, const std::array<std::string_view, N>& names) {
 // Operators whose first output holds elements of input `index`, moved or cast.
 bool passes_on(const Node& node, std::size_t index) {
   static constexpr std::array<std::string_view, 11> names{
-      "Identity", "Cast",      "Reshape", "Transpose", "Squeeze",     "Unsqueeze",
-      "Flatten",  "Expand",    "Slice",   "Split",     "Tile"};
+      "Identity", "Cast",   "Reshape", "Transpose", "Squeeze", "Unsqueeze",
+      "Flatten",  "Expand", "Slice",   "Split",     "Tile"};
   if (node.is("Concat")) return true;
   if (is_one_of(node, std::array<std::string_view, 2>{"Gather", "GatherElements"}))
     return index == 0;
@@ -36,8 +36,8 @@ bool passes_on(const Node& node, std::size_t index) {
 
 // What consumers ask of an integer input.
 struct Constraint {
-  std::optional<std::int64_t> table;              // smallest table indexed
-  std::vector<std::int64_t> compared;             // constants
+  std::optional<std::int64_t> table;               // smallest table indexed
+  std::vector<std::int64_t> compared;              // constants
   std::optional<std::vector<std::int64_t>> exact;  // the very elements
 };
 
@@ -74,16 +74,15 @@ class ConstraintFinder {
   void index_into_axis(const Node& node, std::int64_t otherwise) {
     const std::optional<Dims> table = dims(node.input(0));
     if (!table || table->empty()) return;
-    const std::int64_t axis =
-        normalize_axis(get_int(node, "axis", otherwise), table->size());
+    const std::int64_t axis = normalize_axis(get_int(node, "axis", otherwise), table->size());
     index_into((*table)[static_cast<std::size_t>(axis)]);
   }
 
   void consider(const Node& node, std::size_t index) {
     static constexpr std::array<std::string_view, 4> by_axis{"Gather", "GatherElements",
                                                              "ScatterElements", "Scatter"};
-    static constexpr std::array<std::string_view, 5> comparisons{
-        "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual"};
+    static constexpr std::array<std::string_view, 5> comparisons{"Equal", "Less", "Greater",
+                                                                 "LessOrEqual", "GreaterOrEqual"};
     static constexpr std::array<std::string_view, 3> recurrent{"LSTM", "GRU", "RNN"};
     if (index == 1 && is_one_of(node, by_axis)) return index_into_axis(node, 0);
     if (index == 1 && is_one_of(node, std::array<std::string_view, 2>{"GatherND", "ScatterND"})) {
@@ -136,8 +135,8 @@ Tensor random_floats(const Dims& dims, DType type, Random& random,
                      const std::pair<double, double>* range) {
   Tensor tensor = Tensor::uninitialized(DType::float32, dims);
   for (float& element : tensor.mutable_data<float>())
-    element = static_cast<float>(range ? random.uniform(range->first, range->second)
-                                       : random.normal());
+    element =
+        static_cast<float>(range ? random.uniform(range->first, range->second) : random.normal());
   return tensor.cast(type);
 }
 
@@ -201,7 +200,7 @@ class Sizes {
     const Shape& shape = *input.type.shape;
     Dims dims;
     for (std::size_t i = 0; i < shape.size(); ++i) {
-      std::int64_t size = i == 0 ? first_size
+      std::int64_t size = i == 0                        ? first_size
                           : shape.size() >= 4 && i >= 2 ? spatial_size
                                                         : other_size;
       if (shape[i].is_known()) size = shape[i].value();

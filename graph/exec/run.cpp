@@ -1,5 +1,8 @@
 // Execution of a plan.
 #include <algorithm>
+#include <functional>
+#include <list>
+#include <new>
 #include <utility>
 
 #include "graph/exec/arena.h"
@@ -50,7 +53,8 @@ void release(GraphPlan& plan, std::size_t index) {
 
 class StepContext final : public KernelContext {
  public:
-  StepContext(GraphPlan& plan, PlanStep& step, const Run& run) : plan_(plan), step_(step), run_(run) {}
+  StepContext(GraphPlan& plan, PlanStep& step, const Run& run)
+      : plan_(plan), step_(step), run_(run) {}
 
   std::size_t input_count() const override { return step_.inputs.size(); }
 
@@ -146,16 +150,18 @@ class StepContext final : public KernelContext {
       return *plans.plans.front().plan;
     }
 
-    require(inputs.size() == plans.graph->inputs().size(), "subgraph '{}': expected {} inputs, found {}",
-            plans.graph->name, plans.graph->inputs().size(), inputs.size());
+    require(inputs.size() == plans.graph->inputs().size(),
+            "subgraph '{}': expected {} inputs, found {}", plans.graph->name,
+            plans.graph->inputs().size(), inputs.size());
     KnownInputs known;
     for (std::size_t i = 0; i < inputs.size(); ++i)
       known[plans.graph->inputs()[i]] = {.type = types[i]};
     std::vector<const Value*> values;
     for (std::size_t i = 0; i < captured.size(); ++i) {
       const Slot& slot = plan_.slots[plans.captured[i]];
-      known[slot.value] = {.type = types[inputs.size() + i],
-                           .constant = slot.source == Slot::Source::constant ? &slot.constant : nullptr};
+      known[slot.value] = {
+          .type = types[inputs.size() + i],
+          .constant = slot.source == Slot::Source::constant ? &slot.constant : nullptr};
       values.push_back(slot.value);
     }
     std::unique_ptr<GraphPlan> plan =
@@ -180,9 +186,9 @@ class RunningPlan {
     plan.running = true;
     plan.values.resize(plan.slots.size());
     if (!plan.arena && plan.arena_bytes > 0)
-      plan.arena = {::operator new(plan.arena_bytes, std::align_val_t{arena_alignment}), [](void* memory) {
-                      ::operator delete(memory, std::align_val_t{arena_alignment});
-                    }};
+      plan.arena = {
+          ::operator new (plan.arena_bytes, std::align_val_t{arena_alignment}),
+          [](void* memory) { ::operator delete (memory, std::align_val_t{arena_alignment}); }};
   }
   ~RunningPlan() {
     for (std::size_t i = 0; i < plan_.slots.size(); ++i) release(plan_, i);

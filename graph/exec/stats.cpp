@@ -19,9 +19,9 @@ std::string operator_key(const Node& node) {
 }
 
 bool passes_weights_on(const Node& node) {
-  static constexpr std::array<std::string_view, 8> names{
-      "DequantizeLinear", "Identity", "Cast",      "Reshape",
-      "Transpose",        "Squeeze",  "Unsqueeze", "Flatten"};
+  static constexpr std::array<std::string_view, 8> names{"DequantizeLinear", "Identity",  "Cast",
+                                                         "Reshape",          "Transpose", "Squeeze",
+                                                         "Unsqueeze",        "Flatten"};
   return node.domain().empty() && std::ranges::find(names, node.op_type()) != names.end();
 }
 

@@ -1,6 +1,8 @@
 // BatchNormalization with given statistics on oneDNN.
 #include "graph/ops/batch_norm.h"
 
+#include <iterator>
+
 #include "graph/kernels/primitive_kernel.h"
 #include "graph/ops/registry.h"
 
@@ -46,8 +48,8 @@ Kernel prepare(const PrepareContext& context) {
 }  // namespace
 
 OPERATORS(onednn_batch_norm) {
-  registry.add(KernelDef{.name = "BatchNormalization", .backend = "onednn", .supports = supports,
-                         .prepare = prepare});
+  registry.add(KernelDef{
+      .name = "BatchNormalization", .backend = "onednn", .supports = supports, .prepare = prepare});
 }
 
 }  // namespace onnxpress

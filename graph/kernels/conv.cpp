@@ -44,8 +44,10 @@ struct WeightLayout {
 };
 
 onednn::Spatial spatial(const Window& window, const Dims& pads_begin, const Dims& pads_end) {
-  onednn::Spatial result{.strides = window.strides, .dilations = window.dilations,
-                         .pads_begin = pads_begin, .pads_end = pads_end};
+  onednn::Spatial result{.strides = window.strides,
+                         .dilations = window.dilations,
+                         .pads_begin = pads_begin,
+                         .pads_end = pads_end};
   for (std::int64_t& dilation : result.dilations) --dilation;
   return result;
 }
@@ -92,9 +94,9 @@ Kernel prepare_conv(const PrepareContext& context) {
     // more from oneDNN's blocked layouts than the reorders around them cost.
     const bool is_pointwise = attrs.group == 1 && element_count(attrs.window.kernel) == 1;
     const auto image = is_pointwise ? onednn::plain : onednn::any_layout;
-    const auto descriptor = onednn::convolution(
-        image(x), onednn::any_layout(weights.dims), bias_of(context), image(y),
-        spatial(attrs.window, {pads.begin(), middle}, {middle, pads.end()}));
+    const auto descriptor =
+        onednn::convolution(image(x), onednn::any_layout(weights.dims), bias_of(context), image(y),
+                            spatial(attrs.window, {pads.begin(), middle}, {middle, pads.end()}));
     return make_kernel(context, descriptor, dnnl::convolution_forward(descriptor), y, weights);
   });
 }
@@ -133,10 +135,12 @@ Kernel prepare_conv_transpose(const PrepareContext& context) {
 }  // namespace
 
 OPERATORS(onednn_conv) {
-  registry.add(KernelDef{.name = "Conv", .backend = "onednn", .supports = supports,
-                         .prepare = prepare_conv});
-  registry.add(KernelDef{.name = "ConvTranspose", .backend = "onednn",
-                         .supports = supports_transposed, .prepare = prepare_conv_transpose});
+  registry.add(KernelDef{
+      .name = "Conv", .backend = "onednn", .supports = supports, .prepare = prepare_conv});
+  registry.add(KernelDef{.name = "ConvTranspose",
+                         .backend = "onednn",
+                         .supports = supports_transposed,
+                         .prepare = prepare_conv_transpose});
 }
 
 }  // namespace onnxpress

@@ -115,8 +115,7 @@ Kernel prepare_gemm(const PrepareContext& context) {
     const std::int64_t rows = y[0], columns = y[1], depth = attrs.transpose_a ? a[0] : a[1];
     const memory::desc left = matrix(rows, depth, attrs.transpose_a);
     const memory::desc right = matrix(depth, columns, attrs.transpose_b);
-    const memory::desc bias =
-        context.input_type(2) ? onednn::plain({1, columns}) : memory::desc();
+    const memory::desc bias = context.input_type(2) ? onednn::plain({1, columns}) : memory::desc();
     const auto descriptor = onednn::matmul(left, weights_layout(context, right, {depth, columns}),
                                            bias, onednn::plain(y));
     onednn::PrimitiveKernel kernel(dnnl::matmul(descriptor), y);
@@ -139,10 +138,12 @@ Kernel prepare_gemm(const PrepareContext& context) {
 }  // namespace
 
 OPERATORS(onednn_matmul) {
-  registry.add(KernelDef{.name = "MatMul", .backend = "onednn", .supports = supports_matmul,
+  registry.add(KernelDef{.name = "MatMul",
+                         .backend = "onednn",
+                         .supports = supports_matmul,
                          .prepare = prepare_matmul});
-  registry.add(KernelDef{.name = "Gemm", .backend = "onednn", .supports = supports_gemm,
-                         .prepare = prepare_gemm});
+  registry.add(KernelDef{
+      .name = "Gemm", .backend = "onednn", .supports = supports_gemm, .prepare = prepare_gemm});
 }
 
 }  // namespace onnxpress

@@ -3,10 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <oneapi/dnnl/dnnl.hpp>
 #include <span>
 #include <utility>
-
-#include <oneapi/dnnl/dnnl.hpp>
 
 #include "graph/base/error.h"
 #include "graph/ir/tensor.h"
@@ -29,7 +28,8 @@ decltype(auto) guarded(const Body& body) {
   }
 }
 
-// float32 of the given dims: row-major, in a layout that oneDNN chooses, or with strides in elements.
+// float32 of the given dims: row-major, in a layout that oneDNN chooses, or with strides in
+// elements.
 memory::desc plain(const Dims& dims);
 memory::desc any_layout(const Dims& dims);
 memory::desc strided(const Dims& dims, const Dims& strides);
@@ -98,10 +98,9 @@ inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
 
 inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const memory::desc& dst,
                     const Dims& kernel, const Spatial& s) {
-  return pooling_forward::primitive_desc(
-      {dnnl::prop_kind::forward_inference, algorithm, src, dst, s.strides, kernel, s.dilations,
-       s.pads_begin, s.pads_end},
-      cpu_engine());
+  return pooling_forward::primitive_desc({dnnl::prop_kind::forward_inference, algorithm, src, dst,
+                                          s.strides, kernel, s.dilations, s.pads_begin, s.pads_end},
+                                         cpu_engine());
 }
 
 inline auto batch_normalization(const memory::desc& src, float epsilon,

@@ -22,9 +22,9 @@ bool is_float_image(const PrepareContext& context) {
 
 // Where windows lie, the padding at the end stretched or cut to the cells that windows reach.
 struct PoolSpatial {
-  Dims begin, end;          // padding
-  bool is_plain = true;     // the end's padding is as the node has it
-  bool is_covered = true;   // every window has a cell of the input
+  Dims begin, end;         // padding
+  bool is_plain = true;    // the end's padding is as the node has it
+  bool is_covered = true;  // every window has a cell of the input
 
   PoolSpatial(const Window& window, const Dims& x, const Dims& y) {
     const Dims input(x.begin() + 2, x.end());
@@ -67,8 +67,10 @@ Kernel prepare_pool(const PrepareContext& context, dnnl::algorithm algorithm) {
   const Dims x = dims_of(context.input_type(0)), y = dims_of(context.output_type(0));
   PoolSpatial spatial(window, x, y);
   return make_kernel(algorithm, x, y, window.kernel,
-                     {.strides = window.strides, .dilations = Dims(window.rank(), 0),
-                      .pads_begin = std::move(spatial.begin), .pads_end = std::move(spatial.end)});
+                     {.strides = window.strides,
+                      .dilations = Dims(window.rank(), 0),
+                      .pads_begin = std::move(spatial.begin),
+                      .pads_end = std::move(spatial.end)});
 }
 
 Kernel prepare_max(const PrepareContext& context) {
@@ -86,7 +88,9 @@ Kernel prepare_global(const PrepareContext& context, dnnl::algorithm algorithm) 
   const Dims kernel(x.begin() + 2, x.end());
   const Dims zeros(kernel.size(), 0);
   return make_kernel(algorithm, x, dims_of(context.output_type(0)), kernel,
-                     {.strides = Dims(kernel.size(), 1), .dilations = zeros, .pads_begin = zeros,
+                     {.strides = Dims(kernel.size(), 1),
+                      .dilations = zeros,
+                      .pads_begin = zeros,
                       .pads_end = zeros});
 }
 
@@ -101,13 +105,19 @@ Kernel prepare_global_max(const PrepareContext& context) {
 }  // namespace
 
 OPERATORS(onednn_pool) {
-  registry.add(KernelDef{.name = "MaxPool", .backend = "onednn", .supports = supports_pool,
-                         .prepare = prepare_max});
-  registry.add(KernelDef{.name = "AveragePool", .backend = "onednn", .supports = supports_pool,
+  registry.add(KernelDef{
+      .name = "MaxPool", .backend = "onednn", .supports = supports_pool, .prepare = prepare_max});
+  registry.add(KernelDef{.name = "AveragePool",
+                         .backend = "onednn",
+                         .supports = supports_pool,
                          .prepare = prepare_average});
-  registry.add(KernelDef{.name = "GlobalAveragePool", .backend = "onednn",
-                         .supports = is_float_image, .prepare = prepare_global_average});
-  registry.add(KernelDef{.name = "GlobalMaxPool", .backend = "onednn", .supports = is_float_image,
+  registry.add(KernelDef{.name = "GlobalAveragePool",
+                         .backend = "onednn",
+                         .supports = is_float_image,
+                         .prepare = prepare_global_average});
+  registry.add(KernelDef{.name = "GlobalMaxPool",
+                         .backend = "onednn",
+                         .supports = is_float_image,
                          .prepare = prepare_global_max});
 }
 

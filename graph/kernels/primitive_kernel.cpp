@@ -12,7 +12,7 @@ constexpr std::size_t alignment = 64;
 
 struct AlignedDelete {
   void operator()(std::byte* memory) const {
-    ::operator delete(memory, std::align_val_t{alignment});
+    ::operator delete (memory, std::align_val_t{alignment});
   }
 };
 
@@ -23,7 +23,7 @@ std::byte* scratch_memory(std::size_t bytes) {
   thread_local std::size_t capacity = 0;
   if (bytes > capacity) {
     buffer.reset();
-    buffer.reset(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{alignment})));
+    buffer.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment})));
     capacity = bytes;
   }
   return buffer.get();

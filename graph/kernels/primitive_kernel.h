@@ -18,8 +18,8 @@ class PrimitiveKernel {
   // `dims` of the first output as the node gives it.
   PrimitiveKernel(dnnl::primitive primitive, Dims dims);
 
-  // Argument `arg` (DNNL_ARG_...) is input `index`, of layout `given` in memory; the primitive wants
-  // `wanted`. A constant is brought into that layout here, once.
+  // Argument `arg` (DNNL_ARG_...) is input `index`, of layout `given` in memory; the primitive
+  // wants `wanted`. A constant is brought into that layout here, once.
   void add_input(int arg, std::size_t index, const memory::desc& given, const memory::desc& wanted,
                  const Tensor* constant);
   // A constant that is not an input as it stands (weights scaled or expanded beforehand).
@@ -40,7 +40,7 @@ class PrimitiveKernel {
   };
   struct Constant {
     int arg = 0;
-    Tensor tensor;       // keeps the memory when it is used as it is
+    Tensor tensor;  // keeps the memory when it is used as it is
     memory packed;
   };
 

@@ -37,7 +37,8 @@ void check_recursion(const Model& model, const Function& function,
   }
   active.push_back(&function);
   for_each_node(function.body, [&](const Node& node) {
-    if (const Function* callee = model.function(node)) check_recursion(model, *callee, active, done);
+    if (const Function* callee = model.function(node))
+      check_recursion(model, *callee, active, done);
   });
   active.pop_back();
   done.insert(&function);
@@ -111,8 +112,9 @@ void rename_interior(const Node& call, const std::string& prefix, Graph& body) {
 
 void inline_call(Node& call, const Function& function) {
   Graph& target = call.graph();
-  require(call.input_count() <= function.body.inputs().size(), "expected at most {} inputs, found {}",
-          function.body.inputs().size(), call.input_count());
+  require(call.input_count() <= function.body.inputs().size(),
+          "expected at most {} inputs, found {}", function.body.inputs().size(),
+          call.input_count());
   require(call.output_count() <= function.body.outputs().size(),
           "expected at most {} outputs, found {}", function.body.outputs().size(),
           call.output_count());

@@ -27,8 +27,8 @@ constexpr double relative_tolerance = 1e-3, absolute_tolerance = 1e-7;  // of ON
 // What is wrong with `found`, or nothing.
 std::string difference(const Tensor& found, const Tensor& expected) {
   if (found.dtype() != expected.dtype() || found.dims() != expected.dims())
-    return fmt::format("expected {}{}, found {}{}", name(expected.dtype()), to_string(expected.dims()),
-                       name(found.dtype()), to_string(found.dims()));
+    return fmt::format("expected {}{}, found {}{}", name(expected.dtype()),
+                       to_string(expected.dims()), name(found.dtype()), to_string(found.dims()));
   if (found.dtype() == DType::string)
     return found.strings() == expected.strings() ? "" : "strings differ";
   if (is_complex(found.dtype())) return found.equals(expected) ? "" : "complex numbers differ";

@@ -66,15 +66,23 @@ std::string random_graph(std::uint64_t seed, bool all_outputs) {
   for (std::size_t i = 0; i < nodes; ++i) {
     const std::string target = fmt::format("v{}", last + 1);
     switch (random.below(5)) {
-      case 0: text += fmt::format("{} = Add({}, {})\n", target, any(), any()); break;
-      case 1: text += fmt::format("{} = Tanh({})\n", target, any()); break;
-      case 2: text += fmt::format("{} = Identity({})\n", target, any()); break;
+      case 0:
+        text += fmt::format("{} = Add({}, {})\n", target, any(), any());
+        break;
+      case 1:
+        text += fmt::format("{} = Tanh({})\n", target, any());
+        break;
+      case 2:
+        text += fmt::format("{} = Identity({})\n", target, any());
+        break;
       case 3:
-        text += fmt::format("r{0} = Reshape({1}, flat)\ns{0} = Neg(r{0})\n{2} = Reshape(s{0}, back)\n",
-                            i, any(), target);
+        text +=
+            fmt::format("r{0} = Reshape({1}, flat)\ns{0} = Neg(r{0})\n{2} = Reshape(s{0}, back)\n",
+                        i, any(), target);
         break;
       default:
-        text += fmt::format("r{0} = Reshape({1}, flat)\n{2} = Reshape(r{0}, back)\n", i, any(), target);
+        text +=
+            fmt::format("r{0} = Reshape({1}, flat)\n{2} = Reshape(r{0}, back)\n", i, any(), target);
     }
     ++last;
   }
@@ -170,7 +178,8 @@ output s: int64[2]
   Engine engine(*model);
   Recorder recorder;
   const Tensor y = run(engine, {floats({1, 4}, {-1, 5, -1, 5})}, &recorder)[0];
-  CHECK(recorder.seen == std::map<std::string, int>{{"x", 1}, {"k", 1}, {"s", 1}, {"f", 1}, {"y", 1}});
+  CHECK(recorder.seen ==
+        std::map<std::string, int>{{"x", 1}, {"k", 1}, {"s", 1}, {"f", 1}, {"y", 1}});
   CHECK(recorder.contents["f"] == std::vector<float>{0, 5, 0, 5});
   CHECK(recorder.contents["k"] == std::vector<float>{-1, -2, -3, -4});
   CHECK(recorder.contents["s"] == std::vector<float>{1, 4});
@@ -227,8 +236,9 @@ output y: float32[n,4]
         "input 'a': expected float32[n,4], found float32[2,3]");
   CHECK(error_of(engine, {random_tensor({2, 4}, 0), random_tensor({2}, 1)}) ==
         "input 'b': expected float32[n,?], found float32[2]");
-  CHECK(error_of(engine, {random_tensor({2, 4}, 0).cast(DType::float64), random_tensor({2, 1}, 1)}) ==
-        "input 'a': expected float32[n,4], found float64[2,4]");
+  CHECK(
+      error_of(engine, {random_tensor({2, 4}, 0).cast(DType::float64), random_tensor({2, 1}, 1)}) ==
+      "input 'a': expected float32[n,4], found float64[2,4]");
   CHECK(error_of(engine, {random_tensor({2, 4}, 0), random_tensor({3, 1}, 1)}) ==
         "input 'b': expected float32[n,?] with n = 2 as in input 'a', found float32[3,1]");
 }
@@ -291,8 +301,8 @@ output y: float32[n]
   CHECK(expanded(0).empty());
   CHECK(expanded(100) == std::vector<float>(100, -2));
   CHECK(engine.plans_made() == 1);
-  const PlanSummary summary = engine.summary(std::vector<Type>{
-      Type::tensor(DType::float32, {1}), Type::tensor(DType::int64, {1})});
+  const PlanSummary summary = engine.summary(
+      std::vector<Type>{Type::tensor(DType::float32, {1}), Type::tensor(DType::int64, {1})});
   CHECK(summary.dynamic_values == 3);
   CHECK(summary.arena_bytes == 0);
 }
@@ -306,9 +316,11 @@ output y: float32[1,3]
 )");
   Engine engine(*model);
   const Tensor x = random_tensor({2, 3}, 0);
-  const std::string what = error_of(engine, {x, Tensor::of<std::int64_t>({1}, std::vector<std::int64_t>{9})});
+  const std::string what =
+      error_of(engine, {x, Tensor::of<std::int64_t>({1}, std::vector<std::int64_t>{9})});
   CHECK_MESSAGE(what.find("node 'pick' (Gather)") != std::string::npos, what);
-  CHECK(run(engine, {x, Tensor::of<std::int64_t>({1}, std::vector<std::int64_t>{1})})[0].dims() == Dims{1, 3});
+  CHECK(run(engine, {x, Tensor::of<std::int64_t>({1}, std::vector<std::int64_t>{1})})[0].dims() ==
+        Dims{1, 3});
 }
 
 TEST_CASE("multiply-accumulates of a model") {

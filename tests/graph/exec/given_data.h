@@ -38,10 +38,10 @@ class GivenData final : public Dataset {
     dims[0] = total;
     Tensor result(tensor.dtype(), std::move(dims));
     for (std::int64_t i = 0; i < total; ++i)
-      std::memcpy(result.mutable_bytes().data() + static_cast<std::size_t>(i) * row,
-                  tensor.bytes().data() +
-                      static_cast<std::size_t>(position_ + (i < count ? i : 0)) * row,
-                  row);
+      std::memcpy(
+          result.mutable_bytes().data() + static_cast<std::size_t>(i) * row,
+          tensor.bytes().data() + static_cast<std::size_t>(position_ + (i < count ? i : 0)) * row,
+          row);
     return result;
   }
 

@@ -17,9 +17,10 @@ using doctest::Approx;
 
 // The data are the scores themselves.
 std::unique_ptr<Model> identity(const std::string& dims) {
-  return parse_model(fmt::format("model ir=8 opset=17\ninput x: float32[{0}]\n"
-                                 "y: float32[{0}] = Identity(x)\noutput y: float32[{0}]\n",
-                                 dims));
+  return parse_model(
+      fmt::format("model ir=8 opset=17\ninput x: float32[{0}]\n"
+                  "y: float32[{0}] = Identity(x)\noutput y: float32[{0}]\n",
+                  dims));
 }
 
 Tensor floats(Dims dims, std::vector<float> values) {
@@ -99,7 +100,8 @@ TEST_CASE("cross-entropy of distributions is of their logarithm") {
 
 TEST_CASE("equal scores rank by class number; top-5") {
   GivenData data(floats({2, 7}, {1, 1, 1, 1, 1, 1, 1, 7, 6, 5, 4, 3, 2, 1}), ints({2}, {4, 5}), 1);
-  const Evaluation found = evaluate(*identity("n,7"), data, {.metrics = {Metric::top5, Metric::top1}});
+  const Evaluation found =
+      evaluate(*identity("n,7"), data, {.metrics = {Metric::top5, Metric::top1}});
   CHECK(found.values[0].metric == Metric::top5);
   CHECK(found.values[0].value == Approx(0.5));
   CHECK(found.values[1].value == 0);
@@ -197,10 +199,12 @@ TEST_CASE("differences between two models by hand") {
 }
 
 TEST_CASE("NaN on one side only") {
-  const auto reference = parse_model("model ir=8 opset=17\ninput x: float32[n]\n"
-                                     "y: float32[n] = Sqrt(x)\noutput y: float32[n]\n");
-  const auto other = parse_model("model ir=8 opset=17\ninput x: float32[n]\n"
-                                 "y: float32[n] = Abs(x)\noutput y: float32[n]\n");
+  const auto reference = parse_model(
+      "model ir=8 opset=17\ninput x: float32[n]\n"
+      "y: float32[n] = Sqrt(x)\noutput y: float32[n]\n");
+  const auto other = parse_model(
+      "model ir=8 opset=17\ninput x: float32[n]\n"
+      "y: float32[n] = Abs(x)\noutput y: float32[n]\n");
   const std::vector<std::vector<Tensor>> inputs{{floats({2}, {1, -1})}};
   const OutputError found = compare_outputs(*reference, *other, inputs)[0];
   CHECK(std::isinf(found.max_abs));

@@ -12,8 +12,9 @@ namespace onnxpress {
 namespace {
 
 TEST_CASE("the same seed gives the same inputs, another one others") {
-  const auto model = parse_model("model ir=8 opset=17\ninput x: float32[n,3]\ninput z: float32[n]\n"
-                                 "y = Relu(x)\noutput y\noutput z\n");
+  const auto model = parse_model(
+      "model ir=8 opset=17\ninput x: float32[n,3]\ninput z: float32[n]\n"
+      "y = Relu(x)\noutput y\noutput z\n");
   const auto a = probe_inputs(*model, 7), b = probe_inputs(*model, 7), c = probe_inputs(*model, 8);
   CHECK(a[0].equals(b[0]));
   CHECK_FALSE(a[0].equals(c[0]));
@@ -22,9 +23,10 @@ TEST_CASE("the same seed gives the same inputs, another one others") {
 }
 
 TEST_CASE("dims of inputs: fixed, symbolic, unknown") {
-  const auto model = parse_model("model ir=8 opset=17\ninput a: float32[batch,seq]\n"
-                                 "input b: float32[batch,3,?,?]\ninput c: float32[seq]\n"
-                                 "y = Relu(a)\noutput y\noutput b\noutput c\n");
+  const auto model = parse_model(
+      "model ir=8 opset=17\ninput a: float32[batch,seq]\n"
+      "input b: float32[batch,3,?,?]\ninput c: float32[seq]\n"
+      "y = Relu(a)\noutput y\noutput b\noutput c\n");
   auto found = probe_inputs(*model, 0);
   CHECK(found[0].dims() == Dims{2, 8});
   CHECK(found[1].dims() == Dims{2, 3, 32, 32});
@@ -74,18 +76,21 @@ output r
 }
 
 TEST_CASE("ranges override") {
-  const auto model = parse_model("model ir=8 opset=17\ninput x: float32[100]\ninput i: int32[100]\n"
-                                 "y = Relu(x)\noutput y\noutput i\n");
+  const auto model = parse_model(
+      "model ir=8 opset=17\ninput x: float32[100]\ninput i: int32[100]\n"
+      "y = Relu(x)\noutput y\noutput i\n");
   const auto found = probe_inputs(*model, 0, {{"x", {2, 3}}, {"i", {-5, -4}}});
   CHECK(within(found[0], 2, 3));
   CHECK(within(found[1], -5, -4));
 }
 
 TEST_CASE("what cannot be generated is an error") {
-  const auto text = parse_model("model ir=8 opset=17\ninput x: string[2]\ny = Identity(x)\noutput y\n");
+  const auto text =
+      parse_model("model ir=8 opset=17\ninput x: string[2]\ny = Identity(x)\noutput y\n");
   CHECK_THROWS_WITH_AS(probe_inputs(*text, 0), "input 'x': cannot generate string[2]", Error);
   const auto rank = parse_model("model ir=8 opset=17\ninput x: float32\ny = Relu(x)\noutput y\n");
-  CHECK_THROWS_WITH_AS(probe_inputs(*rank, 0), "input 'x': its rank is not known: give its dims", Error);
+  CHECK_THROWS_WITH_AS(probe_inputs(*rank, 0), "input 'x': its rank is not known: give its dims",
+                       Error);
   CHECK(probe_inputs(*rank, 0, {}, {{"x", {4}}})[0].dims() == Dims{4});
 }
 

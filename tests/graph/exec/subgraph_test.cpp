@@ -92,7 +92,8 @@ output y: float32[?]
 )");
   Engine engine(*model);
   for (std::int64_t trips : {0, 3, 20}) {  // 20 steps go beyond the plans kept by shape
-    const std::vector<float> found = run(engine, {Tensor::scalar(trips), floats({1}, {1})})[0].to_floats();
+    const std::vector<float> found =
+        run(engine, {Tensor::scalar(trips), floats({1}, {1})})[0].to_floats();
     REQUIRE(found.size() == static_cast<std::size_t>(trips) + 1);
     CHECK(found[0] == 1);
     for (std::size_t i = 1; i < found.size(); ++i) CHECK(found[i] == 2);

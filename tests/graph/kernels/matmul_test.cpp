@@ -11,10 +11,10 @@ TEST_CASE("matrix products on oneDNN equal the reference") {
       {"5", "2,5,7"},     {"2,2,3,3,5", "5,4"}};
   for (const auto& [a, b] : shapes)
     for (const bool constant : {true, false})
-      check_rows(fmt::format("input a: float32[{}]\n{} b: float32[{}]{}\ny = MatMul(a, b)\noutput y\n",
-                             a, constant ? "initializer" : "input", b,
-                             constant ? " = random(2)" : ""),
-                 reassociated);
+      check_rows(
+          fmt::format("input a: float32[{}]\n{} b: float32[{}]{}\ny = MatMul(a, b)\noutput y\n", a,
+                      constant ? "initializer" : "input", b, constant ? " = random(2)" : ""),
+          reassociated);
 }
 
 TEST_CASE("Gemm on oneDNN equals the reference") {
@@ -23,9 +23,9 @@ TEST_CASE("Gemm on oneDNN equals the reference") {
       for (const char* alpha : {"1.0", "0.5"})
         for (const char* bias : {"", "7", "1,7", "1", ""})
           for (const char* beta : {"1.0", "2.0"}) {
-            std::string text = fmt::format(
-                "input a: float32[{}]\ninitializer b: float32[{}] = random(2)\n",
-                trans_a ? "9,4" : "4,9", trans_b ? "7,9" : "9,7");
+            std::string text =
+                fmt::format("input a: float32[{}]\ninitializer b: float32[{}] = random(2)\n",
+                            trans_a ? "9,4" : "4,9", trans_b ? "7,9" : "9,7");
             const bool has_bias = *bias != '\0';
             if (has_bias) text += fmt::format("initializer c: float32[{}] = random(3)\n", bias);
             text += fmt::format(
@@ -33,8 +33,10 @@ TEST_CASE("Gemm on oneDNN equals the reference") {
                 has_bias ? ", c" : "", trans_a, trans_b, alpha, beta);
             check_rows(text, reassociated);
           }
-  check_rows("input a: float32[4,9]\ninput b: float32[9,7]\ninput c: float32[7]\n"
-             "y = Gemm(a, b, c)\noutput y\n", reassociated);
+  check_rows(
+      "input a: float32[4,9]\ninput b: float32[9,7]\ninput c: float32[7]\n"
+      "y = Gemm(a, b, c)\noutput y\n",
+      reassociated);
 }
 
 TEST_CASE("products that oneDNN does not take go to the reference") {
@@ -42,7 +44,8 @@ TEST_CASE("products that oneDNN does not take go to the reference") {
   CHECK_FALSE(is_supported(a + "y = Gemm(a, b) {alpha=0.5}\noutput y\n"));
   CHECK_FALSE(is_supported(a + "input c: float32[4,7]\ny = Gemm(a, b, c)\noutput y\n"));
   CHECK_FALSE(is_supported(a + "input c: float32[7]\ny = Gemm(a, b, c) {beta=2.0}\noutput y\n"));
-  CHECK_FALSE(is_supported("input a: float32[4,0]\ninput b: float32[0,7]\ny = MatMul(a, b)\noutput y\n"));
+  CHECK_FALSE(
+      is_supported("input a: float32[4,0]\ninput b: float32[0,7]\ny = MatMul(a, b)\noutput y\n"));
 }
 
 }  // namespace

@@ -34,11 +34,13 @@ TEST_CASE("global pooling on oneDNN equals the reference") {
 }
 
 TEST_CASE("pooling that oneDNN does not take goes to the reference") {
-  CHECK_FALSE(is_supported("input x: float32[1,3,8,8]\ny, i = MaxPool(x) {kernel_shape=[2,2]}\n"
-                           "output y\noutput i\n"));
+  CHECK_FALSE(
+      is_supported("input x: float32[1,3,8,8]\ny, i = MaxPool(x) {kernel_shape=[2,2]}\n"
+                   "output y\noutput i\n"));
   CHECK_FALSE(is_supported(text("1,3,8,8", "MaxPool", "kernel_shape=[2,2], dilations=[2,2]")));
-  CHECK_FALSE(is_supported(text("1,3,10,10", "AveragePool",
-                                "kernel_shape=[3,3], strides=[2,2], ceil_mode=1, count_include_pad=1")));
+  CHECK_FALSE(
+      is_supported(text("1,3,10,10", "AveragePool",
+                        "kernel_shape=[3,3], strides=[2,2], ceil_mode=1, count_include_pad=1")));
 }
 
 TEST_CASE("batch normalization on oneDNN equals the reference") {

@@ -140,7 +140,8 @@ inline void check_rows(const std::string& text, double tolerance, int opset = 17
   for (std::size_t i = 0; i < a.size(); ++i) {
     finite = finite && std::isfinite(a[i]);
     largest = std::max(largest, std::abs(static_cast<double>(b[i])));
-    difference = std::max(difference, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+    difference =
+        std::max(difference, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
   }
   CHECK(finite);
   CHECK(difference <= tolerance * largest);
