@@ -162,11 +162,11 @@ bool Pipeline::needs(Needs what) const {
 
 Pipeline preset(std::string_view name) {
   std::vector<std::string> names;
-  for (const auto& [known, text] : preset_table) {
-    if (known == name)
+  for (const auto& entry : preset_table) {
+    if (entry.first == name)
       return in_context([&] { return fmt::format("preset '{}'", name); },
-                        [&] { return Pipeline::parse(text); });
-    names.emplace_back(known);
+                        [&] { return Pipeline::parse(entry.second); });
+    names.emplace_back(entry.first);
   }
   const std::string near = nearest_name(name, names);
   fail("unknown preset '{}'; {}", name,
