@@ -65,12 +65,6 @@ inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const me
                                          s.pads_begin, s.pads_end);
 }
 
-inline auto batch_normalization(const memory::desc& src, float epsilon,
-                                dnnl::normalization_flags flags) {
-  return dnnl::batch_normalization_forward::primitive_desc(
-      cpu_engine(), dnnl::prop_kind::forward_inference, src, src, epsilon, flags);
-}
-
 inline auto matmul(const memory::desc& src, const memory::desc& weights, const memory::desc& bias,
                    const memory::desc& dst) {
   return dnnl::matmul::primitive_desc(cpu_engine(), src, weights, bias, dst);
@@ -101,12 +95,6 @@ inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const me
   return pooling_forward::primitive_desc({dnnl::prop_kind::forward_inference, algorithm, src, dst,
                                           s.strides, kernel, s.dilations, s.pads_begin, s.pads_end},
                                          cpu_engine());
-}
-
-inline auto batch_normalization(const memory::desc& src, float epsilon,
-                                dnnl::normalization_flags flags) {
-  return dnnl::batch_normalization_forward::primitive_desc(
-      {dnnl::prop_kind::forward_inference, src, epsilon, flags}, cpu_engine());
 }
 
 inline auto matmul(const memory::desc& src, const memory::desc& weights, const memory::desc& bias,

@@ -43,18 +43,5 @@ TEST_CASE("pooling that oneDNN does not take goes to the reference") {
                         "kernel_shape=[3,3], strides=[2,2], ceil_mode=1, count_include_pad=1")));
 }
 
-TEST_CASE("batch normalization on oneDNN equals the reference") {
-  for (const char* shape : {"4,6", "2,6,9", "2,6,5,7", "1,6,3,4,5"})
-    for (const bool constant : {true, false}) {
-      std::string lines = fmt::format("input x: float32[{}]\n", shape);
-      for (const char* name : {"s", "b", "m"})
-        lines += constant ? fmt::format("initializer {}: float32[6] = random(5)\n", name)
-                          : fmt::format("input {}: float32[6]\n", name);
-      lines += "initializer v: float32[6] = {0.5,1,1.5,2,2.5,3}\n";
-      check_rows(lines + "y = BatchNormalization(x, s, b, m, v) {epsilon=0.001}\noutput y\n",
-                 reassociated);
-    }
-}
-
 }  // namespace
 }  // namespace onnxpress::rows
