@@ -51,7 +51,8 @@ struct GlobalFlags {
   void declare(CLI::App& app) {
     app.add_option("--format", format, "what results look like on standard output (table)")
         ->type_name("table|json|md");
-    app.add_flag("--quiet", quiet, "no results but with --format, no messages but errors");
+    app.add_flag("--quiet", quiet,
+                 "no messages but errors, and no results unless --format is given");
     app.add_flag("--verbose", verbose, "tell every stage; full tables");
     app.add_option("--threads", threads, "threads to use (all that this process may use)")
         ->type_name("N");

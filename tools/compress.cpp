@@ -27,7 +27,7 @@ class Target {
       file_.file = file_.total = static_cast<std::int64_t>(bytes_.size());
     } else {
       const WriteResult written =
-          stage_model(model, job.output, *staged_, {.external = job.external});
+          stage_model(model, job.output, *staged_, {.external = job.external, .hash = true});
       file_.sha256 = written.sha256;
       file_.file = static_cast<std::int64_t>(written.file_bytes);
       file_.total = static_cast<std::int64_t>(written.total_bytes);

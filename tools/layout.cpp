@@ -19,12 +19,19 @@ void add_notes(Document& document, const Json& report) {
   document.emplace_back(std::move(lines));
 }
 
-void add_headline(Document& document, const Json& report, const std::string& what) {
+std::string file_name(const Json& model) {
+  const std::string& path = model["file"].get_ref<const std::string&>();
+  return path == "-" ? "(pipe)" : path;
+}
+
+void add_headline(Document& document, const Json& report, const std::string& what,
+                  const std::string& more = "") {
   Lines lines;
   const std::string& headline = report["headline"].get_ref<const std::string&>();
   const bool bad = !report.value("verified", true) || report.value("generated_data", false);
   if (!headline.empty()) lines.lines.emplace_back(headline, bad ? Tone::bad : Tone::good);
   lines.lines.emplace_back(what, Tone::strong);
+  if (!more.empty()) lines.lines.emplace_back(more, Tone::dim);
   document.emplace_back(std::move(lines));
 }
 
@@ -55,12 +62,11 @@ void add_latency(Document& document, const Json& report) {
 
 Document layout_compress(const Json& report, bool verbose) {
   Document document;
-  const std::string output = report["after"]["file"].get<std::string>();
+  const bool written = report["written"].get<bool>();
   add_headline(document, report,
-               fmt::format("{} {} {}", report["before"]["file"].get<std::string>(), "->",
-                           report["written"].get<bool>() ? output : "(not written)"));
-  document.emplace_back(
-      Lines{{Cell("pipeline: " + report["pipeline"].get<std::string>(), Tone::dim)}});
+               fmt::format("{} -> {}", file_name(report["before"]),
+                           written ? file_name(report["after"]) : "(not written)"),
+               "pipeline: " + report["pipeline"].get<std::string>());
   document.emplace_back(before_after_table(report));
   add_output_errors(document, report);
   add_passes(document, report);
@@ -76,8 +82,7 @@ Document layout_compress(const Json& report, bool verbose) {
 Document layout_compare(const Json& report, bool verbose) {
   Document document;
   add_headline(document, report,
-               fmt::format("{} -> {}", report["before"]["file"].get<std::string>(),
-                           report["after"]["file"].get<std::string>()));
+               fmt::format("{} -> {}", file_name(report["before"]), file_name(report["after"])));
   document.emplace_back(before_after_table(report));
   add_output_errors(document, report);
   add_sizes(document, report, verbose);
@@ -90,7 +95,7 @@ Document layout_compare(const Json& report, bool verbose) {
 Document layout_eval(const Json& report, bool) {
   Document document;
   add_headline(document, report,
-               fmt::format("{} on {}", report["model"]["file"].get<std::string>(),
+               fmt::format("{} on {}", file_name(report["model"]),
                            report["data"]["eval"]["description"].get<std::string>()));
   const Json& evaluation = report["evaluation"];
   Table table{{{""}, {"value", true}, {"95 % interval", true}}, {}};
@@ -107,7 +112,7 @@ Document layout_eval(const Json& report, bool) {
 Document layout_run(const Json& report, bool) {
   Document document;
   add_headline(document, report,
-               fmt::format("{} on {}", report["model"]["file"].get<std::string>(),
+               fmt::format("{} on {}", file_name(report["model"]),
                            report["data"]["input"]["description"].get<std::string>()));
   Table table{{{"output"}, {"type"}, {"shape"}, {"stored as"}}, {}};
   for (const Json& output : report["outputs"])
@@ -120,7 +125,7 @@ Document layout_run(const Json& report, bool) {
 Document layout_inspect(const Json& report, bool verbose) {
   Document document;
   const Json& model = report["model"];
-  add_headline(document, report, model["file"].get<std::string>());
+  add_headline(document, report, file_name(model));
   document.emplace_back(model_table(report));
   document.emplace_back(Heading{"Inputs and outputs"});
   document.emplace_back(interface_table(report["interface"]));

@@ -169,10 +169,6 @@ Table before_after_table(const Json& report) {
   const auto add = [&](const char* what, Cell before, Cell after, Cell change) {
     table.rows.push_back({what, std::move(before), std::move(after), std::move(change), ""});
   };
-  const auto add_count = [&](const char* what, const char* key) {
-    const double x = a[key].get<double>(), y = b[key].get<double>();
-    add(what, human_count(x), human_count(y), change_cell(x, y));
-  };
   add("size", Cell(human_size(total(a)), Tone::strong), Cell(human_size(total(b)), Tone::strong),
       ratio_cell(total(a), total(b)));
   const double external_a = a["bytes"]["external"].get<double>();
@@ -184,14 +180,18 @@ Table before_after_table(const Json& report) {
       packed_a.is_null() || packed_b.is_null()
           ? Cell()
           : ratio_cell(packed_a.get<double>(), packed_b.get<double>()));
-  add_count("parameters", "parameters");
+  const double weights_a = a["parameters"].get<double>(), weights_b = b["parameters"].get<double>();
+  add("parameters", human_count(weights_a), human_count(weights_b),
+      change_cell(weights_a, weights_b));
   const double sparse_a = a["sparsity"].get<double>(), sparse_b = b["sparsity"].get<double>();
   add("  of them zero", percent(sparse_a), percent(sparse_b),
       sparse_a == sparse_b ? Cell("=", Tone::dim)
                            : Cell(fmt::format("{:+.1f} points", (sparse_b - sparse_a) * 100)));
   add("MACs", macs_text(a), macs_text(b),
       change_cell(a["macs"].get<double>(), b["macs"].get<double>()));
-  add_count("nodes", "nodes");
+  const auto nodes_a = a["nodes"].get<std::int64_t>(), nodes_b = b["nodes"].get<std::int64_t>();
+  add("nodes", grouped(nodes_a), grouped(nodes_b),
+      nodes_a == nodes_b ? Cell("=", Tone::dim) : Cell(fmt::format("{:+}", nodes_b - nodes_a)));
   const Cell opset_change = a["opsets"] == b["opsets"] ? Cell("=", Tone::dim) : Cell("upgraded");
   add("opset", opsets_text(a), opsets_text(b), opset_change);
   if (report.contains("accuracy") && !report["accuracy"].is_null())

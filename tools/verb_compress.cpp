@@ -41,7 +41,11 @@ void apply_setting(CLI::App& app, const std::string& key, const std::string& val
             value);
     if (value == "false") return;
   }
-  option->add_result(value);
+  // A sequence in the recipe came joined with ','.
+  if (option->get_items_expected_max() > 1)
+    for (const std::string& item : CLI::detail::split(value, ',')) option->add_result(item);
+  else
+    option->add_result(value);
   option->run_callback();
 }
 

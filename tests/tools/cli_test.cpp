@@ -185,7 +185,7 @@ TEST_CASE("external data is written beside the model and counted") {
 TEST_CASE("a recipe gives defaults that options override") {
   const Scratch scratch;
   scratch.write("r.yaml", "passes:\n  - simplify\n  - prune_magnitude: {sparsity: 0.25}\neval: " +
-                              test_npz + "\nmax-drop: 0%\nseed: 5\n");
+                              test_npz + "\nmax-drop: 0%\nseed: 5\nreport: [a.json, b.md]\n");
   const CommandResult result = in(scratch, {"compress", cnn, "-o", "out.onnx", "--recipe", "r.yaml",
                                             "--max-drop", "50%", "--format", "json"});
   INFO(result.err);
@@ -194,6 +194,8 @@ TEST_CASE("a recipe gives defaults that options override") {
   CHECK(report["pipeline"] == "simplify,prune_magnitude{sparsity=0.25}");
   CHECK(report["gates"][0]["limit"] == "50%");
   CHECK(report["environment"]["seed"] == 5);
+  CHECK(fs::exists(scratch / "a.json"));
+  CHECK(fs::exists(scratch / "b.md"));
   scratch.write("bad.yaml", "passes: [simplify]\nmax-drp: 0%\n");
   const CommandResult bad = in(scratch, {"compress", cnn, "-o", "o.onnx", "--recipe", "bad.yaml"});
   CHECK(bad.status == 2);

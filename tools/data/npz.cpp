@@ -60,6 +60,13 @@ class MemberStream {
       target = target.subspan(static_cast<std::size_t>(got));
     }
   }
+  // After the last byte: the checksum is compared only when the end is reached.
+  void finish() {
+    std::byte more;
+    const zip_int64_t got = zip_fread(file_, &more, 1);
+    require(got == 0, "{}: {}", where_,
+            got > 0 ? "the member is too long" : zip_file_strerror(file_));
+  }
 
  private:
   void open() {
@@ -80,17 +87,30 @@ class MemberStream {
 class MemberReader : public ArrayReader {
  public:
   MemberReader(ArrayInfo info, std::unique_ptr<MemberStream> stream, std::size_t header_bytes)
-      : ArrayReader(std::move(info)), stream_(std::move(stream)), header_bytes_(header_bytes) {}
+      : ArrayReader(std::move(info)),
+        stream_(std::move(stream)),
+        header_bytes_(header_bytes),
+        left_(data_bytes()) {}
 
   void rewind() override {
     stream_->reopen();
+    left_ = header_bytes_ + data_bytes();
     skip(header_bytes_);
   }
-  void read(std::span<std::byte> target) override { stream_->read(target); }
+  void read(std::span<std::byte> target) override {
+    stream_->read(target);
+    left_ -= target.size();
+    if (left_ == 0 && !target.empty()) stream_->finish();
+  }
 
  private:
+  std::size_t data_bytes() const {
+    return packed_bytes(info().dtype, static_cast<std::size_t>(element_count(info().dims)));
+  }
+
   std::unique_ptr<MemberStream> stream_;
   std::size_t header_bytes_;
+  std::size_t left_;
 };
 
 std::unique_ptr<ArrayReader> open_member(const std::shared_ptr<Archive>& archive,
