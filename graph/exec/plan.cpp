@@ -123,10 +123,20 @@ class Planner {
     const std::vector<Value*> outputs = node.outputs();
     const OpDef* op = operators().find(node);
     if (!op || !op->deterministic || !std::ranges::all_of(outputs, is_known)) return false;
-    for (const Value* output : outputs)
-      step.outputs.push_back(output ? add_constant(*output, *inference_.known_value(output))
-                                    : no_slot);
+    const bool keep = is_from_initializers(node);
+    for (const Value* output : outputs) {
+      const Tensor* known = output ? inference_.known_value(output) : nullptr;
+      if (known && keep) resources_.folded.emplace(output, *known);
+      step.outputs.push_back(known ? add_constant(*output, *known) : no_slot);
+    }
     return true;
+  }
+
+  // True when the results are the same whatever the inputs of the model are.
+  bool is_from_initializers(const Node& node) const {
+    return node.subgraphs().empty() && std::ranges::all_of(node.inputs(), [&](const Value* input) {
+             return !input || input->is_constant() || resources_.folded.contains(input);
+           });
   }
 
   // True when the node's inputs are constants: then its outputs are computed here.
@@ -134,14 +144,12 @@ class Planner {
     const OpDef* op = operators().find(node);
     if (!op || !op->prepare || !op->deterministic || !node.subgraphs().empty()) return false;
     std::vector<const Tensor*> inputs;
-    bool from_initializers = true;
     for (const Value* input : node.inputs()) {
       const Tensor* tensor = input ? constant(*input) : nullptr;
       if (input && !tensor) return false;
-      from_initializers = from_initializers &&
-                          (!input || input->is_constant() || resources_.folded.contains(input));
       inputs.push_back(tensor);
     }
+    const bool from_initializers = is_from_initializers(node);
     std::vector<Tensor> outputs(node.output_count());
     bool cached = from_initializers;
     for (std::size_t i = 0; i < outputs.size() && cached; ++i) {
