@@ -1,3 +1,4 @@
+#include <memory>
 #include <utility>
 
 #include "graph/exec/costs.h"
@@ -22,21 +23,35 @@ bool knows_all_types(const Node& node, const TypeInference& inference) {
   return true;
 }
 
+// Open dims count as 1. Where a rule contradicts that guess (a window longer than 1), they stay
+// open, and the cost of the nodes they reach is unknown.
+std::unique_ptr<TypeInference> infer_with_open_dims(const Model& model) {
+  auto guessed = std::make_unique<TypeInference>(model);
+  for (const Value* input : model.graph.inputs()) {
+    Type type = input->type;
+    if (type.shape)
+      for (Dim& dim : *type.shape)
+        if (!dim.is_known()) dim = 1;
+    guessed->set_input(input, std::move(type));
+  }
+  try {
+    guessed->run();
+    return guessed;
+  } catch (const Error&) {
+    auto declared = std::make_unique<TypeInference>(model);
+    declared->run();
+    return declared;
+  }
+}
+
 }  // namespace
 
 void for_each_cost(const Model& model,
                    const std::function<void(const Node&, std::optional<std::int64_t>)>& fn) {
   const std::unique_ptr<Model> inlined = model.clone();
   inline_functions(*inlined);
-  TypeInference inference(*inlined);
-  for (const Value* input : inlined->graph.inputs()) {
-    Type type = input->type;
-    if (type.shape)
-      for (Dim& dim : *type.shape)
-        if (!dim.is_known()) dim = 1;
-    inference.set_input(input, std::move(type));
-  }
-  inference.run();
+  const std::unique_ptr<TypeInference> types = infer_with_open_dims(*inlined);
+  const TypeInference& inference = *types;
 
   std::as_const(inlined->graph).for_each_graph([&](const Graph& graph) {
     for (const Node* node : graph.nodes()) {
