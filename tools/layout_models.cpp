@@ -194,8 +194,12 @@ Table before_after_table(const Json& report) {
       nodes_a == nodes_b ? Cell("=", Tone::dim) : Cell(fmt::format("{:+}", nodes_b - nodes_a)));
   const Cell opset_change = a["opsets"] == b["opsets"] ? Cell("=", Tone::dim) : Cell("upgraded");
   add("opset", opsets_text(a), opsets_text(b), opset_change);
-  if (report.contains("accuracy") && !report["accuracy"].is_null())
+  if (report.contains("accuracy") && !report["accuracy"].is_null()) {
     add_metric_rows(table, report["accuracy"]["before"], report["accuracy"]["after"]);
+    return table;
+  }
+  table.columns.pop_back();
+  for (std::vector<Cell>& row : table.rows) row.pop_back();
   return table;
 }
 
