@@ -1,7 +1,7 @@
 // onnxpress_roundtrip IN OUT: reads a model and writes it again, for tests and benchmarks.
-#include <cstdio>
-
 #include <fmt/format.h>
+
+#include <cstdio>
 
 #include "graph/base/error.h"
 #include "graph/onnx/reader.h"

@@ -1,5 +1,6 @@
 #include "graph/onnx/build.h"
 
+#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -20,9 +21,9 @@ decltype(auto) in_node(const NodeMessage& message, Body&& body) {
 class GraphBuilder {
  public:
   struct Counts {
-    std::size_t dropped_defaults = 0;     // initializers that no longer are inputs
-    std::size_t stale_value_info = 0;     // value_info of no value
-    std::size_t contradicted_types = 0;   // declared types that an initializer contradicts
+    std::size_t dropped_defaults = 0;    // initializers that no longer are inputs
+    std::size_t stale_value_info = 0;    // value_info of no value
+    std::size_t contradicted_types = 0;  // declared types that an initializer contradicts
   };
 
   GraphBuilder(Graph& graph, bool keep_overridable, Counts& counts)
@@ -283,15 +284,17 @@ std::unique_ptr<Model> build_model(ModelMessage message, const ReadOptions& opti
   GraphBuilder::Counts counts;
   for (FunctionMessage& function : message.functions) {
     const std::string context = fmt::format("function '{}'", function.name);
-    in_context([&] { return context; }, [&] {
-      model->functions.push_back(build_function(std::move(function), counts, notes));
-    });
+    in_context(
+        [&] { return context; },
+        [&] { model->functions.push_back(build_function(std::move(function), counts, notes)); });
   }
   const std::string context = fmt::format("graph '{}'", message.graph.name);
-  in_context([&] { return context; }, [&] {
-    GraphBuilder(model->graph, options.keep_overridable, counts).build(std::move(message.graph));
-    sort(model->graph, notes);
-  });
+  in_context([&] { return context; },
+             [&] {
+               GraphBuilder(model->graph, options.keep_overridable, counts)
+                   .build(std::move(message.graph));
+               sort(model->graph, notes);
+             });
   add_notes(counts, model->ir_version, notes);
   return model;
 }

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "graph/onnx/external_files.h"
@@ -14,9 +16,9 @@ namespace onnxpress::wire {
 
 // What decoding needs beside the bytes, and what it learns on the way.
 struct DecodeContext {
-  std::shared_ptr<const void> owner;   // keeps the decoded bytes alive
+  std::shared_ptr<const void> owner;  // keeps the decoded bytes alive
   ExternalFiles& files;
-  std::size_t dropped_fields = 0;      // unknown fields of messages that cannot carry them
+  std::size_t dropped_fields = 0;  // unknown fields of messages that cannot carry them
 };
 
 // All throw WireError for malformed bytes and Error for what ONNX does not allow.

@@ -1,5 +1,8 @@
 // AttributeProto, NodeProto and GraphProto.
+#include <algorithm>
 #include <cstring>
+#include <optional>
+#include <utility>
 
 #include "graph/onnx/decode.h"
 #include "graph/onnx/fields.h"
@@ -32,20 +35,21 @@ struct AttributeFields {
 
   // The kinds whose field is there.
   std::vector<int> present() const {
-    const std::pair<int, bool> fields[] = {{AttributeProto::FLOAT, f.has_value()},
-                                           {AttributeProto::INT, i.has_value()},
-                                           {AttributeProto::STRING, s.has_value()},
-                                           {AttributeProto::TENSOR, t.has_value()},
-                                           {AttributeProto::GRAPH, g.has_value()},
-                                           {AttributeProto::FLOATS, !floats.empty()},
-                                           {AttributeProto::INTS, !ints.empty()},
-                                           {AttributeProto::STRINGS, !strings.empty()},
-                                           {AttributeProto::TENSORS, !tensors.empty()},
-                                           {AttributeProto::GRAPHS, !graphs.empty()},
-                                           {AttributeProto::SPARSE_TENSOR, sparse.has_value()},
-                                           {AttributeProto::SPARSE_TENSORS, !sparse_tensors.empty()},
-                                           {AttributeProto::TYPE_PROTO, tp.has_value()},
-                                           {AttributeProto::TYPE_PROTOS, !types.empty()}};
+    const std::pair<int, bool> fields[] = {
+        {AttributeProto::FLOAT, f.has_value()},
+        {AttributeProto::INT, i.has_value()},
+        {AttributeProto::STRING, s.has_value()},
+        {AttributeProto::TENSOR, t.has_value()},
+        {AttributeProto::GRAPH, g.has_value()},
+        {AttributeProto::FLOATS, !floats.empty()},
+        {AttributeProto::INTS, !ints.empty()},
+        {AttributeProto::STRINGS, !strings.empty()},
+        {AttributeProto::TENSORS, !tensors.empty()},
+        {AttributeProto::GRAPHS, !graphs.empty()},
+        {AttributeProto::SPARSE_TENSOR, sparse.has_value()},
+        {AttributeProto::SPARSE_TENSORS, !sparse_tensors.empty()},
+        {AttributeProto::TYPE_PROTO, tp.has_value()},
+        {AttributeProto::TYPE_PROTOS, !types.empty()}};
     std::vector<int> kinds;
     for (const auto& [kind, is_there] : fields)
       if (is_there) kinds.push_back(kind);
@@ -68,10 +72,17 @@ void set_value(AttributeMessage& message, AttributeFields& fields) {
           present.empty() ? 0 : present.front());
   AttributeValue& value = message.value.value;
   switch (kind) {
-    case AttributeProto::UNDEFINED: break;
-    case AttributeProto::FLOAT: value = fields.f.value_or(0.0f); break;
-    case AttributeProto::INT: value = fields.i.value_or(0); break;
-    case AttributeProto::STRING: value = take_or_default(fields.s); break;
+    case AttributeProto::UNDEFINED:
+      break;
+    case AttributeProto::FLOAT:
+      value = fields.f.value_or(0.0f);
+      break;
+    case AttributeProto::INT:
+      value = fields.i.value_or(0);
+      break;
+    case AttributeProto::STRING:
+      value = take_or_default(fields.s);
+      break;
     case AttributeProto::TENSOR:
       require(fields.t.has_value(), "expected a tensor, found none");
       value = std::move(*fields.t);
@@ -85,18 +96,33 @@ void set_value(AttributeMessage& message, AttributeFields& fields) {
       require(fields.sparse.has_value(), "expected a sparse tensor, found none");
       value = std::move(*fields.sparse);
       break;
-    case AttributeProto::TYPE_PROTO: value = take_or_default(fields.tp); break;
-    case AttributeProto::FLOATS: value = std::move(fields.floats); break;
-    case AttributeProto::INTS: value = std::move(fields.ints); break;
-    case AttributeProto::STRINGS: value = std::move(fields.strings); break;
-    case AttributeProto::TENSORS: value = std::move(fields.tensors); break;
-    case AttributeProto::SPARSE_TENSORS: value = std::move(fields.sparse_tensors); break;
-    case AttributeProto::TYPE_PROTOS: value = std::move(fields.types); break;
+    case AttributeProto::TYPE_PROTO:
+      value = take_or_default(fields.tp);
+      break;
+    case AttributeProto::FLOATS:
+      value = std::move(fields.floats);
+      break;
+    case AttributeProto::INTS:
+      value = std::move(fields.ints);
+      break;
+    case AttributeProto::STRINGS:
+      value = std::move(fields.strings);
+      break;
+    case AttributeProto::TENSORS:
+      value = std::move(fields.tensors);
+      break;
+    case AttributeProto::SPARSE_TENSORS:
+      value = std::move(fields.sparse_tensors);
+      break;
+    case AttributeProto::TYPE_PROTOS:
+      value = std::move(fields.types);
+      break;
     case AttributeProto::GRAPHS:
       message.is_graphs = true;
       message.graphs = std::move(fields.graphs);
       break;
-    default: fail("unknown attribute kind {}", kind);
+    default:
+      fail("unknown attribute kind {}", kind);
   }
 }
 
@@ -114,10 +140,18 @@ void decode_fields(Reader reader, AttributeMessage& message, DecodeContext& cont
   Attribute& attribute = message.value;
   for (Field field; reader.next(field);) {
     switch (field.tag) {
-      case delimited(AttributeProto::kNameFieldNumber): message.name = field.string(); break;
-      case fixed32(AttributeProto::kFFieldNumber): fields.f = field.float32(); break;
-      case varint(AttributeProto::kIFieldNumber): fields.i = field.integer(); break;
-      case delimited(AttributeProto::kSFieldNumber): fields.s = field.string(); break;
+      case delimited(AttributeProto::kNameFieldNumber):
+        message.name = field.string();
+        break;
+      case fixed32(AttributeProto::kFFieldNumber):
+        fields.f = field.float32();
+        break;
+      case varint(AttributeProto::kIFieldNumber):
+        fields.i = field.integer();
+        break;
+      case delimited(AttributeProto::kSFieldNumber):
+        fields.s = field.string();
+        break;
       case delimited(AttributeProto::kTFieldNumber):
         fields.t = decode_tensor(reader.nested(field), context);
         break;
@@ -156,14 +190,17 @@ void decode_fields(Reader reader, AttributeMessage& message, DecodeContext& cont
       case varint(AttributeProto::kTypeFieldNumber):
         fields.type = static_cast<int>(field.value);
         break;
-      case delimited(AttributeProto::kRefAttrNameFieldNumber): attribute.ref = field.string(); break;
+      case delimited(AttributeProto::kRefAttrNameFieldNumber):
+        attribute.ref = field.string();
+        break;
       case delimited(AttributeProto::kSparseTensorFieldNumber):
         fields.sparse = decode_sparse_tensor(reader.nested(field), context);
         break;
       case delimited(AttributeProto::kSparseTensorsFieldNumber):
         fields.sparse_tensors.push_back(decode_sparse_tensor(reader.nested(field), context));
         break;
-      default: field.keep_in(attribute.unknown_fields);
+      default:
+        field.keep_in(attribute.unknown_fields);
     }
   }
   if (attribute.ref.empty()) {
@@ -180,20 +217,35 @@ void decode_fields(Reader reader, AttributeMessage& message, DecodeContext& cont
 void decode_node_fields(Reader reader, NodeMessage& node, DecodeContext& context) {
   for (Field field; reader.next(field);) {
     switch (field.tag) {
-      case delimited(NodeProto::kInputFieldNumber): node.inputs.push_back(field.text()); break;
-      case delimited(NodeProto::kOutputFieldNumber): node.outputs.push_back(field.text()); break;
-      case delimited(NodeProto::kNameFieldNumber): node.name = field.string(); break;
-      case delimited(NodeProto::kOpTypeFieldNumber): node.op_type = field.string(); break;
+      case delimited(NodeProto::kInputFieldNumber):
+        node.inputs.push_back(field.text());
+        break;
+      case delimited(NodeProto::kOutputFieldNumber):
+        node.outputs.push_back(field.text());
+        break;
+      case delimited(NodeProto::kNameFieldNumber):
+        node.name = field.string();
+        break;
+      case delimited(NodeProto::kOpTypeFieldNumber):
+        node.op_type = field.string();
+        break;
       case delimited(NodeProto::kAttributeFieldNumber):
         node.attributes.push_back(decode_attribute(reader.nested(field), context));
         break;
-      case delimited(NodeProto::kDocStringFieldNumber): node.doc_string = field.string(); break;
-      case delimited(NodeProto::kDomainFieldNumber): node.domain = field.string(); break;
-      case delimited(field::node_overload): node.overload = field.string(); break;
+      case delimited(NodeProto::kDocStringFieldNumber):
+        node.doc_string = field.string();
+        break;
+      case delimited(NodeProto::kDomainFieldNumber):
+        node.domain = field.string();
+        break;
+      case delimited(field::node_overload):
+        node.overload = field.string();
+        break;
       case delimited(field::node_metadata):
         node.metadata.push_back(decode_entry(reader.nested(field), context));
         break;
-      default: field.keep_in(node.unknown_fields);
+      default:
+        field.keep_in(node.unknown_fields);
     }
   }
 }
@@ -204,11 +256,15 @@ void decode_graph_fields(Reader reader, GraphMessage& graph, DecodeContext& cont
       case delimited(GraphProto::kNodeFieldNumber):
         graph.nodes.push_back(decode_node(reader.nested(field), context));
         break;
-      case delimited(GraphProto::kNameFieldNumber): graph.name = field.string(); break;
+      case delimited(GraphProto::kNameFieldNumber):
+        graph.name = field.string();
+        break;
       case delimited(GraphProto::kInitializerFieldNumber):
         graph.initializers.push_back(decode_tensor(reader.nested(field), context));
         break;
-      case delimited(GraphProto::kDocStringFieldNumber): graph.doc_string = field.string(); break;
+      case delimited(GraphProto::kDocStringFieldNumber):
+        graph.doc_string = field.string();
+        break;
       case delimited(GraphProto::kInputFieldNumber):
         graph.inputs.push_back(decode_value_info(reader.nested(field), context));
         break;
@@ -224,7 +280,8 @@ void decode_graph_fields(Reader reader, GraphMessage& graph, DecodeContext& cont
       case delimited(field::graph_metadata):
         graph.metadata.push_back(decode_entry(reader.nested(field), context));
         break;
-      default: field.keep_in(graph.unknown_fields);
+      default:
+        field.keep_in(graph.unknown_fields);
     }
   }
 }

@@ -16,21 +16,29 @@ void decode_opset_import(Reader reader, OpsetImports& opsets, DecodeContext& con
   std::int64_t version = 0;
   for (Field field; reader.next(field);) {
     switch (field.tag) {
-      case delimited(OperatorSetIdProto::kDomainFieldNumber): domain = field.string(); break;
-      case varint(OperatorSetIdProto::kVersionFieldNumber): version = field.integer(); break;
-      default: ++context.dropped_fields;
+      case delimited(OperatorSetIdProto::kDomainFieldNumber):
+        domain = field.string();
+        break;
+      case varint(OperatorSetIdProto::kVersionFieldNumber):
+        version = field.integer();
+        break;
+      default:
+        ++context.dropped_fields;
     }
   }
   if (domain == "ai.onnx") domain.clear();
   const auto [import, is_new] = opsets.emplace(domain, version);
-  require(is_new || import->second == version, "operator set '{}' is imported at versions {} and {}",
+  require(is_new || import->second == version,
+          "operator set '{}' is imported at versions {} and {}",
           domain.empty() ? "ai.onnx" : domain, import->second, version);
 }
 
 void decode_function_fields(Reader reader, FunctionMessage& function, DecodeContext& context) {
   for (Field field; reader.next(field);) {
     switch (field.tag) {
-      case delimited(FunctionProto::kNameFieldNumber): function.name = field.string(); break;
+      case delimited(FunctionProto::kNameFieldNumber):
+        function.name = field.string();
+        break;
       case delimited(FunctionProto::kInputFieldNumber):
         function.inputs.push_back(field.text());
         break;
@@ -49,18 +57,23 @@ void decode_function_fields(Reader reader, FunctionMessage& function, DecodeCont
       case delimited(FunctionProto::kOpsetImportFieldNumber):
         decode_opset_import(reader.nested(field), function.opsets, context);
         break;
-      case delimited(FunctionProto::kDomainFieldNumber): function.domain = field.string(); break;
+      case delimited(FunctionProto::kDomainFieldNumber):
+        function.domain = field.string();
+        break;
       case delimited(field::function_attribute_proto):
         function.attribute_defaults.push_back(decode_attribute(reader.nested(field), context));
         break;
       case delimited(field::function_value_info):
         function.value_info.push_back(decode_value_info(reader.nested(field), context));
         break;
-      case delimited(field::function_overload): function.overload = field.string(); break;
+      case delimited(field::function_overload):
+        function.overload = field.string();
+        break;
       case delimited(field::function_metadata):
         function.metadata.push_back(decode_entry(reader.nested(field), context));
         break;
-      default: field.keep_in(function.unknown_fields);
+      default:
+        field.keep_in(function.unknown_fields);
     }
   }
 }
@@ -90,11 +103,15 @@ ModelMessage decode_model(Reader reader, DecodeContext& context) {
       case delimited(ModelProto::kProducerVersionFieldNumber):
         model.producer_version = field.string();
         break;
-      case delimited(ModelProto::kDomainFieldNumber): model.domain = field.string(); break;
+      case delimited(ModelProto::kDomainFieldNumber):
+        model.domain = field.string();
+        break;
       case varint(ModelProto::kModelVersionFieldNumber):
         model.model_version = field.integer();
         break;
-      case delimited(ModelProto::kDocStringFieldNumber): model.doc_string = field.string(); break;
+      case delimited(ModelProto::kDocStringFieldNumber):
+        model.doc_string = field.string();
+        break;
       case delimited(ModelProto::kGraphFieldNumber):
         model.has_graph = true;
         decode_graph(reader.nested(field), model.graph, context);
@@ -108,7 +125,8 @@ ModelMessage decode_model(Reader reader, DecodeContext& context) {
       case delimited(ModelProto::kFunctionsFieldNumber):
         model.functions.push_back(decode_function(reader.nested(field), context));
         break;
-      default: field.keep_in(model.unknown_fields);
+      default:
+        field.keep_in(model.unknown_fields);
     }
   }
   return model;

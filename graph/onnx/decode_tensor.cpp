@@ -1,9 +1,11 @@
 // TensorProto, SparseTensorProto and the containers of test data.
+#include <onnx/onnx-data_pb.h>
+
 #include <charconv>
 #include <cstring>
 #include <limits>
-
-#include <onnx/onnx-data_pb.h>
+#include <string_view>
+#include <utility>
 
 #include "graph/onnx/decode.h"
 #include "graph/onnx/fields.h"
@@ -55,8 +57,8 @@ std::uint64_t parse_number(const std::string& key, const std::string& text) {
   std::uint64_t value = 0;
   const char* end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, value);
-  require(error == std::errc() && rest == end, "expected a number for external data's {}, found '{}'",
-          key, text);
+  require(error == std::errc() && rest == end,
+          "expected a number for external data's {}, found '{}'", key, text);
   return value;
 }
 
@@ -87,27 +89,43 @@ TensorFields collect(Reader reader, DecodeContext& context) {
       case delimited(TensorProto::kDimsFieldNumber):
         decode_dims(reader.nested(field), tensor.dims);
         break;
-      case varint(TensorProto::kDataTypeFieldNumber): tensor.type_number = field.integer(); break;
+      case varint(TensorProto::kDataTypeFieldNumber):
+        tensor.type_number = field.integer();
+        break;
       case delimited(TensorProto::kSegmentFieldNumber):
         fail("tensors in segments are not supported");
       case fixed32(TensorProto::kFloatDataFieldNumber):
-      case delimited(TensorProto::kFloatDataFieldNumber): tensor.floats.add(field.payload); break;
+      case delimited(TensorProto::kFloatDataFieldNumber):
+        tensor.floats.add(field.payload);
+        break;
       case fixed64(TensorProto::kDoubleDataFieldNumber):
-      case delimited(TensorProto::kDoubleDataFieldNumber): tensor.doubles.add(field.payload); break;
+      case delimited(TensorProto::kDoubleDataFieldNumber):
+        tensor.doubles.add(field.payload);
+        break;
       case varint(TensorProto::kInt32DataFieldNumber):
-      case delimited(TensorProto::kInt32DataFieldNumber): tensor.int32s.add(field.payload); break;
+      case delimited(TensorProto::kInt32DataFieldNumber):
+        tensor.int32s.add(field.payload);
+        break;
       case varint(TensorProto::kInt64DataFieldNumber):
-      case delimited(TensorProto::kInt64DataFieldNumber): tensor.int64s.add(field.payload); break;
+      case delimited(TensorProto::kInt64DataFieldNumber):
+        tensor.int64s.add(field.payload);
+        break;
       case varint(TensorProto::kUint64DataFieldNumber):
-      case delimited(TensorProto::kUint64DataFieldNumber): tensor.uint64s.add(field.payload); break;
+      case delimited(TensorProto::kUint64DataFieldNumber):
+        tensor.uint64s.add(field.payload);
+        break;
       case delimited(TensorProto::kStringDataFieldNumber):
         tensor.strings.push_back(field.string());
         break;
-      case delimited(TensorProto::kNameFieldNumber): tensor.result.name = field.string(); break;
+      case delimited(TensorProto::kNameFieldNumber):
+        tensor.result.name = field.string();
+        break;
       case delimited(TensorProto::kDocStringFieldNumber):
         tensor.result.doc_string = field.string();
         break;
-      case delimited(TensorProto::kRawDataFieldNumber): tensor.raw = field.payload; break;
+      case delimited(TensorProto::kRawDataFieldNumber):
+        tensor.raw = field.payload;
+        break;
       case delimited(TensorProto::kExternalDataFieldNumber):
         tensor.external.push_back(decode_entry(reader.nested(field), context));
         break;
@@ -117,7 +135,8 @@ TensorFields collect(Reader reader, DecodeContext& context) {
       case delimited(field::tensor_metadata):
         tensor.result.metadata.push_back(decode_entry(reader.nested(field), context));
         break;
-      default: field.keep_in(tensor.result.unknown_fields);
+      default:
+        field.keep_in(tensor.result.unknown_fields);
     }
   }
   return tensor;
@@ -127,19 +146,24 @@ TensorFields collect(Reader reader, DecodeContext& context) {
 struct TypedField {
   const char* name;
   TypedData TensorFields::*data;
-  bool fixed_width;   // as raw bytes; varints otherwise
+  bool fixed_width;  // as raw bytes; varints otherwise
 };
 
 TypedField typed_field(DType type) {
   switch (type) {
     case DType::float32:
-    case DType::complex64: return {"float_data", &TensorFields::floats, true};
+    case DType::complex64:
+      return {"float_data", &TensorFields::floats, true};
     case DType::float64:
-    case DType::complex128: return {"double_data", &TensorFields::doubles, true};
-    case DType::int64: return {"int64_data", &TensorFields::int64s, false};
+    case DType::complex128:
+      return {"double_data", &TensorFields::doubles, true};
+    case DType::int64:
+      return {"int64_data", &TensorFields::int64s, false};
     case DType::uint32:
-    case DType::uint64: return {"uint64_data", &TensorFields::uint64s, false};
-    default: return {"int32_data", &TensorFields::int32s, false};
+    case DType::uint64:
+      return {"uint64_data", &TensorFields::uint64s, false};
+    default:
+      return {"int32_data", &TensorFields::int32s, false};
   }
 }
 
@@ -241,7 +265,8 @@ std::pair<std::string, std::string> decode_entry(Reader reader, DecodeContext& c
       case delimited(onnx::StringStringEntryProto::kValueFieldNumber):
         entry.second = field.string();
         break;
-      default: ++context.dropped_fields;
+      default:
+        ++context.dropped_fields;
     }
   }
   return entry;
@@ -249,9 +274,8 @@ std::pair<std::string, std::string> decode_entry(Reader reader, DecodeContext& c
 
 NamedTensor decode_tensor(Reader reader, DecodeContext& context) {
   TensorFields fields = collect(reader, context);
-  fields.result.tensor =
-      in_context([&] { return fmt::format("tensor '{}'", fields.result.name); },
-                 [&] { return make_tensor(fields, context); });
+  fields.result.tensor = in_context([&] { return fmt::format("tensor '{}'", fields.result.name); },
+                                    [&] { return make_tensor(fields, context); });
   // Reading the fields around them has brought pages of the data in that nobody asked for.
   if (const auto bytes = fields.result.tensor.bytes(); bytes.size() >= release_from)
     release_pages(bytes);
@@ -273,7 +297,8 @@ SparseTensor decode_sparse_tensor(Reader reader, DecodeContext& context) {
       case delimited(SparseTensorProto::kDimsFieldNumber):
         decode_dims(reader.nested(field), sparse.dims);
         break;
-      default: field.keep_in(sparse.unknown_fields);
+      default:
+        field.keep_in(sparse.unknown_fields);
     }
   }
   return sparse;
@@ -292,7 +317,8 @@ std::vector<NamedTensor> decode_tensor_sequence(Reader reader, DecodeContext& co
       case delimited(SequenceProto::kMapValuesFieldNumber):
       case delimited(SequenceProto::kOptionalValuesFieldNumber):
         fail("expected a sequence of tensors, found other elements");
-      default: break;
+      default:
+        break;
     }
   }
   return elements;
@@ -313,7 +339,8 @@ std::optional<std::vector<NamedTensor>> decode_optional(Reader reader, DecodeCon
       case delimited(OptionalProto::kMapValueFieldNumber):
       case delimited(OptionalProto::kOptionalValueFieldNumber):
         fail("expected an optional tensor or sequence of tensors, found something else");
-      default: break;
+      default:
+        break;
     }
   }
   return contents;

@@ -20,9 +20,14 @@ Dim decode_dim(Reader reader, DecodeContext& context) {
       case varint(Dimension::kDimValueFieldNumber):
         dim = field.integer() < 0 ? Dim() : Dim(field.integer());
         break;
-      case delimited(Dimension::kDimParamFieldNumber): dim = Dim(field.string()); break;
-      case delimited(Dimension::kDenotationFieldNumber): denotation = field.string(); break;
-      default: ++context.dropped_fields;
+      case delimited(Dimension::kDimParamFieldNumber):
+        dim = Dim(field.string());
+        break;
+      case delimited(Dimension::kDenotationFieldNumber):
+        denotation = field.string();
+        break;
+      default:
+        ++context.dropped_fields;
     }
   }
   dim.denotation = std::move(denotation);
@@ -56,7 +61,8 @@ std::string decode_tensor_type(Reader reader, Type& type, DecodeContext& context
         if (!inner.empty()) append_delimited(unknown, TensorType::kShapeFieldNumber, inner);
         break;
       }
-      default: field.keep_in(unknown);
+      default:
+        field.keep_in(unknown);
     }
   }
   return unknown;
@@ -91,7 +97,8 @@ std::string decode_map_type(Reader reader, Type& type, DecodeContext& context) {
       case delimited(onnx::TypeProto_Map::kValueTypeFieldNumber):
         decode_inner(reader.nested(field), type, context);
         break;
-      default: field.keep_in(unknown);
+      default:
+        field.keep_in(unknown);
     }
   }
   return unknown;
@@ -107,7 +114,8 @@ std::string decode_opaque_type(Reader reader, Type& type, DecodeContext&) {
       case delimited(onnx::TypeProto_Opaque::kNameFieldNumber):
         type.opaque_name = field.string();
         break;
-      default: field.keep_in(unknown);
+      default:
+        field.keep_in(unknown);
     }
   }
   return unknown;
@@ -135,6 +143,15 @@ const TypeCase* find_case(std::uint32_t tag) {
   return nullptr;
 }
 
+// `unknown_fields` without what belonged to a member of the oneof that another has replaced.
+std::string without_members(const std::string& unknown_fields) {
+  std::string rest;
+  Reader reader(std::as_bytes(std::span(unknown_fields)));
+  for (Field field; reader.next(field);)
+    if (!find_case(field.tag)) field.keep_in(rest);
+  return rest;
+}
+
 }  // namespace
 
 void decode_type(Reader reader, Type& type, DecodeContext& context) {
@@ -143,8 +160,8 @@ void decode_type(Reader reader, Type& type, DecodeContext& context) {
       if (type.kind != found->kind)
         type = {.kind = found->kind,
                 .denotation = std::move(type.denotation),
-                .unknown_fields = std::move(type.unknown_fields)};
-      // A second field of the same number merges into the first: so the members's unknown fields
+                .unknown_fields = without_members(type.unknown_fields)};
+      // A second field of the same number merges into the first: so the member's unknown fields
       // can be kept beside it.
       const std::string unknown = found->decode(reader.nested(field), type, context);
       if (!unknown.empty()) append_delimited(type.unknown_fields, found->number, unknown);
@@ -161,15 +178,20 @@ ValueInfoMessage decode_value_info(Reader reader, DecodeContext& context) {
   ValueInfoMessage info;
   for (Field field; reader.next(field);) {
     switch (field.tag) {
-      case delimited(ValueInfoProto::kNameFieldNumber): info.name = field.string(); break;
+      case delimited(ValueInfoProto::kNameFieldNumber):
+        info.name = field.string();
+        break;
       case delimited(ValueInfoProto::kTypeFieldNumber):
         decode_type(reader.nested(field), info.type, context);
         break;
-      case delimited(ValueInfoProto::kDocStringFieldNumber): info.doc_string = field.string(); break;
+      case delimited(ValueInfoProto::kDocStringFieldNumber):
+        info.doc_string = field.string();
+        break;
       case delimited(field::value_info_metadata):
         info.metadata.push_back(decode_entry(reader.nested(field), context));
         break;
-      default: field.keep_in(info.unknown_fields);
+      default:
+        field.keep_in(info.unknown_fields);
     }
   }
   return info;

@@ -1,6 +1,8 @@
 // AttributeProto, NodeProto and GraphProto.
 #include <algorithm>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "graph/onnx/encode.h"
 #include "graph/onnx/fields.h"
@@ -28,14 +30,14 @@ class ValueEncoder {
     message_.add_string(AttributeProto::kSFieldNumber, value);
   }
   void operator()(const NamedTensor& value) const {
-    message_.add_message(AttributeProto::kTFieldNumber, encode_tensor(value, context_.external_attributes));
+    message_.add_message(AttributeProto::kTFieldNumber,
+                         encode_tensor(value, context_.external_attributes));
   }
   void operator()(const std::unique_ptr<Graph>& value) const {
     message_.add_message(AttributeProto::kGFieldNumber, encode_graph(*value, context_));
   }
   void operator()(const SparseTensor& value) const {
-    message_.add_message(AttributeProto::kSparseTensorFieldNumber,
-                         encode_sparse_tensor(value));
+    message_.add_message(AttributeProto::kSparseTensorFieldNumber, encode_sparse_tensor(value));
   }
   void operator()(const Type& value) const {
     message_.add_message(AttributeProto::kTpFieldNumber, encode_type(value));
@@ -44,8 +46,7 @@ class ValueEncoder {
     for (const float value : list) message_.add_float(AttributeProto::kFloatsFieldNumber, value);
   }
   void operator()(const std::vector<std::int64_t>& list) const {
-    for (const std::int64_t value : list)
-      message_.add_int(AttributeProto::kIntsFieldNumber, value);
+    for (const std::int64_t value : list) message_.add_int(AttributeProto::kIntsFieldNumber, value);
   }
   void operator()(const std::vector<std::string>& list) const {
     for (const std::string& value : list)
@@ -53,7 +54,8 @@ class ValueEncoder {
   }
   void operator()(const std::vector<NamedTensor>& list) const {
     for (const NamedTensor& value : list)
-      message_.add_message(AttributeProto::kTensorsFieldNumber, encode_tensor(value, context_.external_attributes));
+      message_.add_message(AttributeProto::kTensorsFieldNumber,
+                           encode_tensor(value, context_.external_attributes));
   }
   void operator()(const std::vector<std::unique_ptr<Graph>>& list) const {
     for (const auto& value : list)
@@ -61,8 +63,7 @@ class ValueEncoder {
   }
   void operator()(const std::vector<SparseTensor>& list) const {
     for (const SparseTensor& value : list)
-      message_.add_message(AttributeProto::kSparseTensorsFieldNumber,
-                           encode_sparse_tensor(value));
+      message_.add_message(AttributeProto::kSparseTensorsFieldNumber, encode_sparse_tensor(value));
   }
   void operator()(const std::vector<Type>& list) const {
     for (const Type& value : list)
@@ -138,7 +139,8 @@ Message encode_constant_node(const Value& value, const EncodeContext& context) {
   Message attribute;
   attribute.add_string(AttributeProto::kNameFieldNumber, sparse ? "sparse_value" : "value");
   if (!sparse)
-    attribute.add_message(AttributeProto::kTFieldNumber, encode_initializer(value, context.external_attributes));
+    attribute.add_message(AttributeProto::kTFieldNumber,
+                          encode_initializer(value, context.external_attributes));
   attribute.add_int(AttributeProto::kTypeFieldNumber,
                     sparse ? AttributeProto::SPARSE_TENSOR : AttributeProto::TENSOR);
   if (sparse)
@@ -169,7 +171,8 @@ Message encode_graph(const Graph& graph, const EncodeContext& context) {
     message.add_message(GraphProto::kNodeFieldNumber, encode_node(*node, context));
   message.add_optional_string(GraphProto::kNameFieldNumber, graph.name);
   for (const Value* value : dense)
-    message.add_message(GraphProto::kInitializerFieldNumber, encode_initializer(*value, context.external));
+    message.add_message(GraphProto::kInitializerFieldNumber,
+                        encode_initializer(*value, context.external));
   message.add_optional_string(GraphProto::kDocStringFieldNumber, graph.doc_string);
   for (const Value* input : graph.inputs())
     message.add_message(GraphProto::kInputFieldNumber, encode_value_info(*input));

@@ -40,8 +40,10 @@ Message encode_function(const Function& function, const EncodeContext& context) 
     message.add_string(FunctionProto::kAttributeFieldNumber, name);
   // A FunctionProto has no initializers.
   for (const Value* value : body.initializers()) {
-    require(body.opset() > 0, "function '{}' holds the constant '{}', but imports no ai.onnx "
-            "operator set for a Constant node", function.name, value->name());
+    require(body.opset() > 0,
+            "function '{}' holds the constant '{}', but imports no ai.onnx "
+            "operator set for a Constant node",
+            function.name, value->name());
     message.add_message(FunctionProto::kNodeFieldNumber, encode_constant_node(*value, context));
   }
   for (const Node* node : body.nodes())

@@ -1,4 +1,7 @@
 // TensorProto, SparseTensorProto, StringStringEntryProto.
+#include <cstring>
+#include <utility>
+
 #include "graph/onnx/encode.h"
 #include "graph/onnx/fields.h"
 
@@ -7,6 +10,40 @@ namespace onnxpress::wire {
 namespace {
 
 using onnx::TensorProto;
+
+// The field that holds integers as varints, for types where that can pay; 0 for others.
+int varint_field(DType type) {
+  switch (type) {
+    case DType::int32:
+      return TensorProto::kInt32DataFieldNumber;
+    case DType::int64:
+      return TensorProto::kInt64DataFieldNumber;
+    case DType::uint32:
+    case DType::uint64:
+      return TensorProto::kUint64DataFieldNumber;
+    default:
+      return 0;
+  }
+}
+
+// The elements as packed varints when these take fewer bytes than the elements as they are: true
+// for most shapes, axes and indices. Empty otherwise, and for tensors too large to be copied.
+std::string shorter_varints(const Tensor& tensor) {
+  constexpr std::size_t copy_up_to = std::size_t{1} << 20;
+  const std::span<const std::byte> raw = tensor.bytes();
+  std::string packed;
+  if (varint_field(tensor.dtype()) == 0 || raw.size() > copy_up_to) return packed;
+  const auto width = static_cast<std::size_t>(bits(tensor.dtype()) / 8);
+  for (std::size_t i = 0; i < raw.size() && packed.size() < raw.size(); i += width) {
+    std::uint64_t value = 0;
+    std::memcpy(&value, raw.data() + i, width);
+    if (tensor.dtype() == DType::int32)  // protobuf extends the sign to 64 bits
+      value = static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(value)});
+    append_varint(packed, value);
+  }
+  if (packed.size() >= raw.size()) packed.clear();
+  return packed;
+}
 
 void add_external(Message& message, std::size_t offset, std::size_t bytes,
                   const ExternalLayout& layout) {
@@ -31,16 +68,23 @@ Message encode_tensor(std::string_view name, const Tensor& tensor, std::string_v
                       const Metadata& metadata, std::string_view unknown_fields,
                       const ExternalLayout* external) {
   Message message;
+  const std::size_t* offset = external ? external->find(tensor) : nullptr;
+  const std::string varints = offset ? std::string() : shorter_varints(tensor);
+  const bool raw = !offset && varints.empty() && !tensor.bytes().empty();
   for (const std::int64_t dim : tensor.dims()) message.add_int(TensorProto::kDimsFieldNumber, dim);
   message.add_int(TensorProto::kDataTypeFieldNumber, static_cast<std::int64_t>(tensor.dtype()));
+  const auto add_varints = [&](int number) {
+    if (!varints.empty() && varint_field(tensor.dtype()) == number)
+      message.add_string(number, varints);
+  };
+  add_varints(TensorProto::kInt32DataFieldNumber);
   if (tensor.dtype() == DType::string)
     for (const std::string& text : tensor.strings())
       message.add_string(TensorProto::kStringDataFieldNumber, text);
+  add_varints(TensorProto::kInt64DataFieldNumber);
   message.add_optional_string(TensorProto::kNameFieldNumber, name);
-
-  const std::size_t* offset = external ? external->find(tensor) : nullptr;
-  if (!offset && tensor.dtype() != DType::string)
-    message.add_bytes(TensorProto::kRawDataFieldNumber, tensor.bytes());
+  if (raw) message.add_bytes(TensorProto::kRawDataFieldNumber, tensor.bytes());
+  add_varints(TensorProto::kUint64DataFieldNumber);
   message.add_optional_string(TensorProto::kDocStringFieldNumber, doc_string);
   if (offset) add_external(message, *offset, tensor.byte_size(), *external);
   for (const auto& [key, value] : metadata)
@@ -58,8 +102,7 @@ Message encode_sparse_tensor(const SparseTensor& sparse) {
   using onnx::SparseTensorProto;
   Message message;
   message.add_message(SparseTensorProto::kValuesFieldNumber, encode_tensor(sparse.values));
-  message.add_message(SparseTensorProto::kIndicesFieldNumber,
-                      encode_tensor(sparse.indices));
+  message.add_message(SparseTensorProto::kIndicesFieldNumber, encode_tensor(sparse.indices));
   for (const std::int64_t dim : sparse.dims)
     message.add_int(SparseTensorProto::kDimsFieldNumber, dim);
   message.add_fields(sparse.unknown_fields);

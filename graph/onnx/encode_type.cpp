@@ -57,7 +57,8 @@ Message encode_opaque_type(const Type& type) {
 
 void add_kind(Message& message, const Type& type) {
   switch (type.kind) {
-    case Type::Kind::unknown: break;
+    case Type::Kind::unknown:
+      break;
     case Type::Kind::tensor:
       message.add_message(TypeProto::kTensorTypeFieldNumber, encode_tensor_type(type));
       break;

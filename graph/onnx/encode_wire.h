@@ -51,7 +51,7 @@ class Message {
 
  private:
   struct Reference {
-    std::size_t position;   // in `owned_`, before which it stands
+    std::size_t position;  // in `owned_`, before which it stands
     std::span<const std::byte> bytes;
   };
 

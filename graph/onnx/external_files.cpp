@@ -67,9 +67,8 @@ ExternalFiles::Slice ExternalFiles::slice(const ExternalLocation& where, std::si
   }
   const std::shared_ptr<const MappedFile>& file = known->second;
   const std::size_t size = file->bytes().size();
-  require(where.length.value_or(needed) == needed,
-          "needs {} bytes, external data '{}' gives {}", needed, where.location,
-          where.length.value_or(needed));
+  require(where.length.value_or(needed) == needed, "needs {} bytes, external data '{}' gives {}",
+          needed, where.location, where.length.value_or(needed));
   require(where.offset <= size && needed <= size - where.offset,
           "needs {} bytes at {} of external data '{}', which has {}", needed, where.offset,
           where.location, size);

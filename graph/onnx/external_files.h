@@ -35,8 +35,8 @@ class ExternalFiles {
     std::span<const std::byte> bytes;
     std::shared_ptr<const MappedFile> file;
   };
-  // The `needed` bytes at `where`. Throws Error: absolute or upward location, a file that is missing
-  // or resolves to somewhere else, a range outside the file, a length other than `needed`.
+  // The `needed` bytes at `where`. Throws Error: absolute or upward location, a file that is
+  // missing or resolves to somewhere else, a range outside the file, a length other than `needed`.
   Slice slice(const ExternalLocation& where, std::size_t needed);
 
   // Resolved paths of the files used so far, sorted.
@@ -46,7 +46,7 @@ class ExternalFiles {
  private:
   std::filesystem::path resolve(const std::string& location) const;
 
-  std::vector<std::filesystem::path> folders_;   // as given, then resolved
+  std::vector<std::filesystem::path> folders_;  // as given, then resolved
   std::map<std::filesystem::path, std::shared_ptr<const MappedFile>> files_;
 };
 

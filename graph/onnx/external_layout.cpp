@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 #include <variant>
 
 #include "graph/onnx/mapped_pages.h"
@@ -59,7 +60,8 @@ void ExternalLayout::add(const Tensor& tensor, std::size_t threshold) {
   if (tensor.dtype() == DType::string || tensor.byte_size() < std::max<std::size_t>(threshold, 1))
     return;
   const std::size_t offset = aligned(end_, tensor.byte_size());
-  if (!offsets_.emplace(std::pair(tensor.bytes().data(), tensor.byte_size()), offset).second) return;
+  if (!offsets_.emplace(std::pair(tensor.bytes().data(), tensor.byte_size()), offset).second)
+    return;
   tensors_.push_back({tensor.bytes(), offset});
   end_ = offset + tensor.byte_size();
 }

@@ -47,8 +47,8 @@ class ExternalLayout {
   void add_attributes(const Node& node, std::size_t threshold);
 
   bool attributes_;
-  std::vector<Place> tensors_;                                        // in order of offset
-  std::map<std::pair<const std::byte*, std::size_t>, std::size_t> offsets_;   // by address and size
+  std::vector<Place> tensors_;                                               // in order of offset
+  std::map<std::pair<const std::byte*, std::size_t>, std::size_t> offsets_;  // by address and size
   std::size_t end_ = 0;
   std::string content_hash_;
   std::string file_name_;

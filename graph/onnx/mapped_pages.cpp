@@ -1,5 +1,6 @@
 #include "graph/onnx/mapped_pages.h"
 
+#include <iterator>
 #include <map>
 #include <mutex>
 

@@ -26,8 +26,8 @@ struct GraphMessage;
 struct AttributeMessage {
   std::string name;
   Attribute value;
-  bool is_graph = false;    // one graph
-  bool is_graphs = false;   // a list of graphs
+  bool is_graph = false;   // one graph
+  bool is_graphs = false;  // a list of graphs
   std::vector<GraphMessage> graphs;
 };
 

@@ -2,6 +2,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "graph/base/files.h"
 #include "graph/base/hash.h"
 #include "graph/onnx/build.h"
@@ -30,8 +33,8 @@ ReadResult read(std::span<const std::byte> bytes, std::shared_ptr<const void> ow
     wire::DecodeContext context{.owner = owner, .files = files};
     message = wire::decode_model(wire::Reader(bytes), context);
     if (context.dropped_fields > 0)
-      result.notes.push_back(fmt::format("unknown fields that cannot be kept: {} dropped",
-                                         context.dropped_fields));
+      result.notes.push_back(
+          fmt::format("unknown fields that cannot be kept: {} dropped", context.dropped_fields));
   } catch (const wire::WireError& error) {
     throw Error(fmt::format("not an ONNX model: {}", error.message()));
   }
@@ -55,17 +58,18 @@ std::string describe(const fs::path& path) {
 // Decodes a file that holds one message other than a model.
 template <class Decode>
 auto read_message(const fs::path& path, const char* kind, Decode&& decode) {
-  return in_context([&] { return describe(path); }, [&] {
-    const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
-    remember_mapping(file);
-    ExternalFiles files = ExternalFiles::beside(path);
-    wire::DecodeContext context{.owner = file, .files = files};
-    try {
-      return decode(wire::Reader(file->bytes()), context);
-    } catch (const wire::WireError& error) {
-      throw Error(fmt::format("not a {}: {}", kind, error.message()));
-    }
-  });
+  return in_context([&] { return describe(path); },
+                    [&] {
+                      const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
+                      remember_mapping(file);
+                      ExternalFiles files = ExternalFiles::beside(path);
+                      wire::DecodeContext context{.owner = file, .files = files};
+                      try {
+                        return decode(wire::Reader(file->bytes()), context);
+                      } catch (const wire::WireError& error) {
+                        throw Error(fmt::format("not a {}: {}", kind, error.message()));
+                      }
+                    });
 }
 
 }  // namespace
@@ -82,18 +86,19 @@ std::string ReadResult::sha256() const {
 }
 
 ReadResult read_model(const fs::path& path, const ReadOptions& options) {
-  return in_context([&] { return describe(path); }, [&] {
-    if (path == "-") {
-      auto stream = std::make_shared<std::vector<std::byte>>(
-          read_all(STDIN_FILENO, options.stream_limit));
-      ExternalFiles none;
-      return read(*stream, stream, none, options);
-    }
-    const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
-    remember_mapping(file);
-    ExternalFiles files = ExternalFiles::beside(path);
-    return read(file->bytes(), file, files, options);
-  });
+  return in_context([&] { return describe(path); },
+                    [&] {
+                      if (path == "-") {
+                        auto stream = std::make_shared<std::vector<std::byte>>(
+                            read_all(STDIN_FILENO, options.stream_limit));
+                        ExternalFiles none;
+                        return read(*stream, stream, none, options);
+                      }
+                      const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
+                      remember_mapping(file);
+                      ExternalFiles files = ExternalFiles::beside(path);
+                      return read(file->bytes(), file, files, options);
+                    });
 }
 
 ReadResult read_model(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,

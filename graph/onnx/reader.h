@@ -23,16 +23,16 @@ struct ReadOptions {
 
 struct ReadResult {
   std::unique_ptr<Model> model;
-  std::vector<std::string> notes;               // "12 initializers were also inputs: now constants"
+  std::vector<std::string> notes;  // "12 initializers were also inputs: now constants"
   std::vector<std::filesystem::path> data_files;  // external-data files, resolved, sorted
-  std::size_t file_bytes = 0;                   // model file
-  std::size_t total_bytes = 0;                  // model file and external-data files
+  std::size_t file_bytes = 0;                     // model file
+  std::size_t total_bytes = 0;                    // model file and external-data files
 
   // SHA-256 of the model file itself (not its external data), computed at each call.
   std::string sha256() const;
 
-  std::span<const std::byte> bytes;             // the model file
-  std::shared_ptr<const void> owner;            // keeps them
+  std::span<const std::byte> bytes;   // the model file
+  std::shared_ptr<const void> owner;  // keeps them
 };
 
 // Maps and parses; tensor bytes stay in the file. "-" reads standard input (external data is then

@@ -57,8 +57,7 @@ class Validator {
     const auto standard = opsets.find("");
     if (standard == opsets.end()) return;
     require(standard->second >= 1 && standard->second <= max_opset,
-            "expected an ai.onnx operator set from 1 to {}, found {}", max_opset,
-            standard->second);
+            "expected an ai.onnx operator set from 1 to {}, found {}", max_opset, standard->second);
   }
 
  private:
@@ -85,9 +84,8 @@ class Validator {
 
   void check_element(DType type) const {
     require(is_known(type), "unknown element type {}", static_cast<int>(type));
-    require(first_ir_version(type) <= model_.ir_version,
-            "{} needs IR version {}, the model has {}", name(type), first_ir_version(type),
-            model_.ir_version);
+    require(first_ir_version(type) <= model_.ir_version, "{} needs IR version {}, the model has {}",
+            name(type), first_ir_version(type), model_.ir_version);
   }
 
   void check_initializer(const Value& value) const {
@@ -98,9 +96,9 @@ class Validator {
       check_tensor(initializer.tensor);
     const DType held =
         initializer.sparse ? initializer.sparse->values.tensor.dtype() : initializer.tensor.dtype();
-    require(!value.type.is_tensor() || value.type.elem == DType::undefined ||
-                value.type.elem == held,
-            "declared as {}, but holds {}", name(value.type.elem), name(held));
+    require(
+        !value.type.is_tensor() || value.type.elem == DType::undefined || value.type.elem == held,
+        "declared as {}, but holds {}", name(value.type.elem), name(held));
   }
 
   void check_tensor(const Tensor& tensor) const {
@@ -121,10 +119,10 @@ class Validator {
     require(function_ != nullptr, "refers to attribute '{}' outside a function", attribute.ref);
     const auto& names = function_->attribute_names;
     const auto& defaults = function_->attribute_defaults;
-    const bool declared =
-        std::find(names.begin(), names.end(), attribute.ref) != names.end() ||
-        std::any_of(defaults.begin(), defaults.end(),
-                    [&](const auto& entry) { return entry.first == attribute.ref; });
+    const bool declared = std::find(names.begin(), names.end(), attribute.ref) != names.end() ||
+                          std::any_of(defaults.begin(), defaults.end(), [&](const auto& entry) {
+                            return entry.first == attribute.ref;
+                          });
     require(declared, "refers to attribute '{}', which function '{}' does not declare",
             attribute.ref, function_->name);
   }
@@ -221,11 +219,12 @@ void validate(const Model& model) {
                [&] { check_function(Validator(model, functions, function.get()), *function); });
   check_recursion(functions);
 
-  in_context([&] { return fmt::format("graph '{}'", model.graph.name); }, [&] {
-    const Validator validator(model, functions, nullptr);
-    validator.check_opsets(model.opsets);
-    validator.check(model.graph);
-  });
+  in_context([&] { return fmt::format("graph '{}'", model.graph.name); },
+             [&] {
+               const Validator validator(model, functions, nullptr);
+               validator.check_opsets(model.opsets);
+               validator.check(model.graph);
+             });
 }
 
 }  // namespace onnxpress

@@ -55,10 +55,18 @@ void Reader::skip_group(std::uint32_t number) {
   while (!open.empty()) {
     const std::uint64_t inner = read_varint();
     switch (static_cast<WireType>(inner & 7)) {
-      case WireType::varint: read_varint(); break;
-      case WireType::fixed64: take(8); break;
-      case WireType::length_delimited: take(read_varint()); break;
-      case WireType::fixed32: take(4); break;
+      case WireType::varint:
+        read_varint();
+        break;
+      case WireType::fixed64:
+        take(8);
+        break;
+      case WireType::length_delimited:
+        take(read_varint());
+        break;
+      case WireType::fixed32:
+        take(4);
+        break;
       case WireType::group_start:
         open.push_back(static_cast<std::uint32_t>(inner >> 3));
         if (depth_ + static_cast<int>(open.size()) > max_depth)
@@ -68,7 +76,8 @@ void Reader::skip_group(std::uint32_t number) {
         if (inner >> 3 != open.back()) malformed("unpaired group end before byte {}", offset());
         open.pop_back();
         break;
-      default: malformed("unknown wire type {} before byte {}", inner & 7, offset());
+      default:
+        malformed("unknown wire type {} before byte {}", inner & 7, offset());
     }
   }
 }
@@ -91,17 +100,21 @@ bool Reader::next(Field& field) {
       field.payload = take(8);
       field.value = little_endian(field.payload);
       break;
-    case WireType::length_delimited: field.payload = take(read_varint()); break;
+    case WireType::length_delimited:
+      field.payload = take(read_varint());
+      break;
     case WireType::group_start:
       skip_group(field.tag >> 3);
       field.payload = {value, rest_.data()};
       break;
-    case WireType::group_end: malformed("unpaired group end before byte {}", offset());
+    case WireType::group_end:
+      malformed("unpaired group end before byte {}", offset());
     case WireType::fixed32:
       field.payload = take(4);
       field.value = little_endian(field.payload);
       break;
-    default: malformed("unknown wire type {} before byte {}", tag & 7, offset());
+    default:
+      malformed("unknown wire type {} before byte {}", tag & 7, offset());
   }
   field.whole = {begin, rest_.data()};
   return true;
@@ -113,8 +126,9 @@ Reader Reader::nested(const Field& field) const {
 }
 
 std::size_t count_varints(std::span<const std::byte> packed) {
-  return static_cast<std::size_t>(std::count_if(
-      packed.begin(), packed.end(), [](std::byte byte) { return (byte & std::byte{0x80}) == std::byte{0}; }));
+  return static_cast<std::size_t>(std::count_if(packed.begin(), packed.end(), [](std::byte byte) {
+    return (byte & std::byte{0x80}) == std::byte{0};
+  }));
 }
 
 }  // namespace onnxpress::wire

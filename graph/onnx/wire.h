@@ -41,9 +41,9 @@ constexpr std::uint32_t delimited(int number) { return tag(number, WireType::len
 // One field as it lies in memory.
 struct Field {
   std::uint32_t tag = 0;
-  std::uint64_t value = 0;              // varint, fixed32, fixed64
-  std::span<const std::byte> payload;   // contents if length-delimited, else the encoded value
-  std::span<const std::byte> whole;     // with tag and length
+  std::uint64_t value = 0;             // varint, fixed32, fixed64
+  std::span<const std::byte> payload;  // contents if length-delimited, else the encoded value
+  std::span<const std::byte> whole;    // with tag and length
 
   std::string_view text() const {
     return {reinterpret_cast<const char*>(payload.data()), payload.size()};

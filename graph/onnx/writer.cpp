@@ -4,6 +4,8 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string_view>
 
 #include "graph/base/hash.h"
 #include "graph/onnx/encode.h"
@@ -73,22 +75,27 @@ std::vector<fs::path> own_data_files(const fs::path& path) {
   std::error_code error;
   const fs::path target = fs::weakly_canonical(path, error);
   if (error || !fs::is_regular_file(target, error)) return files;
+  for (const auto& entry : fs::directory_iterator(target.parent_path(), error))
+    if (is_our_data_file(entry.path(), target.stem().string())) files.push_back(entry.path());
+  if (files.empty()) return files;
   try {
-    for (const fs::path& file : read_model(target).data_files)
-      if (file.parent_path() == target.parent_path() &&
-          is_our_data_file(file, target.stem().string()))
-        files.push_back(file);
+    const std::vector<fs::path> used = read_model(target).data_files;
+    std::erase_if(
+        files, [&](const fs::path& file) { return std::ranges::find(used, file) == used.end(); });
   } catch (const Error&) {
-    // Whatever stands at `path`, it is no model of ours: nothing to tidy up.
+    files.clear();  // whatever stands at `path`, it is no model of ours
   }
   return files;
 }
 
 bool wants_external(const Model& model, const WriteOptions& options, std::size_t inline_bytes) {
   switch (options.external) {
-    case ExternalData::never: return false;
-    case ExternalData::always: return true;
-    case ExternalData::as_read: break;
+    case ExternalData::never:
+      return false;
+    case ExternalData::always:
+      return true;
+    case ExternalData::as_read:
+      break;
   }
   return model.external_data || inline_bytes > max_file_bytes;
 }
@@ -121,29 +128,31 @@ std::size_t serialized_size(const Model& model) { return wire::encode_model(mode
 
 WriteResult stage_model(const Model& model, const fs::path& path, StagedFiles& staged,
                         const WriteOptions& options) {
-  return in_context([&] { return fmt::format("writing {}", path.string()); }, [&] {
-    WriteResult result;
-    const std::vector<fs::path> old_files = own_data_files(path);
-    wire::Message message = wire::encode_model(model);
-    std::unique_ptr<ExternalLayout> layout;
-    if (wants_external(model, options, message.size())) {
-      const fs::path target = target_of(path);
-      layout = lay_out(model, target.stem().string(), options.external_threshold, message);
-      if (layout) {
-        result.data_file = target.parent_path() / layout->file_name();
-        result.total_bytes = layout->file_bytes();
-        staged.add(result.data_file, [&](StagedFiles::Sink& sink) { layout->write(sink); });
-      }
-    }
-    check_size(message);
-    staged.add(path, [&](StagedFiles::Sink& sink) {
-      result.sha256 = stream(message, options.hash, [&](auto block) { sink.write(block); });
-    });
-    for (const fs::path& file : old_files) staged.remove_after(file);
-    result.file_bytes = message.size();
-    result.total_bytes += message.size();
-    return result;
-  });
+  return in_context(
+      [&] { return fmt::format("writing {}", path.string()); },
+      [&] {
+        WriteResult result;
+        const std::vector<fs::path> old_files = own_data_files(path);
+        wire::Message message = wire::encode_model(model);
+        std::unique_ptr<ExternalLayout> layout;
+        if (wants_external(model, options, message.size())) {
+          const fs::path target = target_of(path);
+          layout = lay_out(model, target.stem().string(), options.external_threshold, message);
+          if (layout) {
+            result.data_file = target.parent_path() / layout->file_name();
+            result.total_bytes = layout->file_bytes();
+            staged.add(result.data_file, [&](StagedFiles::Sink& sink) { layout->write(sink); });
+          }
+        }
+        check_size(message);
+        staged.add(path, [&](StagedFiles::Sink& sink) {
+          result.sha256 = stream(message, options.hash, [&](auto block) { sink.write(block); });
+        });
+        for (const fs::path& file : old_files) staged.remove_after(file);
+        result.file_bytes = message.size();
+        result.total_bytes += message.size();
+        return result;
+      });
 }
 
 WriteResult write_model(const Model& model, const fs::path& path, const WriteOptions& options) {

@@ -12,8 +12,8 @@
 namespace onnxpress {
 
 enum class ExternalData {
-  as_read,   // external if the model came so, else inline; over 2 GB external
-  never,     // inline; over 2 GB is an Error
+  as_read,  // external if the model came so, else inline; over 2 GB external
+  never,    // inline; over 2 GB is an Error
   always,
 };
 
@@ -26,16 +26,17 @@ struct WriteOptions {
 };
 
 struct WriteResult {
-  std::string sha256;                // of the model file's bytes, when asked for
+  std::string sha256;  // of the model file's bytes, when asked for
   std::size_t file_bytes = 0;
-  std::size_t total_bytes = 0;       // with external data
-  std::filesystem::path data_file;   // empty when inline
+  std::size_t total_bytes = 0;      // with external data
+  std::filesystem::path data_file;  // empty when inline
 };
 
 // What is written: fields in the order of their numbers, tensors as raw_data (strings as
-// string_data), value_info for values whose type was declared (Value::type_in_file). Constants of
-// function bodies, and of subgraphs up to IR 3, become Constant nodes; up to IR 3 other constants
-// are also listed as inputs. Nothing is validated: see graph/onnx/validate.h.
+// string_data, up to 1 MB of integers as varints where these are shorter), value_info for values
+// whose type was declared (Value::type_in_file). Constants of function bodies, and of subgraphs up
+// to IR 3, become Constant nodes; up to IR 3 other constants are also listed as inputs. Nothing is
+// validated: see graph/onnx/validate.h.
 
 // Bytes the model takes as one inline file, computed without writing.
 std::size_t serialized_size(const Model& model);
@@ -43,8 +44,8 @@ std::size_t serialized_size(const Model& model);
 // Stages `path`. External data is staged first, as `<stem>-<16 hex digits of its hash>.data` beside
 // it. A data file of that pattern that only the model now at `path` used is removed at the end.
 // Nothing appears before staged.commit(). Throws Error.
-WriteResult stage_model(const Model& model, const std::filesystem::path& path,
-                        StagedFiles& staged, const WriteOptions& options = {});
+WriteResult stage_model(const Model& model, const std::filesystem::path& path, StagedFiles& staged,
+                        const WriteOptions& options = {});
 // Stages and commits.
 WriteResult write_model(const Model& model, const std::filesystem::path& path,
                         const WriteOptions& options = {});

@@ -4,7 +4,8 @@
 #include "tests/graph/base/temporary_folder.h"
 #include "tests/graph/onnx/support.h"
 
-using namespace support;
+namespace onnxpress::test {
+
 namespace fs = std::filesystem;
 
 namespace {
@@ -64,8 +65,7 @@ std::unique_ptr<Model> sizable_model() {
 }
 
 bool is_data_name(const std::string& name, const std::string& stem) {
-  return name.size() == stem.size() + 22 && name.starts_with(stem + "-") &&
-         name.ends_with(".data");
+  return name.size() == stem.size() + 22 && name.starts_with(stem + "-") && name.ends_with(".data");
 }
 
 }  // namespace
@@ -209,8 +209,7 @@ TEST_CASE("writing a model over itself leaves one data file") {
                                       Tensor(DType::float32, {1 << 19}));
     const fs::path new_data = write_model(*read.model, folder / "m.onnx").data_file;
     CHECK(new_data != old_data);
-    CHECK(folder.names() ==
-          std::set<std::string>{"m.onnx", new_data.filename().string()});
+    CHECK(folder.names() == std::set<std::string>{"m.onnx", new_data.filename().string()});
     CHECK(read.model->graph.find("middling")->constant()->to_floats()[0] == 2);
   }
   SUBCASE("now inline") {
@@ -233,11 +232,11 @@ TEST_CASE("data files of others are left alone") {
   folder.write("m-0123456789ABCDEF.data", floats({1, 2, 3, 4}));
   for (const std::string& name : folder.names()) {
     folder.write("m.onnx", external_model(name).SerializeAsString());
-    write_model(*support::read(small_model()).model, folder / "m.onnx");
+    write_model(*read(small_model()).model, folder / "m.onnx");
     CHECK(folder.names().contains(name));
   }
   folder.write("m.onnx", "not a model");
-  write_model(*support::read(small_model()).model, folder / "m.onnx");
+  write_model(*read(small_model()).model, folder / "m.onnx");
   CHECK(folder.names().size() == 5);
 }
 
@@ -255,8 +254,7 @@ TEST_CASE("tensors in attributes go outside only when nothing else helps") {
 
 TEST_CASE("a model without large tensors needs no data file") {
   const TemporaryFolder folder;
-  write_model(*support::read(small_model()).model, folder / "m.onnx",
-              {.external = ExternalData::always});
+  write_model(*read(small_model()).model, folder / "m.onnx", {.external = ExternalData::always});
   CHECK(folder.names() == std::set<std::string>{"m.onnx"});
 }
 
@@ -270,6 +268,7 @@ TEST_CASE("external data goes beside the file that a link means") {
       write_model(*model, folder / "m.onnx", {.external = ExternalData::always});
   CHECK(fs::canonical(result.data_file).parent_path() == fs::canonical(folder / "store"));
   CHECK(structural_hash(*read_model(folder / "m.onnx").model) == structural_hash(*model));
-  CHECK(structural_hash(*read_model(folder / "store/real.onnx").model) ==
-        structural_hash(*model));
+  CHECK(structural_hash(*read_model(folder / "store/real.onnx").model) == structural_hash(*model));
 }
+
+}  // namespace onnxpress::test

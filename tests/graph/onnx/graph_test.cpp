@@ -3,7 +3,7 @@
 
 #include "tests/graph/onnx/support.h"
 
-using namespace support;
+namespace onnxpress::test {
 
 namespace {
 
@@ -46,7 +46,7 @@ onnx::NodeProto& add_if(onnx::GraphProto& graph, const std::string& output) {
 }  // namespace
 
 TEST_CASE("a small model becomes values and edges") {
-  const ReadResult result = support::read(small_model());
+  const ReadResult result = read(small_model());
   const Graph& graph = result.model->graph;
   CHECK(result.model->ir_version == 8);
   CHECK(result.model->opsets.at("") == 17);
@@ -65,19 +65,19 @@ TEST_CASE("a small model becomes values and edges") {
 }
 
 TEST_CASE("SHA-256 of what was read") {
-  const ReadResult result = support::read(small_model());
+  const ReadResult result = read(small_model());
   CHECK(result.sha256().size() == 64);
-  CHECK(result.sha256() == support::read(small_model()).sha256());
+  CHECK(result.sha256() == read(small_model()).sha256());
   onnx::ModelProto other = small_model();
   other.set_producer_name("other");
-  CHECK(result.sha256() != support::read(other).sha256());
+  CHECK(result.sha256() != read(other).sha256());
 }
 
 TEST_CASE("omitted inputs and outputs") {
   onnx::ModelProto model = small_model();
   add_node(*model.mutable_graph(), "Clip", {"x", "", "w"}, {"clipped"});
   add_node(*model.mutable_graph(), "Dropout", {"x", "", ""}, {"dropped", ""});
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   const Node* clip = result.model->graph.nodes()[2];
   CHECK(clip->input_count() == 3);
   CHECK(clip->input(1) == nullptr);
@@ -90,7 +90,7 @@ TEST_CASE("omitted inputs and outputs") {
 TEST_CASE("nodes out of order are sorted, with a note") {
   onnx::ModelProto model = small_model();
   model.mutable_graph()->mutable_node()->SwapElements(0, 1);
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   CHECK(op_types(result.model->graph) == std::vector<std::string>{"Relu", "Add"});
   REQUIRE(result.notes.size() == 1);
   CHECK_CONTAINS(result.notes[0], "nodes of graph 'main' were not in topological order");
@@ -160,7 +160,7 @@ TEST_CASE("initializers that are also inputs") {
   onnx::ModelProto model = small_model();
   add_float_value(*model.mutable_graph()->add_input(), "w", {2});
   SUBCASE("become constants, with a note from IR 4 on") {
-    const ReadResult result = support::read(model);
+    const ReadResult result = read(model);
     CHECK(result.model->graph.inputs().size() == 1);
     CHECK(result.model->graph.find("w")->is_constant());
     REQUIRE(result.notes.size() == 1);
@@ -168,16 +168,15 @@ TEST_CASE("initializers that are also inputs") {
   }
   SUBCASE("need no note up to IR 3, and are inputs again when written") {
     model.set_ir_version(3);
-    const ReadResult result = support::read(model);
+    const ReadResult result = read(model);
     CHECK(result.notes.empty());
     CHECK(result.model->graph.find("w")->is_constant());
     const onnx::ModelProto again = written(*result.model);
     REQUIRE(again.graph().input_size() == 2);
-    CHECK(again.graph().input(1).SerializeAsString() ==
-          model.graph().input(1).SerializeAsString());
+    CHECK(again.graph().input(1).SerializeAsString() == model.graph().input(1).SerializeAsString());
   }
   SUBCASE("stay inputs with a default when asked") {
-    const ReadResult result = support::read(model, {.keep_overridable = true});
+    const ReadResult result = read(model, {.keep_overridable = true});
     const Value* value = result.model->graph.find("w");
     CHECK(value->is_input());
     CHECK(value->initializer() != nullptr);
@@ -191,11 +190,11 @@ TEST_CASE("initializers that are also inputs") {
     type->set_elem_type(onnx::TensorProto::INT64);
     CHECK_CONTAINS(read_error(model, {.keep_overridable = true}),
                    "initializer 'w': declared as int64, but holds float32");
-    CHECK(support::read(model).notes.size() == 2);
+    CHECK(read(model).notes.size() == 2);
   }
   SUBCASE("keep what only an input can say") {
     model.mutable_graph()->mutable_input(1)->set_doc_string("weights");
-    const ReadResult result = support::read(model);
+    const ReadResult result = read(model);
     const onnx::ModelProto again = written(*result.model);
     REQUIRE(again.graph().value_info_size() == 1);
     CHECK(again.graph().value_info(0).doc_string() == "weights");
@@ -209,7 +208,7 @@ TEST_CASE("subgraphs read outer values, also ones defined later in the file") {
   add_branch(node, "then_branch", "Neg", "late", "out");
   add_branch(node, "else_branch", "Abs", "x", "out");
   add_node(graph, "Exp", {"x"}, {"late"});
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   CHECK(op_types(result.model->graph) == std::vector<std::string>{"Relu", "Add", "Exp", "If"});
   const Node* chosen = result.model->graph.nodes()[3];
   CHECK(chosen->captured().size() == 2);
@@ -232,7 +231,7 @@ TEST_CASE("a subgraph may use an outer name for a value of its own") {
   add_node(branch, "Exp", {"y"}, {"inner"});
   add_branch(node, "else_branch", "Abs", "x", "later");
   add_node(graph, "Identity", {"x"}, {"later"});
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   const Graph* then_branch = nullptr;
   for (const Node* candidate : result.model->graph.nodes())
     if (candidate->op_type() == "If") then_branch = candidate->subgraphs()[1];
@@ -240,7 +239,7 @@ TEST_CASE("a subgraph may use an outer name for a value of its own") {
   REQUIRE(then_branch->name == "then_branch");
   const Node* exp = then_branch->nodes()[1];
   CHECK(&exp->input(0)->graph() == then_branch);
-  CHECK(structural_hash(*support::read(written(*result.model)).model, true) ==
+  CHECK(structural_hash(*read(written(*result.model)).model, true) ==
         structural_hash(*result.model, true));
 }
 
@@ -250,7 +249,7 @@ TEST_CASE("a subgraph may give out a value of the graph around it") {
   onnx::GraphProto& branch = add_branch(node, "then_branch", "Neg", "x", "out");
   branch.clear_node();
   branch.mutable_output(0)->set_name("y");
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   CHECK(result.model->graph.find("y")->is_output());
   CHECK(written(*result.model).graph().node(2).attribute(0).g().output(0).name() == "y");
 }
@@ -300,7 +299,7 @@ TEST_CASE("attributes of every kind survive") {
   documented->set_i(0);
   documented->set_doc_string("why");
 
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   const auto kind = [&](const std::string& name) {
     return attribute_of(*result.model, "act", name).kind();
   };
@@ -320,8 +319,7 @@ TEST_CASE("attributes of every kind survive") {
         attribute.name().find("sparse") == std::string::npos)
       CHECK(attribute.SerializeAsString() == original->SerializeAsString());
   }
-  CHECK(structural_hash(*support::read(again).model, true) ==
-        structural_hash(*result.model, true));
+  CHECK(structural_hash(*read(again).model, true) == structural_hash(*result.model, true));
 }
 
 TEST_CASE("an attribute without a kind has the kind of its value") {
@@ -329,7 +327,7 @@ TEST_CASE("an attribute without a kind has the kind of its value") {
   onnx::AttributeProto& attribute = *model.mutable_graph()->mutable_node(0)->add_attribute();
   attribute.set_name("a");
   attribute.add_ints(3);
-  CHECK(attribute_of(*support::read(model).model, "act", "a").kind() == onnx::AttributeProto::INTS);
+  CHECK(attribute_of(*read(model).model, "act", "a").kind() == onnx::AttributeProto::INTS);
 }
 
 TEST_CASE("functions with attributes by reference, overloads and defaults") {
@@ -356,15 +354,14 @@ TEST_CASE("functions with attributes by reference, overloads and defaults") {
   call.set_domain("own");
 
   SUBCASE("as libonnx knows them") {
-    const ReadResult result = support::read(model);
+    const ReadResult result = read(model);
     const Function& read = *result.model->functions.at(0);
     CHECK(read.opsets.at("") == 16);
     const Attribute& reference = *read.body.nodes()[0]->attribute("alpha");
     CHECK(reference.ref == "alpha");
     CHECK(reference.kind() == onnx::AttributeProto::FLOAT);
     CHECK(result.model->function(*result.model->graph.nodes()[2]) == &read);
-    CHECK(written(*result.model).functions(0).SerializeAsString() ==
-          function.SerializeAsString());
+    CHECK(written(*result.model).functions(0).SerializeAsString() == function.SerializeAsString());
   }
   SUBCASE("with fields newer than that") {
     onnx::AttributeProto fallback;
@@ -376,15 +373,14 @@ TEST_CASE("functions with attributes by reference, overloads and defaults") {
                               bytes_field(14, bytes_field(1, "k") + bytes_field(2, "v"));
     REQUIRE(function.MergeFromString(newer));
     REQUIRE(call.MergeFromString(bytes_field(8, "fast")));
-    const ReadResult result = support::read(model);
+    const ReadResult result = read(model);
     const Function& read = *result.model->functions.at(0);
     CHECK(read.overload == "fast");
     REQUIRE(read.attribute_defaults.size() == 1);
     CHECK(read.attribute_defaults[0].first == "beta");
     CHECK(read.metadata == Metadata{{"k", "v"}});
     CHECK(result.model->function(*result.model->graph.nodes()[2]) == &read);
-    CHECK(written(*result.model).functions(0).SerializeAsString() ==
-          function.SerializeAsString());
+    CHECK(written(*result.model).functions(0).SerializeAsString() == function.SerializeAsString());
   }
   SUBCASE("an attribute that is not declared") {
     function.clear_attribute();
@@ -413,15 +409,14 @@ TEST_CASE("sparse initializers") {
   sparse.add_dims(2);
   add_node(*model.mutable_graph(), "Neg", {"s"}, {"n"});
   SUBCASE("survive") {
-    const ReadResult result = support::read(model);
+    const ReadResult result = read(model);
     const Value* value = result.model->graph.find("s");
     REQUIRE(value->is_constant());
     CHECK(value->initializer()->dense().to_floats() == std::vector<float>{0, 5, 6, 0});
     const onnx::ModelProto again = written(*result.model);
     REQUIRE(again.graph().sparse_initializer_size() == 1);
     CHECK(again.graph().sparse_initializer(0).values().name() == "s");
-    CHECK(structural_hash(*support::read(again).model, true) ==
-          structural_hash(*result.model, true));
+    CHECK(structural_hash(*read(again).model, true) == structural_hash(*result.model, true));
   }
   SUBCASE("with indices of a wrong shape are refused") {
     sparse.mutable_indices()->set_dims(0, 1);
@@ -435,7 +430,7 @@ TEST_CASE("declared types inside, and those of values that are not there") {
   add_float_value(*model.mutable_graph()->add_value_info(), "y", {2});
   add_float_value(*model.mutable_graph()->add_value_info(), "gone", {2});
   add_float_value(*model.mutable_graph()->add_value_info(), "w", {3});
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   CHECK(result.model->graph.find("y")->type_in_file);
   CHECK(result.model->graph.find("w")->type == Type::tensor(DType::float32, {2}));
   REQUIRE(result.notes.size() == 2);
@@ -446,3 +441,5 @@ TEST_CASE("declared types inside, and those of values that are not there") {
   CHECK(again.graph().value_info(0).name() == "w");
   CHECK(again.graph().value_info(1).name() == "y");
 }
+
+}  // namespace onnxpress::test

@@ -9,7 +9,8 @@
 #include "tests/graph/base/temporary_folder.h"
 #include "tests/graph/onnx/support.h"
 
-using namespace support;
+namespace onnxpress::test {
+
 namespace fs = std::filesystem;
 
 namespace {
@@ -39,12 +40,10 @@ bool survives(const std::string& bytes) {
 const fs::path nodes = fs::path(ONNXPRESS_ONNX_TESTDATA) / "node";
 
 // Models with subgraphs, sequence types, strings and many inputs.
-const char* const sources[] = {"test_loop13_seq",
-                               "test_if_seq",
-                               "test_scan9_sum",
-                               "test_tfidfvectorizer_tf_only_bigrams_skip0",
-                               "test_lstm_with_peepholes",
-                               "test_sequence_map_add_2_sequences_expanded"};
+const char* const sources[] = {
+    "test_loop13_seq",          "test_if_seq",
+    "test_scan9_sum",           "test_tfidfvectorizer_tf_only_bigrams_skip0",
+    "test_lstm_with_peepholes", "test_sequence_map_add_2_sequences_expanded"};
 
 }  // namespace
 
@@ -72,8 +71,8 @@ TEST_CASE("missing files, folders and devices") {
 }
 
 TEST_CASE("a model cut anywhere is refused") {
-  for (const fs::path& path : {nodes / "test_if_seq" / "model.onnx",
-                               fs::path(ONNXPRESS_TESTDATA) / "digits_mlp.onnx"}) {
+  for (const fs::path& path :
+       {nodes / "test_if_seq" / "model.onnx", fs::path(ONNXPRESS_TESTDATA) / "digits_mlp.onnx"}) {
     const std::string whole = contents(path);
     REQUIRE(survives(whole));
     // Cut between two fields after the graph and the operator sets, it is a model still.
@@ -140,8 +139,8 @@ TEST_CASE("nesting is bounded") {
       const std::string attribute = bytes_field(1, "body") + bytes_field(6, graph);
       graph = bytes_field(1, bytes_field(4, "Loop") + bytes_field(5, attribute));
     }
-    CHECK(survives(varint_field(1, 8) + bytes_field(8, varint_field(2, 17)) +
-                   bytes_field(7, graph)));
+    CHECK(
+        survives(varint_field(1, 8) + bytes_field(8, varint_field(2, 17)) + bytes_field(7, graph)));
   }
 }
 
@@ -158,7 +157,7 @@ TEST_CASE("long chains of function calls") {
   }
   CHECK_CONTAINS(read_error(model), "calls itself");
   model.mutable_functions(count - 1)->clear_node();
-  CHECK(support::read(model).model->functions.size() == count);
+  CHECK(read(model).model->functions.size() == count);
 }
 
 TEST_CASE("standard input") {
@@ -177,3 +176,5 @@ TEST_CASE("standard input") {
   REQUIRE(::dup2(saved, STDIN_FILENO) == STDIN_FILENO);
   ::close(saved);
 }
+
+}  // namespace onnxpress::test

@@ -16,9 +16,7 @@
 #include "graph/onnx/reader.h"
 #include "graph/onnx/writer.h"
 
-namespace support {
-
-using namespace onnxpress;
+namespace onnxpress::test {
 
 inline std::span<const std::byte> as_bytes(const std::string& text) {
   return std::as_bytes(std::span(text));
@@ -60,11 +58,11 @@ inline bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
 
-#define CHECK_CONTAINS(text, part)       \
-  do {                                   \
-    const std::string found_text = text; \
-    CAPTURE(found_text);                 \
-    CHECK(support::contains(found_text, part)); \
+#define CHECK_CONTAINS(text, part)                        \
+  do {                                                    \
+    const std::string found_text = text;                  \
+    CAPTURE(found_text);                                  \
+    CHECK(::onnxpress::test::contains(found_text, part)); \
   } while (false)
 
 // A model of IR version 8 and opset 17 without anything in its graph.
@@ -143,4 +141,4 @@ inline std::string with_initializer(const onnx::ModelProto& model, const std::st
   return model.SerializeAsString() + bytes_field(7, bytes_field(5, tensor));
 }
 
-}  // namespace support
+}  // namespace onnxpress::test

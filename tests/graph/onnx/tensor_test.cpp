@@ -6,7 +6,7 @@
 
 #include "tests/graph/onnx/support.h"
 
-using namespace support;
+namespace onnxpress::test {
 
 namespace {
 
@@ -24,26 +24,34 @@ std::string raw_elements(DType type) {
 }
 
 struct TypedForm {
-  int field;                        // of TensorProto
-  std::size_t width;                // raw bytes that one entry stands for
-  bool is_fixed;                    // fixed32 or fixed64; else varint
+  int field;          // of TensorProto
+  std::size_t width;  // raw bytes that one entry stands for
+  bool is_fixed;      // fixed32 or fixed64; else varint
 };
 
 TypedForm typed_form(DType type) {
   switch (type) {
     case DType::float32:
-    case DType::complex64: return {4, 4, true};
+    case DType::complex64:
+      return {4, 4, true};
     case DType::float64:
-    case DType::complex128: return {10, 8, true};
-    case DType::int64: return {7, 8, false};
-    case DType::uint32: return {11, 4, false};
-    case DType::uint64: return {11, 8, false};
-    case DType::int32: return {5, 4, false};
+    case DType::complex128:
+      return {10, 8, true};
+    case DType::int64:
+      return {7, 8, false};
+    case DType::uint32:
+      return {11, 4, false};
+    case DType::uint64:
+      return {11, 8, false};
+    case DType::int32:
+      return {5, 4, false};
     case DType::uint16:
     case DType::int16:
     case DType::float16:
-    case DType::bfloat16: return {5, 2, false};
-    default: return {5, 1, false};
+    case DType::bfloat16:
+      return {5, 2, false};
+    default:
+      return {5, 1, false};
   }
 }
 
@@ -68,11 +76,13 @@ std::string tensor_head(DType type) {
 }
 
 Tensor read_initializer(const std::string& tensor) {
-  const ReadResult result = read_bytes(with_initializer([] {
-    onnx::ModelProto model = empty_model();
-    model.set_ir_version(13);
-    return model;
-  }(), tensor));
+  const ReadResult result = read_bytes(with_initializer(
+      [] {
+        onnx::ModelProto model = empty_model();
+        model.set_ir_version(13);
+        return model;
+      }(),
+      tensor));
   const Value* value = result.model->graph.find("t");
   REQUIRE(value != nullptr);
   REQUIRE(value->constant() != nullptr);
@@ -93,7 +103,7 @@ TEST_CASE("every element type is read from every form it can be stored in") {
     if (type == DType::string) continue;
     CAPTURE(name(type));
     const std::string raw = raw_elements(type);
-    const auto bytes = support::as_bytes(raw);
+    const auto bytes = as_bytes(raw);
     const Tensor expected = Tensor::view(type, {element_total}, bytes, nullptr);
 
     const TypedForm form = typed_form(type);
@@ -135,7 +145,7 @@ TEST_CASE("raw data and packed floats stay where they lie in the file") {
       tensor.clear_float_data();
       tensor.set_raw_data(std::string(12, '\x01'));
     }
-    const ReadResult result = support::read(model);
+    const ReadResult result = read(model);
     CHECK(lies_in(*result.model->graph.find("w")->constant(), result.bytes));
   }
 }
@@ -158,6 +168,31 @@ TEST_CASE("small integers outside their range keep their low bits, booleans beco
         std::vector<std::int64_t>{44, 2});
   CHECK(read_initializer(two + varint_field(2, 9) + values).to_ints() ==
         std::vector<std::int64_t>{1, 1});
+}
+
+TEST_CASE("integers are written as varints where these are shorter") {
+  const auto form = [](const Tensor& tensor) {
+    onnx::TensorProto proto;
+    REQUIRE(proto.ParseFromString(tensor_to_bytes(tensor, "t")));
+    CHECK(read_initializer(proto.SerializeAsString()).equals(tensor));
+    if (proto.has_raw_data()) return "raw";
+    if (proto.int32_data_size() > 0) return "int32";
+    if (proto.int64_data_size() > 0) return "int64";
+    return proto.uint64_data_size() > 0 ? "uint64" : "none";
+  };
+  using Ints = std::vector<std::int64_t>;
+  CHECK(form(Tensor::of<std::int64_t>({2}, Ints{0, 3})) == "int64");
+  CHECK(form(Tensor::of<std::int64_t>({2}, Ints{1, -1})) == "int64");
+  CHECK(form(Tensor::of<std::int64_t>({1}, Ints{-1})) == "raw");
+  CHECK(form(Tensor::of<std::int64_t>({0}, Ints{})) == "none");
+  CHECK(form(Tensor::of<std::int64_t>({1}, Ints{std::int64_t{1} << 56})) == "raw");
+  CHECK(form(Tensor::of<std::int32_t>({1}, std::vector<std::int32_t>{5})) == "int32");
+  CHECK(form(Tensor::of<std::int32_t>({1}, std::vector<std::int32_t>{-5})) == "raw");
+  CHECK(form(Tensor::of<std::uint32_t>({1}, std::vector<std::uint32_t>{5})) == "uint64");
+  CHECK(form(Tensor::of<std::uint64_t>({1}, std::vector<std::uint64_t>{5})) == "uint64");
+  CHECK(form(Tensor::of<std::int8_t>({1}, std::vector<std::int8_t>{5})) == "raw");
+  CHECK(form(Tensor(DType::int64, {1 << 17})) == "int64");
+  CHECK(form(Tensor(DType::int64, {(1 << 17) + 1})) == "raw");
 }
 
 TEST_CASE("wrong tensors are refused by name") {
@@ -193,10 +228,8 @@ TEST_CASE("wrong tensors are refused by name") {
 }
 
 TEST_CASE("tensor, sequence and optional files") {
-  const std::filesystem::path folder =
-      std::filesystem::path(ONNXPRESS_ONNX_TESTDATA) / "node";
-  const NamedTensor tensor =
-      read_tensor(folder / "test_relu" / "test_data_set_0" / "input_0.pb");
+  const std::filesystem::path folder = std::filesystem::path(ONNXPRESS_ONNX_TESTDATA) / "node";
+  const NamedTensor tensor = read_tensor(folder / "test_relu" / "test_data_set_0" / "input_0.pb");
   CHECK(tensor.tensor.dims() == Dims{3, 4, 5});
   const auto sequence_file =
       folder / "test_sequence_insert_at_back" / "test_data_set_0" / "input_0.pb";
@@ -214,3 +247,5 @@ TEST_CASE("tensor, sequence and optional files") {
   CHECK(one->size() == 1);
   CHECK(error_of([&] { read_tensor(folder / "test_relu" / "missing.pb"); }) != "");
 }
+
+}  // namespace onnxpress::test

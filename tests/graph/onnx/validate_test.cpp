@@ -1,14 +1,15 @@
 // What a model must obey beyond its wire format.
 #include "graph/onnx/validate.h"
+
 #include "tests/graph/onnx/support.h"
 
-using namespace support;
+namespace onnxpress::test {
 
 TEST_CASE("IR versions 3 to 13") {
   onnx::ModelProto model = small_model();
   for (const int version : {3, 13}) {
     model.set_ir_version(version);
-    CHECK(support::read(model).model->ir_version == version);
+    CHECK(read(model).model->ir_version == version);
   }
   for (const int version : {-1, 0, 1, 2, 14, 100}) {
     model.set_ir_version(version);
@@ -22,7 +23,7 @@ TEST_CASE("IR versions 3 to 13") {
 TEST_CASE("operator sets") {
   onnx::ModelProto model = small_model();
   model.mutable_opset_import(0)->set_domain("ai.onnx");
-  CHECK(support::read(model).model->opsets.at("") == 17);
+  CHECK(read(model).model->opsets.at("") == 17);
   model.add_opset_import()->set_version(16);
   CHECK_CONTAINS(read_error(model), "operator set 'ai.onnx' is imported at versions 17 and 16");
   model.mutable_opset_import()->DeleteSubrange(1, 1);
@@ -34,7 +35,7 @@ TEST_CASE("operator sets") {
   model.clear_opset_import();
   CHECK_CONTAINS(read_error(model), "node 'act' (Relu): no ai.onnx operator set is imported");
   for (auto& node : *model.mutable_graph()->mutable_node()) node.set_domain("unheard.of");
-  CHECK(support::read(model).model->graph.nodes()[0]->domain() == "unheard.of");
+  CHECK(read(model).model->graph.nodes()[0]->domain() == "unheard.of");
 }
 
 TEST_CASE("element types newer than the IR version") {
@@ -46,7 +47,7 @@ TEST_CASE("element types newer than the IR version") {
   tensor.set_raw_data("\x21");
   CHECK_CONTAINS(read_error(model), "int4 needs IR version 10, the model has 8");
   model.set_ir_version(10);
-  CHECK(support::read(model).model->graph.find("packed")->constant()->to_ints() ==
+  CHECK(read(model).model->graph.find("packed")->constant()->to_ints() ==
         std::vector<std::int64_t>{1, 2});
   auto* type = model.mutable_graph()->mutable_output(0)->mutable_type()->mutable_tensor_type();
   type->set_elem_type(77);
@@ -72,3 +73,5 @@ TEST_CASE("a model made by hand can be checked before it is written") {
   model.ir_version = 2;
   CHECK_CONTAINS(error_of([&] { validate(model); }), "expected an IR version");
 }
+
+}  // namespace onnxpress::test

@@ -4,7 +4,7 @@
 #include "tests/graph/base/temporary_folder.h"
 #include "tests/graph/onnx/support.h"
 
-using namespace support;
+namespace onnxpress::test {
 
 namespace {
 
@@ -70,7 +70,7 @@ TEST_CASE("types of every kind survive") {
   add("opaque")->mutable_opaque_type()->set_domain("d");
   add("nothing");
   graph.mutable_input(graph.input_size() - 1)->clear_type();
-  const onnx::ModelProto again = written(*support::read(model).model);
+  const onnx::ModelProto again = written(*read(model).model);
   REQUIRE(again.graph().input_size() == graph.input_size());
   for (int i = 0; i < graph.input_size(); ++i)
     CHECK(again.graph().input(i).SerializeAsString() == graph.input(i).SerializeAsString());
@@ -103,10 +103,23 @@ TEST_CASE("unknown fields survive in every message") {
   graph.mutable_initializer(0)->set_raw_data(std::string(8, '\0'));
   model.add_training_info()->mutable_algorithm()->set_name("sgd");
   graph.add_quantization_annotation()->set_tensor_name("y");
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   CHECK(result.notes.empty());
   const onnx::ModelProto again = written(*result.model);
   CHECK(again.SerializeAsString() == model.SerializeAsString());
+}
+
+TEST_CASE("unknown fields of a type go with it when another follows") {
+  using onnx::TypeProto;
+  const std::string unknown = varint_field(1000, 5);
+  const std::string type = bytes_field(TypeProto::kSequenceTypeFieldNumber, unknown) + unknown +
+                           bytes_field(TypeProto::kTensorTypeFieldNumber, unknown);
+  const std::string input = bytes_field(1, "v") + bytes_field(2, type);
+  const ReadResult result =
+      read_bytes(small_model().SerializeAsString() + bytes_field(7, bytes_field(11, input)));
+  const Type& found = result.model->graph.find("v")->type;
+  CHECK(found.is_tensor());
+  CHECK(found.unknown_fields == unknown + bytes_field(TypeProto::kTensorTypeFieldNumber, unknown));
 }
 
 TEST_CASE("fields of a wrong wire type are kept as unknown ones") {
@@ -120,7 +133,7 @@ TEST_CASE("what has no place for unknown fields drops them, with a note") {
   onnx::ModelProto model = small_model();
   auto* shape = model.mutable_graph()->mutable_input(0)->mutable_type()->mutable_tensor_type();
   REQUIRE(shape->mutable_shape()->mutable_dim(0)->MergeFromString(varint_field(1000, 1)));
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   REQUIRE(result.notes.size() == 1);
   CHECK(result.notes[0] == "unknown fields that cannot be kept: 1 dropped");
 }
@@ -133,7 +146,7 @@ TEST_CASE("fields newer than libonnx are read by number") {
   REQUIRE(graph.mutable_input(0)->MergeFromString(bytes_field(4, entry)));
   REQUIRE(graph.mutable_initializer(0)->MergeFromString(bytes_field(16, entry)));
   REQUIRE(graph.MergeFromString(bytes_field(16, entry)));
-  const ReadResult result = support::read(model);
+  const ReadResult result = read(model);
   const Metadata expected{{"k", "v"}};
   const Graph& read = result.model->graph;
   CHECK(read.metadata == expected);
@@ -205,7 +218,7 @@ TEST_CASE("large tensors are written without being gathered first") {
 }
 
 TEST_CASE("files, pipes and hashes") {
-  const ReadResult source = support::read(small_model());
+  const ReadResult source = read(small_model());
   const std::string bytes = to_bytes(*source.model);
   const TemporaryFolder folder;
   const WriteResult plain = write_model(*source.model, folder / "m.onnx");
@@ -222,8 +235,7 @@ TEST_CASE("files, pipes and hashes") {
   const WriteResult piped = write_model(*source.model, ends[1], true);
   ::close(ends[1]);
   std::string received(bytes.size() + 1, '\0');
-  CHECK(::read(ends[0], received.data(), received.size()) ==
-        static_cast<ssize_t>(bytes.size()));
+  CHECK(::read(ends[0], received.data(), received.size()) == static_cast<ssize_t>(bytes.size()));
   ::close(ends[0]);
   received.pop_back();
   CHECK(received == bytes);
@@ -231,10 +243,9 @@ TEST_CASE("files, pipes and hashes") {
 }
 
 TEST_CASE("what cannot be written leaves nothing") {
-  const ReadResult source = support::read(small_model());
+  const ReadResult source = read(small_model());
   const TemporaryFolder folder;
-  CHECK_CONTAINS(error_of([&] { write_model(*source.model, folder / "none/m.onnx"); }),
-                 "writing ");
+  CHECK_CONTAINS(error_of([&] { write_model(*source.model, folder / "none/m.onnx"); }), "writing ");
   CHECK(folder.names().empty());
 }
 
@@ -243,8 +254,7 @@ TEST_CASE("over 2 GB the data goes outside by itself") {
   Model model;
   model.opsets[""] = 17;
   const Tensor shared(DType::uint8, {1 << 20});
-  for (int i = 0; i < 2100; ++i)
-    model.graph.add_initializer(fmt::format("w{}", i), shared);
+  for (int i = 0; i < 2100; ++i) model.graph.add_initializer(fmt::format("w{}", i), shared);
   CHECK(serialized_size(model) > std::size_t{2100} << 20);
   CHECK_CONTAINS(error_of([&] { to_bytes(model); }), "expected at most 2147483647 bytes");
   CHECK_CONTAINS(error_of([&] { write_model(model, STDERR_FILENO); }), "use external data");
@@ -274,8 +284,9 @@ TEST_CASE("over 2 GB the data goes outside by itself") {
 TEST_CASE("a device is no place for external data") {
   Model model;
   model.graph.add_initializer("w", filled(1 << 10));
-  CHECK_CONTAINS(error_of([&] {
-                   write_model(model, "/dev/null", {.external = ExternalData::always});
-                 }),
-                 "expected a regular file to put external data beside");
+  CHECK_CONTAINS(
+      error_of([&] { write_model(model, "/dev/null", {.external = ExternalData::always}); }),
+      "expected a regular file to put external data beside");
 }
+
+}  // namespace onnxpress::test
