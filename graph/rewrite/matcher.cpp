@@ -79,7 +79,8 @@ class Matcher {
     explain_ = explain_ && is_near(pattern);
     State state;
     std::vector<Goal> goals;
-    if (enter(pattern, root_, root_->output(pattern.output_), state) && expand(pattern, root_, state, goals))
+    if (enter(pattern, root_, root_->output(pattern.output_), state) &&
+        expand(pattern, root_, state, goals))
       return std::move(found_);
     return std::nullopt;
   }
@@ -148,9 +149,9 @@ class Matcher {
   bool bind(const Pattern& pattern, Value* value, State& state) {
     if (pattern.name_.empty() || !value) return true;
     const auto [bound, is_new] = state.match.values_.emplace(pattern.name_, value);
-    return is_new || bound->second == value ||
-           miss(state, [&, known = bound->second] {
-             return fmt::format("'{}' and '{}' are not the same value", known->name(), value->name());
+    return is_new || bound->second == value || miss(state, [&, known = bound->second] {
+             return fmt::format("'{}' and '{}' are not the same value", known->name(),
+                                value->name());
            });
   }
 
@@ -163,7 +164,8 @@ class Matcher {
   }
 
   // Replaces the goal just met by those of the pattern's inputs.
-  bool expand(const Pattern& pattern, const Node* node, State& state, const std::vector<Goal>& rest) {
+  bool expand(const Pattern& pattern, const Node* node, State& state,
+              const std::vector<Goal>& rest) {
     const auto attempt = [&](bool swapped, State attempted) {
       std::vector<Goal> goals = rest;
       for (std::size_t i = pattern.inputs_.size(); i-- > 0;)

@@ -8,7 +8,8 @@
 namespace onnxpress {
 namespace {
 
-// What is known of a value that stands where one of type `old` stood: `found`, filled in from `old`.
+// What is known of a value that stands where one of type `old` stood: `found`, filled in from
+// `old`.
 Type merged(const Type& found, const Type& old) {
   if (found.kind == Type::Kind::unknown) return old;
   if (!found.is_tensor() || !old.is_tensor()) return found;
@@ -103,7 +104,8 @@ Patch::Applied Patch::apply() {
       candidates.push_back(value);
   };
   for (const auto& [old, replacement] : replacements_) loses_reader(old);
-  for (const auto& [use, replacement] : input_replacements_) loses_reader(use.node->input(use.index));
+  for (const auto& [use, replacement] : input_replacements_)
+    loses_reader(use.node->input(use.index));
   for (const Node* node : plan.removed) {
     for (Value* input : node->inputs()) loses_reader(input);
     for (Value* captured : node->captured()) loses_reader(captured);
@@ -117,8 +119,8 @@ Patch::Applied Patch::apply() {
     new_constants_.push_back(graph_->add_initializer(name, std::move(tensor)));
     candidates.push_back(new_constants_.back());
   }
-  // Inputs of new nodes, and inputs replaced one by one, are set only after readers have moved: what
-  // they name is the value itself, replaced or not.
+  // Inputs of new nodes, and inputs replaced one by one, are set only after readers have moved:
+  // what they name is the value itself, replaced or not.
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     NodeTemplate& node = nodes_[i];
     Node* made = graph_->add_node({.op_type = std::move(node.op_type),
@@ -140,7 +142,8 @@ Patch::Applied Patch::apply() {
   }
   for (std::size_t i = 0; i < nodes_.size(); ++i)
     for (std::size_t j = 0; j < nodes_[i].inputs.size(); ++j)
-      if (Value* input = value(nodes_[i].inputs[j])) graph_->set_node_input(new_nodes_[i], j, input);
+      if (Value* input = value(nodes_[i].inputs[j]))
+        graph_->set_node_input(new_nodes_[i], j, input);
   for (const auto& [use, replacement] : input_replacements_)
     use.node->graph().set_node_input(use.node, use.index, value(replacement));
 

@@ -67,8 +67,7 @@ void PatchPlan::check_ref(const Ref& ref, std::string_view role) const {
       require(ref.index_ < patch_.constants_.size(), "{} is a constant of another patch", role);
       return;
     case Ref::Kind::output:
-      require(ref.index_ < patch_.nodes_.size() &&
-                  ref.output_ < patch_.nodes_[ref.index_].outputs,
+      require(ref.index_ < patch_.nodes_.size() && ref.output_ < patch_.nodes_[ref.index_].outputs,
               "{} is a node of another patch", role);
       return;
   }
@@ -123,9 +122,7 @@ void PatchPlan::index_nodes() {
   for (std::size_t i = 0; i < order_.size(); ++i) positions_.emplace(order_[i], i);
 }
 
-std::size_t PatchPlan::position(Node* reader) const {
-  return positions_.at(graph_.holder(reader));
-}
+std::size_t PatchPlan::position(Node* reader) const { return positions_.at(graph_.holder(reader)); }
 
 bool PatchPlan::is_gone(Node* reader) const {
   if (gone_.empty() || !reader->graph().is_within(graph_)) return false;
@@ -156,9 +153,9 @@ std::optional<std::string> PatchPlan::remaining_reader(Value* value) const {
     for (const Ref& input : node.inputs)
       if (input == Ref(value)) return fmt::format("the new {}", node.op_type);
   for (const auto& [old, replacement] : patch_.replacements_)
-    if (replacement == Ref(value) && (old->is_output() || std::ranges::any_of(old->uses(), [&](const Use& use) {
-          return !is_gone(use.node);
-        })))
+    if (replacement == Ref(value) &&
+        (old->is_output() ||
+         std::ranges::any_of(old->uses(), [&](const Use& use) { return !is_gone(use.node); })))
       return fmt::format("the readers of '{}'", old->name());
   for (const auto& [use, replacement] : patch_.input_replacements_)
     if (replacement == Ref(value) && !is_gone(use.node)) return use.node->describe();
@@ -231,7 +228,8 @@ void PatchPlan::check_constant_changes() const {
   for (const auto& [constant, tensor] : patch_.constant_changes_) {
     require(constant->is_constant(), "'{}' is not a constant", constant->name());
     require(tensor.defined(), "'{}' cannot become an undefined tensor", constant->name());
-    require(std::ranges::count(patch_.constant_changes_, constant, &std::pair<Value*, Tensor>::first) == 1,
+    require(std::ranges::count(patch_.constant_changes_, constant,
+                               &std::pair<Value*, Tensor>::first) == 1,
             "the contents of '{}' are changed twice", constant->name());
     require(!constant->is_output() || !contradict(constant->type, Type::of(tensor)),
             "output '{}' is {}, its new contents {}", constant->name(), to_string(constant->type),
@@ -292,7 +290,8 @@ void PatchPlan::infer_types_of_new_nodes() {
   for (std::size_t i = 0; i < patch_.nodes_.size(); ++i) {
     const Patch::NodeTemplate& node = patch_.nodes_[i];
     Attributes attributes;
-    bool is_open = true;  // no subgraph that captures values, no reference to a function's attribute
+    bool is_open =
+        true;  // no subgraph that captures values, no reference to a function's attribute
     for (const auto& [key, attribute] : node.attributes) {
       is_open = is_open && attribute.ref.empty() && attribute.subgraphs().empty();
       if (is_open) attributes.emplace(key, clone_attribute(attribute, &scratch.graph, nothing));
@@ -382,7 +381,8 @@ void PatchPlan::place() {
   before = anchor < order_.size() ? order_[anchor] : nullptr;
 }
 
-// Depth first over the nodes as they will be; only reached when order alone does not rule cycles out.
+// Depth first over the nodes as they will be; only reached when order alone does not rule cycles
+// out.
 void PatchPlan::check_cycles() const {
   const std::size_t existing = order_.size();
   const std::size_t count = existing + patch_.nodes_.size();

@@ -17,11 +17,11 @@ class PatchPlan {
  public:
   explicit PatchPlan(const Patch& patch);  // throws Error when the patch must not be applied
 
-  std::vector<Node*> removed;               // in reverse order
-  Node* before = nullptr;                   // where new nodes go; nullptr: at the end
-  bool sort_after = false;                  // the insertion point alone does not give an order
-  std::vector<std::string> node_names;      // of the new nodes
-  std::vector<std::vector<Type>> types;     // of the new nodes' outputs, as far as rules tell
+  std::vector<Node*> removed;            // in reverse order
+  Node* before = nullptr;                // where new nodes go; nullptr: at the end
+  bool sort_after = false;               // the insertion point alone does not give an order
+  std::vector<std::string> node_names;   // of the new nodes
+  std::vector<std::vector<Type>> types;  // of the new nodes' outputs, as far as rules tell
 
  private:
   using Ref = Patch::Ref;

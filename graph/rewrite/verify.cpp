@@ -45,7 +45,8 @@ class Verifier {
 
   void check(const Graph& graph, const Node* owner) {
     require(graph.owner() == owner, "the graph names the wrong owner");
-    require(graph.parent() == (owner ? &owner->graph() : nullptr), "the graph names the wrong parent");
+    require(graph.parent() == (owner ? &owner->graph() : nullptr),
+            "the graph names the wrong parent");
     for (const Value* input : graph.inputs()) {
       require(input->is_input(), "input '{}' is not marked as one", input->name());
       define(graph, input, nullptr, 0);
@@ -60,8 +61,8 @@ class Verifier {
     for (const Value* output : graph.outputs()) {
       require(output != nullptr, "an output is missing");
       require(defined_.contains(output), "output '{}' is not defined", output->name());
-      require(graph.find_visible(output->name()) == output, "output '{}' is hidden by another value",
-              output->name());
+      require(graph.find_visible(output->name()) == output,
+              "output '{}' is hidden by another value", output->name());
       found_[output].listings.push_back(&graph);
     }
   }
@@ -75,8 +76,8 @@ class Verifier {
       const Value* input = node.input(i);
       if (!input) continue;
       require(defined_.contains(input), "input {} is read before it is defined, or is gone", i);
-      require(graph.find_visible(input->name()) == input, "input {} '{}' is hidden by another value",
-              i, input->name());
+      require(graph.find_visible(input->name()) == input,
+              "input {} '{}' is hidden by another value", i, input->name());
       found_[input].uses.push_back({&node, i});
     }
     for (const Graph* nested : node.subgraphs()) {

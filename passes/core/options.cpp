@@ -192,7 +192,8 @@ const std::string& Options::text(std::string_view name) const {
 bool Options::given(std::string_view name) const { return given_.find(name) != given_.end(); }
 
 const std::string& Options::given_text(std::string_view name) const {
-  return value(name, {Kind::text, Kind::integer, Kind::number, Kind::flag, Kind::choice, Kind::selector});
+  return value(name,
+               {Kind::text, Kind::integer, Kind::number, Kind::flag, Kind::choice, Kind::selector});
 }
 
 std::string Options::to_text() const {

@@ -74,8 +74,9 @@ class PipelineParser {
       } while (accept(','));
       expect('}', "',' or '}'");
     }
-    return in_context([&] { return fmt::format("column {}", start); },
-                      [&] { return PipelineStep{&pass, Options(pass.info().name, pass.info().options, given)}; });
+    return in_context(
+        [&] { return fmt::format("column {}", start); },
+        [&] { return PipelineStep{&pass, Options(pass.info().name, pass.info().options, given)}; });
   }
 
   static const Pass& find(const std::string& name, std::size_t column) {
@@ -157,7 +158,8 @@ std::string Pipeline::to_text(const PipelineStep& step) {
 }
 
 bool Pipeline::needs(Needs what) const {
-  return std::ranges::any_of(steps, [&](const PipelineStep& step) { return step.pass->info().needs == what; });
+  return std::ranges::any_of(
+      steps, [&](const PipelineStep& step) { return step.pass->info().needs == what; });
 }
 
 Pipeline preset(std::string_view name) {

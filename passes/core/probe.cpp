@@ -27,18 +27,20 @@ bool same_bits(const Tensor& a, const Tensor& b) {
   const std::size_t width = static_cast<std::size_t>(bits(a.dtype())) / 8;
   for (std::size_t i = 0; i < static_cast<std::size_t>(a.size()); ++i) {
     const bool both_nan = std::isnan(x.data<double>()[i]) && std::isnan(y.data<double>()[i]);
-    if (!both_nan && std::memcmp(a.bytes().data() + i * width, b.bytes().data() + i * width, width) != 0)
+    if (!both_nan &&
+        std::memcmp(a.bytes().data() + i * width, b.bytes().data() + i * width, width) != 0)
       return false;
   }
   return true;
 }
 
-// Axis over which a classifier's output has its scores, if it looks like one: [N,C], [N,T,C], [N,C,1,1].
+// Axis over which a classifier's output has its scores, if it looks like one: [N,C], [N,T,C],
+// [N,C,1,1].
 std::optional<std::size_t> class_axis(const Tensor& tensor) {
   const Dims& dims = tensor.dims();
   if (!is_float(tensor.dtype()) || dims.size() < 2) return std::nullopt;
-  const bool trailing_ones =
-      dims.size() > 2 && std::all_of(dims.begin() + 2, dims.end(), [](std::int64_t d) { return d == 1; });
+  const bool trailing_ones = dims.size() > 2 && std::all_of(dims.begin() + 2, dims.end(),
+                                                            [](std::int64_t d) { return d == 1; });
   if (dims.size() > 3 && !trailing_ones) return std::nullopt;
   const std::size_t axis = trailing_ones ? 1 : dims.size() - 1;
   return dims[axis] > 1 ? std::optional(axis) : std::nullopt;
@@ -58,7 +60,8 @@ class ErrorSum {
     const Tensor y = found.cast(DType::float64);
     add(x.data<double>(), y.data<double>());
     if (const auto axis = class_axis(expected))
-      add_agreement(x.data<double>(), y.data<double>(), static_cast<std::size_t>(expected.dims()[*axis]));
+      add_agreement(x.data<double>(), y.data<double>(),
+                    static_cast<std::size_t>(expected.dims()[*axis]));
   }
 
   OutputError finish(std::string output) {
@@ -70,7 +73,8 @@ class ErrorSum {
       error_.snr_db = -infinity;
     else
       error_.snr_db = signal_ > 0 ? 10 * std::log10(signal_ / noise_) : -infinity;
-    if (rows_ > 0) error_.top1_agreement = static_cast<double>(agreeing_) / static_cast<double>(rows_);
+    if (rows_ > 0)
+      error_.top1_agreement = static_cast<double>(agreeing_) / static_cast<double>(rows_);
     return error_;
   }
 
@@ -92,7 +96,8 @@ class ErrorSum {
   }
 
   // Scores are contiguous: class_axis gives the last axis, or one that only ones follow.
-  void add_agreement(std::span<const double> expected, std::span<const double> found, std::size_t classes) {
+  void add_agreement(std::span<const double> expected, std::span<const double> found,
+                     std::size_t classes) {
     const auto best = [classes](std::span<const double> scores, std::size_t row) {
       const auto begin = scores.begin() + static_cast<std::ptrdiff_t>(row * classes);
       return std::max_element(begin, begin + static_cast<std::ptrdiff_t>(classes)) - begin;
@@ -109,7 +114,8 @@ class ErrorSum {
   std::int64_t rows_ = 0, agreeing_ = 0;
 };
 
-// Units in the last place of the largest value that rounding may cost beside its share of the range.
+// Units in the last place of the largest value that rounding may cost beside its share of the
+// range.
 double last_place_allowance(const Tensor& expected) {
   if (!is_float(expected.dtype()) || expected.size() == 0) return 0;
   double epsilon = 8 * 0x1p-23;
@@ -174,18 +180,18 @@ std::optional<std::string> broken_effect(Effect effect, double min_snr_db,
       const Tensor& after = found[set][i];
       if (auto broken = changed_form(error.output, before, after)) return broken;
       if (effect == Effect::exact && !same_bits(before, after))
-        return fmt::format("declared effect 'exact', but output '{}' is not bit-equal: it differs by up to {:.3g}",
-                           error.output, error.max_abs);
+        return fmt::format(
+            "declared effect 'exact', but output '{}' is not bit-equal: it differs by up to {:.3g}",
+            error.output, error.max_abs);
       allowance = std::max(allowance, last_place_allowance(before));
     }
     if (effect == Effect::rounding)
       if (auto broken = broken_rounding(error, allowance)) return broken;
-    const bool is_judged = effect == Effect::approximate && !expected.empty() &&
-                           is_float(expected.front()[i].dtype());
+    const bool is_judged =
+        effect == Effect::approximate && !expected.empty() && is_float(expected.front()[i].dtype());
     if (is_judged && !(error.snr_db >= min_snr_db) && error.max_abs > allowance)
-      return fmt::format(
-          "declared an SNR of at least {:.3g} dB, but output '{}' has {:.3g} dB", min_snr_db,
-          error.output, error.snr_db);
+      return fmt::format("declared an SNR of at least {:.3g} dB, but output '{}' has {:.3g} dB",
+                         min_snr_db, error.output, error.snr_db);
   }
   return std::nullopt;
 }

@@ -1,8 +1,8 @@
 // Recipes: pipelines and settings in YAML.
+#include <yaml-cpp/yaml.h>
+
 #include <algorithm>
 #include <set>
-
-#include <yaml-cpp/yaml.h>
 
 #include "passes/core/pipeline.h"
 
@@ -33,8 +33,8 @@ std::vector<std::pair<std::string, YAML::Node>> entries(const YAML::Node& map,
 
 std::string step_text(const YAML::Node& node) {
   if (node.IsScalar()) return node.Scalar();
-  require(node.IsMap() && node.size() == 1,
-          "expected a pass name or 'name: {{option: value}}'{}", at_line(node));
+  require(node.IsMap() && node.size() == 1, "expected a pass name or 'name: {{option: value}}'{}",
+          at_line(node));
   const auto [pass, options] = entries(node, "a step").front();
   if (options.IsNull()) return pass;
   require(options.IsMap(), "expected the options of '{}' as 'option: value'{}", pass,
@@ -53,12 +53,13 @@ Pipeline parse_steps(const YAML::Node& list) {
   if (list.IsNull()) return pipeline;
   require(list.IsSequence(), "expected 'passes' to be a list{}", at_line(list));
   for (const YAML::Node& node : list)
-    in_context([&] { return fmt::format("step {}{}", pipeline.steps.size() + 1, at_line(node)); }, [&] {
-      const std::string text = step_text(node);
-      Pipeline step = Pipeline::parse(text);
-      require(step.steps.size() == 1, "expected one pass, found '{}'", text);
-      pipeline.steps.push_back(std::move(step.steps.front()));
-    });
+    in_context([&] { return fmt::format("step {}{}", pipeline.steps.size() + 1, at_line(node)); },
+               [&] {
+                 const std::string text = step_text(node);
+                 Pipeline step = Pipeline::parse(text);
+                 require(step.steps.size() == 1, "expected one pass, found '{}'", text);
+                 pipeline.steps.push_back(std::move(step.steps.front()));
+               });
   return pipeline;
 }
 
@@ -86,22 +87,23 @@ void emit_value(YAML::Emitter& out, const std::string& value) {
 }  // namespace
 
 Recipe parse_recipe(const std::string& yaml) {
-  return in_context([] { return "recipe"; }, [&] {
-    Recipe recipe;
-    try {
-      const YAML::Node root = YAML::Load(yaml);
-      require(root.IsMap(), "expected 'key: value' lines");
-      for (const auto& [key, value] : entries(root, "the recipe")) {
-        if (key == "passes")
-          recipe.pipeline = parse_steps(value);
-        else
-          recipe.settings[key] = setting(key, value);
-      }
-    } catch (const YAML::Exception& error) {
-      fail("{} at line {}", error.msg, error.mark.line + 1);
-    }
-    return recipe;
-  });
+  return in_context([] { return "recipe"; },
+                    [&] {
+                      Recipe recipe;
+                      try {
+                        const YAML::Node root = YAML::Load(yaml);
+                        require(root.IsMap(), "expected 'key: value' lines");
+                        for (const auto& [key, value] : entries(root, "the recipe")) {
+                          if (key == "passes")
+                            recipe.pipeline = parse_steps(value);
+                          else
+                            recipe.settings[key] = setting(key, value);
+                        }
+                      } catch (const YAML::Exception& error) {
+                        fail("{} at line {}", error.msg, error.mark.line + 1);
+                      }
+                      return recipe;
+                    });
 }
 
 std::string to_yaml(const Pipeline& pipeline) {

@@ -30,8 +30,11 @@ std::string readme(const Reproducer& reproducer) {
       "  onnxpress compress model.onnx -o out.onnx --passes \"$(cat step.txt)\" --seed {}\n\n",
       reproducer.seed);
   if (!reproducer.data.empty())
-    text += fmt::format("The step was also given data, which is not in this folder: {}\n", reproducer.data);
-  return text + "error.txt has what went wrong, test_data_set_* the inputs that outputs were compared on.\n";
+    text += fmt::format("The step was also given data, which is not in this folder: {}\n",
+                        reproducer.data);
+  return text +
+         "error.txt has what went wrong, test_data_set_* the inputs that outputs were compared "
+         "on.\n";
 }
 
 void stage(const Reproducer& reproducer, const fs::path& folder) {

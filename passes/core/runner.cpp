@@ -34,7 +34,8 @@ struct Current {
   std::optional<Evaluation> evaluation;
 
   Current clone() const {
-    return {model->clone(), fingerprint, sizes, reference_outputs, fast_outputs, total_errors, evaluation};
+    return {model->clone(), fingerprint,  sizes,     reference_outputs,
+            fast_outputs,   total_errors, evaluation};
   }
 };
 
@@ -43,13 +44,16 @@ void check_needs(const Pass& pass, const RunOptions& options) {
     case Needs::nothing:
       return;
     case Needs::calibration:
-      require(options.calibration != nullptr, "pass '{}' needs calibration data (--calib)", pass.info().name);
+      require(options.calibration != nullptr, "pass '{}' needs calibration data (--calib)",
+              pass.info().name);
       return;
     case Needs::training:
-      require(options.training != nullptr, "pass '{}' needs training data (--train)", pass.info().name);
+      require(options.training != nullptr, "pass '{}' needs training data (--train)",
+              pass.info().name);
       return;
     case Needs::teacher:
-      require(options.teacher != nullptr, "pass '{}' needs a teacher model (--teacher)", pass.info().name);
+      require(options.teacher != nullptr, "pass '{}' needs a teacher model (--teacher)",
+              pass.info().name);
       return;
   }
 }
@@ -62,7 +66,8 @@ std::optional<std::string> changed_interface(const Model& before, const Model& a
       return fmt::format("the model has {} {}s, expected {}", is.size(), role, was.size());
     for (std::size_t i = 0; i < was.size(); ++i) {
       if (was[i]->name() != is[i]->name())
-        return fmt::format("{} {} is now '{}', expected '{}'", role, i, is[i]->name(), was[i]->name());
+        return fmt::format("{} {} is now '{}', expected '{}'", role, i, is[i]->name(),
+                           was[i]->name());
       if (was[i]->type != is[i]->type)
         return fmt::format("{} '{}' is now {}, expected {}", role, is[i]->name(),
                            to_string(is[i]->type), to_string(was[i]->type));
@@ -116,7 +121,8 @@ class Runner {
       });
       if (!all_exact) original_outputs_ = outputs(current_, false);
     } catch (const Error& error) {
-      give_up_probing(fmt::format("the model given does not run on the probe inputs: {}", error.what()));
+      give_up_probing(
+          fmt::format("the model given does not run on the probe inputs: {}", error.what()));
     }
   }
 
@@ -167,8 +173,8 @@ class Runner {
     if (needed <= found) return attempt(step, "");
 
     const Current checkpoint = current_.clone();
-    const std::string reason = fmt::format("{} needs opset {}, the model has {}",
-                                           step.pass->info().name, needed, found);
+    const std::string reason =
+        fmt::format("{} needs opset {}, the model has {}", step.pass->info().name, needed, found);
     if (!upgrade(step, needed, reason)) return false;
     result_.notes.push_back(reason + fmt::format(": upgraded to {}", needed));
     const bool stayed = attempt(step, "");
@@ -285,7 +291,8 @@ class Runner {
     } catch (...) {
       failure = "an exception that is no std::exception";
     }
-    record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    record.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return failure;
   }
 
@@ -298,7 +305,8 @@ class Runner {
     }
     next.fingerprint = fingerprint(*next.model, &current_.fingerprint);
     const bool changed = next.fingerprint.hash != current_.fingerprint.hash;
-    if (record.outcome.changed && !changed) return "it claims a change but left the model as it was";
+    if (record.outcome.changed && !changed)
+      return "it claims a change but left the model as it was";
     if (!record.outcome.changed && changed) return "it claims no change but changed the model";
     if (!changed) return std::nullopt;
     if (auto interface = changed_interface(*current_.model, *next.model))
@@ -308,8 +316,7 @@ class Runner {
 
   std::optional<std::string> probe(const PipelineStep& step, Current& next, PassRecord& record) {
     next.total_errors = current_.total_errors;
-    if (probes_.empty() ||
-        !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
+    if (probes_.empty() || !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
       return std::nullopt;
     const Effect effect = step.pass->info().effect;
     const bool reference = effect == Effect::exact;
@@ -368,7 +375,8 @@ class Runner {
     std::string text;
     if (options_.calibration) text += "calibration: " + options_.calibration->description();
     if (options_.training)
-      text += (text.empty() ? "" : "; ") + std::string("training: ") + options_.training->description();
+      text +=
+          (text.empty() ? "" : "; ") + std::string("training: ") + options_.training->description();
     return text;
   }
 
@@ -377,7 +385,8 @@ class Runner {
   ThreadPool pool_;
   Current current_;
   std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared
-  std::optional<ProbeOutputs> original_outputs_;  // by the fast kernels, when some step is not exact
+  std::optional<ProbeOutputs>
+      original_outputs_;  // by the fast kernels, when some step is not exact
   std::size_t number_ = 0;
   RunResult result_;
 };
@@ -388,11 +397,12 @@ RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
                        const RunOptions& options) {
   require(model != nullptr, "there is no model to run the pipeline on");
   for (std::size_t i = 0; i < pipeline.steps.size(); ++i)
-    in_context([&] { return fmt::format("step {}", i + 1); }, [&] {
-      const PipelineStep& step = pipeline.steps[i];
-      check_needs(*step.pass, options);
-      step.pass->check(step.options);
-    });
+    in_context([&] { return fmt::format("step {}", i + 1); },
+               [&] {
+                 const PipelineStep& step = pipeline.steps[i];
+                 check_needs(*step.pass, options);
+                 step.pass->check(step.options);
+               });
   return Runner(std::move(model), pipeline, options).run();
 }
 

@@ -136,7 +136,9 @@ bool Selector::selects(const Node& node, const Value* tensor) const {
 
 bool Selector::matches(const Node& node) const { return selects(node, nullptr); }
 
-bool Selector::matches(const Node& node, const Value& tensor) const { return selects(node, &tensor); }
+bool Selector::matches(const Node& node, const Value& tensor) const {
+  return selects(node, &tensor);
+}
 
 void Selector::require_all_match(const Model& model) const {
   for (const Term& term : terms_) {

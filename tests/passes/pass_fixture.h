@@ -1,12 +1,12 @@
 // Text in, pass, text out: runs one pass on a model and checks what every pass promises.
 #pragma once
 
+#include <doctest/doctest.h>
+
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <doctest/doctest.h>
 
 #include "graph/exec/engine.h"
 #include "graph/ir/parse.h"
@@ -71,8 +71,10 @@ inline PassRun run_pass(std::string_view step_text, std::unique_ptr<Model> model
 
   const auto interface = [](const Model& of) {
     std::string text;
-    for (const Value* input : of.required_inputs()) text += input->name() + ": " + to_string(input->type) + '\n';
-    for (const Value* output : of.graph.outputs()) text += output->name() + ": " + to_string(output->type) + '\n';
+    for (const Value* input : of.required_inputs())
+      text += input->name() + ": " + to_string(input->type) + '\n';
+    for (const Value* output : of.graph.outputs())
+      text += output->name() + ": " + to_string(output->type) + '\n';
     return text;
   };
   CHECK(interface(*run.after) == interface(*run.before));
@@ -86,11 +88,13 @@ inline PassRun run_pass(std::string_view step_text, std::unique_ptr<Model> model
   const ProbeOutputs expected = run_probes(*run.before, probes, reference, 1);
   const ProbeOutputs found = run_probes(*run.after, probes, reference, 1);
   run.errors = measure_errors(*run.after, expected, found);
-  CHECK(broken_effect(info.effect, run.outcome.min_snr_db, expected, found, run.errors).value_or("kept") == "kept");
+  CHECK(broken_effect(info.effect, run.outcome.min_snr_db, expected, found, run.errors)
+            .value_or("kept") == "kept");
   return run;
 }
 
-inline PassRun run_pass(std::string_view step, std::string_view model, const PassRunOptions& options = {}) {
+inline PassRun run_pass(std::string_view step, std::string_view model,
+                        const PassRunOptions& options = {}) {
   return run_pass(step, parse_model(model), options);
 }
 
@@ -105,7 +109,8 @@ inline PassRun check_pass(std::string_view step, std::string_view before, std::s
 }
 
 // The pass leaves the model alone.
-inline PassRun check_unchanged(std::string_view step, std::string_view model, const PassRunOptions& options = {}) {
+inline PassRun check_unchanged(std::string_view step, std::string_view model,
+                               const PassRunOptions& options = {}) {
   PassRun run = run_pass(step, model, options);
   CHECK_FALSE(run.outcome.changed);
   return run;

@@ -7,12 +7,13 @@ namespace onnxpress {
 namespace {
 
 Rule double_negation() {
-  return {.name = "double_negation",
-          .pattern = Pattern::op("Neg", "outer", {Pattern::op("Neg", "inner", {Pattern::any("x")})}),
-          .when = {},
-          .replace = [](const Match& match, Patch& patch) {
-            patch.replace(match.root->output(), match.value("x"));
-          }};
+  return {
+      .name = "double_negation",
+      .pattern = Pattern::op("Neg", "outer", {Pattern::op("Neg", "inner", {Pattern::any("x")})}),
+      .when = {},
+      .replace = [](const Match& match, Patch& patch) {
+        patch.replace(match.root->output(), match.value("x"));
+      }};
 }
 
 TEST_CASE("rules run to the fixed point, in every graph") {
@@ -101,7 +102,8 @@ output s
   REQUIRE(counts.misses.size() == 1);
   CHECK(counts.misses[0].rule == "double_negation");
   CHECK(counts.misses[0].subject == "node 'fourth' (Neg)");
-  CHECK(counts.misses[0].reason == "'a' (output of node 'first' (Neg)) has another reader: node of 's' (Add)");
+  CHECK(counts.misses[0].reason ==
+        "'a' (output of node 'first' (Neg)) has another reader: node of 's' (Add)");
 }
 
 TEST_CASE("earlier rules win at the same node") {
@@ -134,8 +136,9 @@ output y
                      .pattern = Pattern::op("Relu", ""),
                      .when = {},
                      .replace = [](const Match& match, Patch& patch) {
-                       patch.replace(match.root->output(),
-                                     patch.node({.op_type = "Relu", .inputs = {match.root->input(0)}}));
+                       patch.replace(
+                           match.root->output(),
+                           patch.node({.op_type = "Relu", .inputs = {match.root->input(0)}}));
                      }};
   const RuleCounts counts = apply_rules(*m.model, {growing}, 10);
   CHECK(counts.limit_reached);
@@ -151,16 +154,20 @@ y: float32[2] = Relu(x) "relu"
 output y: float32[2]
 )");
   const std::string text = to_text(*m.model);
-  Rule rule{.name = "idle", .pattern = Pattern::op("Relu", ""), .when = {}, .replace = [](const Match&, Patch&) {}};
+  Rule rule{.name = "idle",
+            .pattern = Pattern::op("Relu", ""),
+            .when = {},
+            .replace = [](const Match&, Patch&) {}};
   CHECK(apply_rules(*m.model, {rule}).applied.at("idle") == 0);
   rule.name = "wrong";
   rule.replace = [](const Match& match, Patch& patch) {
     patch.replace(match.root->output(), patch.constant("c", Tensor(DType::int8, {2})));
   };
-  CHECK_THROWS_WITH_AS(apply_rules(*m.model, {rule}),
-                       "rule 'wrong' at node 'relu' (Relu): 'y' is float32[2], its replacement, the new "
-                       "constant 'c', is int8[2]",
-                       Error);
+  CHECK_THROWS_WITH_AS(
+      apply_rules(*m.model, {rule}),
+      "rule 'wrong' at node 'relu' (Relu): 'y' is float32[2], its replacement, the new "
+      "constant 'c', is int8[2]",
+      Error);
   CHECK(to_text(*m.model) == text);
 }
 

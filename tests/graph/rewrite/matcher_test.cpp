@@ -7,9 +7,10 @@ namespace onnxpress {
 namespace {
 
 Pattern normalized_convolution() {
-  return Pattern::op("BatchNormalization", "norm",
-                     {Pattern::op("Conv|Gemm", "linear", {Pattern::any("x"), Pattern::constant("w")}),
-                      Pattern::constant("scale")});
+  return Pattern::op(
+      "BatchNormalization", "norm",
+      {Pattern::op("Conv|Gemm", "linear", {Pattern::any("x"), Pattern::constant("w")}),
+       Pattern::constant("scale")});
 }
 
 std::string model_text(std::string_view convolution, std::string_view rest) {
@@ -60,7 +61,8 @@ TEST_CASE("near misses say what stood in the way") {
     TestModel m(model_text(convolution, R"(y = BatchNormalization(a, v, v, v, v) "bn1"
 z = Add(a, y) "add"
 output z)"));
-    CHECK(reason_at(m, pattern, "y") == "'a' (output of node 'conv1' (Conv)) has another reader: node 'add' (Add)");
+    CHECK(reason_at(m, pattern, "y") ==
+          "'a' (output of node 'conv1' (Conv)) has another reader: node 'add' (Add)");
   }
   SUBCASE("a reader in a nested graph") {
     TestModel m(model_text(convolution, R"(y = BatchNormalization(a, v, v, v, v) "bn1"
@@ -73,7 +75,8 @@ z = If(c) {else_branch=graph {
   output t
 }}
 output z)"));
-    CHECK(reason_at(m, pattern, "y") == "'a' (output of node 'conv1' (Conv)) has another reader: node 'inner' (Neg)");
+    CHECK(reason_at(m, pattern, "y") ==
+          "'a' (output of node 'conv1' (Conv)) has another reader: node 'inner' (Neg)");
   }
   SUBCASE("a graph output") {
     TestModel m(model_text(convolution, R"(y = BatchNormalization(a, v, v, v, v)
@@ -82,7 +85,8 @@ output a)"));
   }
   SUBCASE("not a constant") {
     TestModel m(model_text(R"(a = Conv(x, dynamic) "conv1")", normalization));
-    CHECK(reason_at(m, pattern, "y") == "input 1 'dynamic' of node 'conv1' (Conv) is not a constant");
+    CHECK(reason_at(m, pattern, "y") ==
+          "input 1 'dynamic' of node 'conv1' (Conv) is not a constant");
   }
   SUBCASE("not a constant at the root") {
     TestModel m(model_text(convolution, R"(input s: float32[3]
@@ -95,7 +99,8 @@ y = BatchNormalization(a, s, v, v, v) "bn1")"));
   }
   SUBCASE("another operator deeper down") {
     TestModel m(model_text(R"(r = Relu(x) "relu1"
-a = Conv(r, w) "conv1")", normalization));
+a = Conv(r, w) "conv1")",
+                           normalization));
     const Pattern deep = Pattern::op(
         "BatchNormalization", "norm",
         {Pattern::op("Conv", "linear", {Pattern::op("Sigmoid|Tanh|com.microsoft.Gelu", "act")})});
@@ -111,8 +116,10 @@ a = Conv(r, w) "conv1")", normalization));
   SUBCASE("an omitted input") {
     TestModel m(model_text(convolution, normalization));
     const Pattern biased = Pattern::op(
-        "BatchNormalization", "", {Pattern::op("Conv", "", {Pattern::any(), Pattern::any(), Pattern::constant()})});
-    CHECK(reason_at(m, biased, "y") == "input 2 of node 'conv1' (Conv) is omitted, expected a constant");
+        "BatchNormalization", "",
+        {Pattern::op("Conv", "", {Pattern::any(), Pattern::any(), Pattern::constant()})});
+    CHECK(reason_at(m, biased, "y") ==
+          "input 2 of node 'conv1' (Conv) is omitted, expected a constant");
   }
   SUBCASE("a pattern without operators below the root") {
     TestModel m(model_text(R"(a = Conv(x, dynamic) "conv1")", normalization));
@@ -141,11 +148,16 @@ p = Mul(k, x) "mul"
 y = Add(k, p) "add"
 output y
 )");
-  const auto product = [] { return Pattern::op("Mul", "mul", {Pattern::any("x"), Pattern::constant("k")}); };
-  CHECK_FALSE(match(Pattern::op("Add", "", {product().commutative(), Pattern::constant("b")}), m.node("y")));
-  CHECK_FALSE(match(Pattern::op("Add", "", {product(), Pattern::constant("b")}).commutative(), m.node("y")));
+  const auto product = [] {
+    return Pattern::op("Mul", "mul", {Pattern::any("x"), Pattern::constant("k")});
+  };
+  CHECK_FALSE(match(Pattern::op("Add", "", {product().commutative(), Pattern::constant("b")}),
+                    m.node("y")));
+  CHECK_FALSE(match(Pattern::op("Add", "", {product(), Pattern::constant("b")}).commutative(),
+                    m.node("y")));
   const auto found =
-      match(Pattern::op("Add", "", {product().commutative(), Pattern::constant("b")}).commutative(), m.node("y"));
+      match(Pattern::op("Add", "", {product().commutative(), Pattern::constant("b")}).commutative(),
+            m.node("y"));
   REQUIRE(found);
   CHECK(found->value("x") == m.value("x"));
   CHECK(found->value("b") == m.value("k"));
@@ -166,12 +178,15 @@ output o
 output last
 )");
   const Pattern swish =
-      Pattern::op("Mul", "", {Pattern::any("x"), Pattern::op("Sigmoid", "", {Pattern::any("x")})}).commutative();
+      Pattern::op("Mul", "", {Pattern::any("x"), Pattern::op("Sigmoid", "", {Pattern::any("x")})})
+          .commutative();
   CHECK(match(swish, m.node("y")));
   CHECK(reason_at(m, swish, "o") == "'z' and 'x' are not the same value");
   // The inner Add must be taken the other way round for "a" to be x both times.
   const Pattern backtracking =
-      Pattern::op("Mul", "", {Pattern::op("Add", "", {Pattern::any("a"), Pattern::any()}).commutative(), Pattern::any("a")});
+      Pattern::op("Mul", "",
+                  {Pattern::op("Add", "", {Pattern::any("a"), Pattern::any()}).commutative(),
+                   Pattern::any("a")});
   const auto found = match(backtracking, m.node("last"));
   REQUIRE(found);
   CHECK(found->value("a") == m.value("x"));

@@ -38,8 +38,8 @@ void check_refused(const Model& model, Patch& patch, std::string_view message) {
 TEST_CASE("a node takes the place and name of those it stands for") {
   TestModel m(chain);
   Patch patch(m.graph);
-  const Patch::Ref gemm = patch.node(
-      {.op_type = "Gemm", .inputs = {m.value("x"), m.value("w"), m.value("b")}});
+  const Patch::Ref gemm =
+      patch.node({.op_type = "Gemm", .inputs = {m.value("x"), m.value("w"), m.value("b")}});
   patch.replace(m.value("s"), gemm);
   patch.remove(m.node("s"));
   patch.remove(m.node("a"));
@@ -58,7 +58,8 @@ TEST_CASE("a node takes the place and name of those it stands for") {
 TEST_CASE("an output keeps its name") {
   TestModel m(chain);
   Patch patch(m.graph);
-  patch.replace(m.value("y"), patch.node({.op_type = "Sigmoid", .name = "sum", .inputs = {m.value("s")}}));
+  patch.replace(m.value("y"),
+                patch.node({.op_type = "Sigmoid", .name = "sum", .inputs = {m.value("s")}}));
   patch.remove(m.node("y"));
   const Node* node = patch.apply().created.at(0);
   CHECK(node->output()->name() == "y");
@@ -78,7 +79,8 @@ TEST_CASE("a node behind a value is read by all other readers") {
   verify(*m.model);
 
   Patch behind_output(m.graph);
-  behind_output.replace(m.value("y"), behind_output.node({.op_type = "Abs", .inputs = {m.value("y")}}));
+  behind_output.replace(m.value("y"),
+                        behind_output.node({.op_type = "Abs", .inputs = {m.value("y")}}));
   const Node* abs = behind_output.apply().created.at(0);
   CHECK(abs->output()->name() == "y");
   CHECK(abs->input(0)->producer()->is("Relu"));
@@ -86,7 +88,8 @@ TEST_CASE("a node behind a value is read by all other readers") {
   verify(*m.model);
 
   Patch behind_input(m.graph);
-  behind_input.replace(m.value("x"), behind_input.node({.op_type = "Neg", .inputs = {m.value("x")}}));
+  behind_input.replace(m.value("x"),
+                       behind_input.node({.op_type = "Neg", .inputs = {m.value("x")}}));
   behind_input.apply();
   CHECK(m.graph.nodes().front()->is("Neg"));
   verify(*m.model);
@@ -151,7 +154,7 @@ TEST_CASE("removal follows reading") {
   patch.replace(m.value("y"), patch.node({.op_type = "Sigmoid", .inputs = {m.value("a")}}));
   patch.remove_if_unread(m.node("a"));  // the new node reads it
   patch.remove_if_unread(m.node("y"));
-  patch.remove_unread_producers();      // the sum
+  patch.remove_unread_producers();  // the sum
   CHECK(patch.apply().removed.size() == 2);
   CHECK(m.value("b") == nullptr);
   CHECK(m.node("a")->is("MatMul"));
@@ -164,7 +167,9 @@ TEST_CASE("a patch that cannot hold changes nothing") {
   Patch patch(m.graph);
   SUBCASE("a removed node is still read") {
     patch.remove(m.node("a"));
-    check_refused(*m.model, patch, "node 'product' (MatMul) cannot be removed: 'a' is still read by node 'sum' (Add)");
+    check_refused(
+        *m.model, patch,
+        "node 'product' (MatMul) cannot be removed: 'a' is still read by node 'sum' (Add)");
   }
   SUBCASE("a removed node is an output") {
     patch.remove(m.node("y"));
@@ -177,7 +182,8 @@ TEST_CASE("a patch that cannot hold changes nothing") {
   }
   SUBCASE("element types differ") {
     patch.replace(m.value("s"), patch.constant("c", Tensor(DType::int8, {2, 2})));
-    check_refused(*m.model, patch, "'s' is float32[2,2], its replacement, the new constant 'c', is int8[2,2]");
+    check_refused(*m.model, patch,
+                  "'s' is float32[2,2], its replacement, the new constant 'c', is int8[2,2]");
   }
   SUBCASE("shapes differ") {
     patch.replace(m.value("s"), m.value("x"));
@@ -192,7 +198,8 @@ TEST_CASE("a patch that cannot hold changes nothing") {
     check_refused(*m.model, patch, "output 0 of the new Transpose, is float32[3,2]");
   }
   SUBCASE("new nodes contradict each other") {
-    const Patch::Ref product = patch.node({.op_type = "MatMul", .inputs = {m.value("x"), m.value("x")}});
+    const Patch::Ref product =
+        patch.node({.op_type = "MatMul", .inputs = {m.value("x"), m.value("x")}});
     patch.replace(m.value("s"), product);
     check_refused(*m.model, patch, "(MatMul)");
   }
@@ -201,11 +208,14 @@ TEST_CASE("a patch that cannot hold changes nothing") {
     check_refused(*m.model, patch, "would make a cycle through");
   }
   SUBCASE("a cycle through a new node") {
-    patch.replace_input(m.node("a"), 0, patch.node({.op_type = "MatMul", .inputs = {m.value("y"), m.value("x")}}));
+    patch.replace_input(m.node("a"), 0,
+                        patch.node({.op_type = "MatMul", .inputs = {m.value("y"), m.value("x")}}));
     check_refused(*m.model, patch, "would make a cycle through");
   }
   SUBCASE("a domain that is not imported") {
-    patch.replace(m.value("s"), patch.node({.op_type = "Gelu", .domain = "com.microsoft", .inputs = {m.value("a")}}));
+    patch.replace(
+        m.value("s"),
+        patch.node({.op_type = "Gelu", .domain = "com.microsoft", .inputs = {m.value("a")}}));
     check_refused(*m.model, patch, "domain 'com.microsoft', which is not imported");
   }
   SUBCASE("replaced twice") {
@@ -264,7 +274,8 @@ output y: float32[2]
   verify(*m.model);
 
   Patch with_node(m.graph);
-  with_node.replace_input(m.node("late"), 0, with_node.node({.op_type = "Neg", .inputs = {m.value("x")}}));
+  with_node.replace_input(m.node("late"), 0,
+                          with_node.node({.op_type = "Neg", .inputs = {m.value("x")}}));
   with_node.apply();
   CHECK(m.graph.nodes().front()->is("Neg"));
   verify(*m.model);

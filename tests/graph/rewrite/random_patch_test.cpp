@@ -1,8 +1,8 @@
 // Random patches on random graphs: each applies and leaves a sound model, or throws and leaves all
 // as it was.
-#include <algorithm>
-
 #include <doctest/doctest.h>
+
+#include <algorithm>
 
 #include "graph/base/random.h"
 #include "graph/rewrite/pattern.h"
@@ -32,7 +32,8 @@ class Maker {
       if (below(4) == 0) node->output()->type_in_file = true;
     }
     const std::size_t outputs = 1 + below(3);
-    for (std::size_t i = 0; i < outputs; ++i) graph.add_output(graph.nodes()[below(nodes)]->output());
+    for (std::size_t i = 0; i < outputs; ++i)
+      graph.add_output(graph.nodes()[below(nodes)]->output());
     return model;
   }
 
@@ -41,7 +42,9 @@ class Maker {
     Patch::Ref made;
     for (std::size_t i = 0; i < edits; ++i) {
       Node* node = graph.nodes()[below(graph.node_count())];
-      const auto ref = [&] { return below(3) == 0 && made != Patch::Ref() ? made : Patch::Ref(any_value(graph)); };
+      const auto ref = [&] {
+        return below(3) == 0 && made != Patch::Ref() ? made : Patch::Ref(any_value(graph));
+      };
       switch (below(6)) {
         case 0:
           made = patch.node({.op_type = "Sub", .inputs = {ref(), ref()}});

@@ -15,7 +15,9 @@ std::string failure_of(const Model& model) {
   return "none";
 }
 
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
 constexpr std::string_view text = R"(model ir=8 opset=17
 input x: float32[2,3]
@@ -42,7 +44,8 @@ TEST_CASE("nodes before what they read") {
 TEST_CASE("a cycle") {
   TestModel m(text);
   m.graph.set_node_input(m.node("a"), 0, m.value("y"));
-  CHECK(contains(failure_of(*m.model), "node 'product' (MatMul): input 0 is read before it is defined"));
+  CHECK(contains(failure_of(*m.model),
+                 "node 'product' (MatMul): input 0 is read before it is defined"));
 }
 
 TEST_CASE("a node that reads what its own subgraph needs later") {
@@ -90,7 +93,8 @@ TEST_CASE("an output that is not what it is declared") {
 TEST_CASE("a constant whose type is not that of its contents") {
   TestModel m(text);
   m.value("w")->type = parse_type("float32[4,3]");
-  CHECK(contains(failure_of(*m.model), "initializer 'w' is declared float32[4,3], but holds float32[3,4]"));
+  CHECK(contains(failure_of(*m.model),
+                 "initializer 'w' is declared float32[4,3], but holds float32[3,4]"));
 }
 
 TEST_CASE("functions are verified under their own imports") {
@@ -111,7 +115,9 @@ function local.F() opset=17 {
   m.model->opsets["com.other"] = 1;
   const std::string failure = failure_of(*m.model);
   CAPTURE(failure);
-  CHECK(contains(failure, "function 'F' / graph 'F' / node 'neg' (com.other.Other): domain 'com.other' is not imported"));
+  CHECK(contains(failure,
+                 "function 'F' / graph 'F' / node 'neg' (com.other.Other): domain 'com.other' is "
+                 "not imported"));
 }
 
 }  // namespace

@@ -22,10 +22,24 @@ class FakePass : public Pass {
 };
 
 constexpr OptionSpec fake_options[] = {
-    {.name = "bits", .kind = OptionSpec::Kind::integer, .default_value = "8", .help = "", .min = 2, .max = 8},
-    {.name = "ratio", .kind = OptionSpec::Kind::number, .default_value = "0.5", .help = "", .min = 0, .max = 1},
+    {.name = "bits",
+     .kind = OptionSpec::Kind::integer,
+     .default_value = "8",
+     .help = "",
+     .min = 2,
+     .max = 8},
+    {.name = "ratio",
+     .kind = OptionSpec::Kind::number,
+     .default_value = "0.5",
+     .help = "",
+     .min = 0,
+     .max = 1},
     {.name = "per_channel", .kind = OptionSpec::Kind::flag, .default_value = "true", .help = ""},
-    {.name = "scheme", .kind = OptionSpec::Kind::choice, .default_value = "static", .help = "", .choices = "static|dynamic"},
+    {.name = "scheme",
+     .kind = OptionSpec::Kind::choice,
+     .default_value = "static",
+     .help = "",
+     .choices = "static|dynamic"},
     {.name = "select", .kind = OptionSpec::Kind::selector, .help = ""},
     {.name = "comment", .kind = OptionSpec::Kind::text, .help = ""},
     {.name = "limit", .kind = OptionSpec::Kind::integer, .help = "", .min = 1},
@@ -35,9 +49,12 @@ constexpr OptionSpec fake_options[] = {
 inline void register_fakes() {
   static const bool done = [] {
     const RunFunction idle = [](Model&, PassContext&) { return Outcome{}; };
-    passes().add(std::make_unique<FakePass>(PassInfo{.name = "fake", .summary = "", .options = fake_options}, idle));
-    passes().add(std::make_unique<FakePass>(PassInfo{.name = "plain", .summary = "", .group = "group", .group_order = 2}, idle));
-    passes().add(std::make_unique<FakePass>(PassInfo{.name = "other", .summary = "", .group = "group", .group_order = 1}, idle));
+    passes().add(std::make_unique<FakePass>(
+        PassInfo{.name = "fake", .summary = "", .options = fake_options}, idle));
+    passes().add(std::make_unique<FakePass>(
+        PassInfo{.name = "plain", .summary = "", .group = "group", .group_order = 2}, idle));
+    passes().add(std::make_unique<FakePass>(
+        PassInfo{.name = "other", .summary = "", .group = "group", .group_order = 1}, idle));
     return true;
   }();
   static_cast<void>(done);

@@ -18,13 +18,13 @@ output y: float32[batch,2]
 void register_relu_pass() {
   static const bool done = [] {
     const RunFunction run = [](Model& model, PassContext& context) {
-      const RuleCounts counts = apply_rules(
-          model, {{.name = "relu_of_relu",
-                   .pattern = Pattern::op("Relu", "", {Pattern::op("Relu", "first")}),
-                   .when = {},
-                   .replace = [](const Match& match, Patch& patch) {
-                     patch.replace(match.root->output(), match.value("first"));
-                   }}});
+      const RuleCounts counts =
+          apply_rules(model, {{.name = "relu_of_relu",
+                               .pattern = Pattern::op("Relu", "", {Pattern::op("Relu", "first")}),
+                               .when = {},
+                               .replace = [](const Match& match, Patch& patch) {
+                                 patch.replace(match.root->output(), match.value("first"));
+                               }}});
       if (context.near_misses)
         for (const RuleCounts::Miss& miss : counts.misses)
           context.near_misses->push_back({miss.rule, miss.subject, miss.reason});

@@ -1,4 +1,6 @@
 // Every #include line against the rows of the design.
+#include <doctest/doctest.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -7,15 +9,13 @@
 #include <string>
 #include <vector>
 
-#include <doctest/doctest.h>
-
 namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> rows = {"graph/base",    "graph/ir",   "graph/ops",   "graph/kernels",
-                                       "graph/onnx",    "graph/rewrite", "graph/exec", "passes/core",
-                                       "passes/common", "passes",     "tools"};
+const std::vector<std::string> rows = {
+    "graph/base", "graph/ir",    "graph/ops",     "graph/kernels", "graph/onnx", "graph/rewrite",
+    "graph/exec", "passes/core", "passes/common", "passes",        "tools"};
 
 // The row a path is of: the longest one that it starts with.
 std::optional<std::size_t> row_of(const std::string& path) {
@@ -32,10 +32,14 @@ std::string family_of(const std::string& path) {
 }
 
 // What is wrong with `file` including `included` (as written), or nothing.
-std::optional<std::string> objection(const std::string& file, const std::string& included, bool quoted) {
-  const bool is_protobuf = included.starts_with("google/protobuf/") || included.starts_with("onnx/");
-  if (!quoted && is_protobuf && !file.starts_with("graph/onnx/")) return "only graph/onnx sees protobuf";
-  if (!quoted && included.starts_with("Eigen/") && file.starts_with("graph/ir/")) return "graph/ir sees no Eigen";
+std::optional<std::string> objection(const std::string& file, const std::string& included,
+                                     bool quoted) {
+  const bool is_protobuf =
+      included.starts_with("google/protobuf/") || included.starts_with("onnx/");
+  if (!quoted && is_protobuf && !file.starts_with("graph/onnx/"))
+    return "only graph/onnx sees protobuf";
+  if (!quoted && included.starts_with("Eigen/") && file.starts_with("graph/ir/"))
+    return "graph/ir sees no Eigen";
   if (!quoted || included.starts_with("generated/")) return std::nullopt;
   const auto from = row_of(file);
   const auto to = row_of(included);
@@ -43,7 +47,8 @@ std::optional<std::string> objection(const std::string& file, const std::string&
   if (!to) return "a quoted include is written from the root of the project";
   if (*to > *from) return "an upward edge";
   const std::string other = family_of(included);
-  if (!other.empty() && !family_of(file).empty() && other != family_of(file)) return "a family includes another";
+  if (!other.empty() && !family_of(file).empty() && other != family_of(file))
+    return "a family includes another";
   return std::nullopt;
 }
 

@@ -22,7 +22,8 @@ TEST_CASE("pipelines as text") {
   CHECK(round_trip("plain") == "plain");
   CHECK(round_trip("") == "");
   CHECK(round_trip(" \n ") == "");
-  CHECK(round_trip(" plain ,\n fake { ratio = 50% , bits=4 }\t,other{} ") == "plain,fake{bits=4,ratio=50%},other");
+  CHECK(round_trip(" plain ,\n fake { ratio = 50% , bits=4 }\t,other{} ") ==
+        "plain,fake{bits=4,ratio=50%},other");
   CHECK(round_trip("fake{comment='a,b}=''c'''}") == "fake{comment='a,b}=''c'''}");
   CHECK(round_trip("fake{comment=' padded '}") == "fake{comment=' padded '}");
   CHECK(round_trip("fake{comment=''}") == "fake{comment=''}");
@@ -32,7 +33,8 @@ TEST_CASE("pipelines as text") {
 
 TEST_CASE("errors name the column and the nearest name") {
   CHECK(refusal("plan") == "pipeline: unknown pass 'plan' at column 1; did you mean 'plain'?");
-  CHECK(refusal("plain, othr") == "pipeline: unknown pass 'othr' at column 8; did you mean 'other'?");
+  CHECK(refusal("plain, othr") ==
+        "pipeline: unknown pass 'othr' at column 8; did you mean 'other'?");
   CHECK(refusal("plain,") == "pipeline: expected a pass name, found the end at column 7");
   CHECK(refusal(",plain") == "pipeline: expected a pass name, found ',' at column 1");
   CHECK(refusal("plain other") == "pipeline: expected ',' or the end, found 'o' at column 7");
@@ -41,15 +43,18 @@ TEST_CASE("errors name the column and the nearest name") {
   CHECK(refusal("fake{bits=}") == "pipeline: expected a value, found '}' at column 11");
   CHECK(refusal("fake{comment=a{b}}") == "pipeline: expected ',' or '}', found '{' at column 15");
   CHECK(refusal("fake{comment='a}") == "pipeline: the quote opened at column 14 is not closed");
-  CHECK(refusal("fake{bits=4,bits=5}") == "pipeline: option 'bits' is given twice, again at column 13");
+  CHECK(refusal("fake{bits=4,bits=5}") ==
+        "pipeline: option 'bits' is given twice, again at column 13");
   CHECK(refusal("plain,fake{bits=9}") ==
-        "pipeline / column 7: pass 'fake': option 'bits': expected an integer from 2 to 8, found '9'");
+        "pipeline / column 7: pass 'fake': option 'bits': expected an integer from 2 to 8, found "
+        "'9'");
 }
 
 std::string random_value(Random& random) {
   constexpr std::string_view characters = "ab ,{}='\"%;:*[]\\\n\t#~-";
   std::string value;
-  for (std::uint64_t i = random.below(6); i > 0; --i) value += characters[random.below(characters.size())];
+  for (std::uint64_t i = random.below(6); i > 0; --i)
+    value += characters[random.below(characters.size())];
   return value;
 }
 
@@ -96,16 +101,21 @@ report: [a.json, b.md]
 keep-going: true
 )");
   CHECK(recipe.pipeline.to_text() == "plain,fake{bits=4,comment='a, b'},other");
-  CHECK(recipe.settings == std::map<std::string, std::string>{
-                               {"calib", "data.npz"}, {"keep-going", "true"}, {"max-drop", "0.5%"}, {"report", "a.json,b.md"}});
+  CHECK(recipe.settings == std::map<std::string, std::string>{{"calib", "data.npz"},
+                                                              {"keep-going", "true"},
+                                                              {"max-drop", "0.5%"},
+                                                              {"report", "a.json,b.md"}});
   CHECK(parse_recipe("passes: []").pipeline.steps.empty());
 }
 
 TEST_CASE("recipe errors name the line") {
   register_fakes();
-  const auto refused = [](const std::string& yaml) { return error_of([&] { parse_recipe(yaml); }); };
+  const auto refused = [](const std::string& yaml) {
+    return error_of([&] { parse_recipe(yaml); });
+  };
   CHECK(refused("passes:\n  - plan\n") ==
-        "recipe / step 1 at line 2 / pipeline: unknown pass 'plan' at column 1; did you mean 'plain'?");
+        "recipe / step 1 at line 2 / pipeline: unknown pass 'plan' at column 1; did you mean "
+        "'plain'?");
   CHECK(refused("passes: plain\n") == "recipe: expected 'passes' to be a list at line 1");
   CHECK(refused("- plain\n") == "recipe: expected 'key: value' lines");
   CHECK(refused("passes:\n  - fake: 4\n") ==
@@ -113,11 +123,13 @@ TEST_CASE("recipe errors name the line") {
   CHECK(refused("calib: a\ncalib: b\n") == "recipe: 'calib' occurs twice in the recipe at line 2");
   CHECK(refused("calib: {a: b}\n") == "recipe: expected 'calib' to be one value at line 1");
   CHECK(refused("passes: [plain\n").find("recipe: ") == 0);
-  CHECK(refused("passes:\n  - 'plain,other'\n") == "recipe / step 1 at line 2: expected one pass, found 'plain,other'");
+  CHECK(refused("passes:\n  - 'plain,other'\n") ==
+        "recipe / step 1 at line 2: expected one pass, found 'plain,other'");
 }
 
 TEST_CASE("presets") {
-  CHECK(error_of([] { preset("losless"); }) == "unknown preset 'losless'; did you mean 'lossless'?");
+  CHECK(error_of([] { preset("losless"); }) ==
+        "unknown preset 'losless'; did you mean 'lossless'?");
   REQUIRE_FALSE(presets().empty());
   CHECK(presets()[0].first == "lossless");
 }
@@ -131,7 +143,8 @@ TEST_CASE("the registry") {
   CHECK(members[0]->info().name == "other");
   CHECK(passes().members("").empty());
   CHECK(error_of([] {
-          passes().add(std::make_unique<FakePass>(PassInfo{.name = "plain", .summary = ""}, RunFunction{}));
+          passes().add(
+              std::make_unique<FakePass>(PassInfo{.name = "plain", .summary = ""}, RunFunction{}));
         }) == "there is already a pass 'plain'");
 }
 

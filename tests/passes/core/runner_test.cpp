@@ -1,14 +1,13 @@
 #include "passes/core/runner.h"
 
+#include <doctest/doctest.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <sstream>
-
-#include <unistd.h>
-
-#include <doctest/doctest.h>
 
 #include "fake_pass.h"
 #include "graph/ir/parse.h"
@@ -111,7 +110,8 @@ TEST_CASE("broken passes are rolled back and named") {
       scale_weight(model, 1.0F + 0x1p-20F);
       return changed();
     });
-    const PassRecord record = check_rolled_back(scene, "declared effect 'exact', but output 'y' is not bit-equal");
+    const PassRecord record =
+        check_rolled_back(scene, "declared effect 'exact', but output 'y' is not bit-equal");
     CHECK(record.probed);
     REQUIRE(record.errors.size() == 1);
     CHECK(record.errors[0].max_abs > 0);
@@ -157,7 +157,9 @@ TEST_CASE("broken passes are rolled back and named") {
       model.graph.set_node_input(sum, 0, model.graph.find("y"));
       return changed();
     });
-    check_rolled_back(scene, "it left a model that does not verify: graph 'graph' / node 'sum' (Add): input 0 is read before");
+    check_rolled_back(scene,
+                      "it left a model that does not verify: graph 'graph' / node 'sum' (Add): "
+                      "input 0 is read before");
   }
   SUBCASE("shapes that contradict each other") {
     scene.add(Effect::lossy, [](Model& model, PassContext&) {
@@ -170,12 +172,13 @@ TEST_CASE("broken passes are rolled back and named") {
 
 TEST_CASE("steps that stay are measured") {
   Scene scene;
-  scene.add({.name = "halve", .summary = "", .effect = Effect::lossy}, [](Model& model, PassContext& context) {
-    CHECK(context.seed == 5);
-    CHECK(context.calibration == nullptr);
-    scale_weight(model, 0.5F);
-    return Outcome{.changed = true, .notes = {"halved"}};
-  });
+  scene.add({.name = "halve", .summary = "", .effect = Effect::lossy},
+            [](Model& model, PassContext& context) {
+              CHECK(context.seed == 5);
+              CHECK(context.calibration == nullptr);
+              scale_weight(model, 0.5F);
+              return Outcome{.changed = true, .notes = {"halved"}};
+            });
   scene.add({.name = "idle", .summary = ""}, [](Model&, PassContext&) { return Outcome{}; });
   scene.add({.name = "name", .summary = ""}, [](Model& model, PassContext& context) {
     model.graph.nodes()[0]->name = "other";
@@ -192,7 +195,8 @@ TEST_CASE("steps that stay are measured") {
   CHECK_FALSE(result.rolled_back);
   CHECK(result.verified);
   CHECK(result.generated_probes);
-  CHECK(progress == std::vector<std::string>{"running halve (1 of 3)", "running idle (2 of 3)", "running name (3 of 3)"});
+  CHECK(progress == std::vector<std::string>{"running halve (1 of 3)", "running idle (2 of 3)",
+                                             "running name (3 of 3)"});
   REQUIRE(result.passes.size() == 3);
   const PassRecord& halve = result.passes[0];
   CHECK(halve.changed);
@@ -245,7 +249,8 @@ std::string read(const fs::path& path) {
 }
 
 TEST_CASE("a rollback leaves a reproducer") {
-  const fs::path folder = fs::temp_directory_path() / fmt::format("onnxpress-reproducer-{}", ::getpid());
+  const fs::path folder =
+      fs::temp_directory_path() / fmt::format("onnxpress-reproducer-{}", ::getpid());
   fs::remove_all(folder);
   for (int round = 1; round <= 2; ++round) {
     Scene scene;
@@ -258,9 +263,11 @@ TEST_CASE("a rollback leaves a reproducer") {
     CHECK(read(made / "step.txt") == "broken\n");
     CHECK(read(made / "seed.txt") == "42\n");
     CHECK(read(made / "error.txt") == "it broke\n");
-    CHECK(read(made / "README").find("onnxpress compress model.onnx -o out.onnx --passes \"$(cat step.txt)\" --seed 42") !=
-          std::string::npos);
-    CHECK(structural_hash(*read_model(made / "model.onnx").model) == structural_hash(*parse_model(text)));
+    CHECK(read(made / "README")
+              .find("onnxpress compress model.onnx -o out.onnx --passes \"$(cat step.txt)\" --seed "
+                    "42") != std::string::npos);
+    CHECK(structural_hash(*read_model(made / "model.onnx").model) ==
+          structural_hash(*parse_model(text)));
     const NamedTensor input = read_tensor(made / "test_data_set_0" / "input_0.pb");
     CHECK(input.name == "x");
     CHECK(input.tensor.dim(1) == 3);
@@ -272,8 +279,12 @@ TEST_CASE("a rollback leaves a reproducer") {
 TEST_CASE("needs are checked before any work") {
   const auto refused = [](Needs needs) {
     Scene scene;
-    scene.add(Effect::exact, [](Model&, PassContext&) -> Outcome { FAIL("run"); return {}; });
-    scene.add({.name = "needy", .summary = "", .needs = needs}, [](Model&, PassContext&) { return Outcome{}; });
+    scene.add(Effect::exact, [](Model&, PassContext&) -> Outcome {
+      FAIL("run");
+      return {};
+    });
+    scene.add({.name = "needy", .summary = "", .needs = needs},
+              [](Model&, PassContext&) { return Outcome{}; });
     return error_of([&] { scene.run(); });
   };
   CHECK(refused(Needs::calibration) == "step 2: pass 'needy' needs calibration data (--calib)");
@@ -322,7 +333,8 @@ output one: float32[2]
   Scene worse;
   worse.add(Effect::approximate, [](Model& model, PassContext&) {
     model.graph.set_initializer(
-        model.graph.find("b"), Tensor::of<float>({4}, {std::numeric_limits<float>::quiet_NaN(), 0, 0, 0}));
+        model.graph.find("b"),
+        Tensor::of<float>({4}, {std::numeric_limits<float>::quiet_NaN(), 0, 0, 0}));
     return changed();
   });
   check_rolled_back(worse, "output 'y' has -inf dB");
@@ -371,7 +383,8 @@ TEST_CASE("a step that needs a higher opset gets one, unless it comes to nothing
     CHECK(result.passes[0].changed);
     CHECK(result.passes[1].changed);
     CHECK(result.model->graph.opset() == 13);
-    CHECK(result.notes == std::vector<std::string>{"needy needs opset 13, the model has 11: upgraded to 13"});
+    CHECK(result.notes ==
+          std::vector<std::string>{"needy needs opset 13, the model has 11: upgraded to 13"});
   }
   SUBCASE("it changes nothing") {
     Scene scene(old_opset);
@@ -393,8 +406,10 @@ TEST_CASE("a step that needs a higher opset gets one, unless it comes to nothing
 TEST_CASE("a model that does not verify is refused") {
   Scene scene;
   scene.model->graph.set_initializer(scene.model->graph.find("w"), Tensor(DType::float32, {7, 4}));
-  CHECK(error_of([&] { scene.run(); }).find("the model given / node 'product' (MatMul)") != std::string::npos);
-  CHECK(error_of([] { run_pipeline(nullptr, {}, {}); }) == "there is no model to run the pipeline on");
+  CHECK(error_of([&] { scene.run(); }).find("the model given / node 'product' (MatMul)") !=
+        std::string::npos);
+  CHECK(error_of([] { run_pipeline(nullptr, {}, {}); }) ==
+        "there is no model to run the pipeline on");
 }
 
 }  // namespace

@@ -72,8 +72,10 @@ TEST_CASE_FIXTURE(SelectorFixture, "globs that match nothing are errors") {
   CHECK(refused("") == "none");
   CHECK(refused("fc*;op:Gelu;tensor:x") == "none");
   CHECK(refused("fc3") == "selector 'fc3' matches nothing in the model; did you mean 'fc1'?");
-  CHECK(refused("fc1;op:MatMil") == "selector 'MatMil' matches nothing in the model; did you mean 'MatMul'?");
-  CHECK(refused("!tensor:fc3.weight") == "selector 'fc3.weight' matches nothing in the model; did you mean 'fc1.weight'?");
+  CHECK(refused("fc1;op:MatMil") ==
+        "selector 'MatMil' matches nothing in the model; did you mean 'MatMul'?");
+  CHECK(refused("!tensor:fc3.weight") ==
+        "selector 'fc3.weight' matches nothing in the model; did you mean 'fc1.weight'?");
   CHECK(refused("op:qqqqqqqqqqq") == "selector 'qqqqqqqqqqq' matches nothing in the model");
   CHECK(refused("op:") == "selector 'op:' has an empty glob");
 }
