@@ -164,12 +164,11 @@ class GraphBuilder {
   }
 
   Node* add_node(NodeMessage& message) {
-    NodeSpec spec{.op_type = std::move(message.op_type),
+    NodeSpec spec{.op_type = message.op_type,
                   .domain = std::move(message.domain),
                   .overload = std::move(message.overload),
                   .name = message.name,
                   .outputs = {}};
-    message.op_type = spec.op_type;
     for (std::size_t i = 0; i < message.outputs.size(); ++i) {
       spec.outputs.emplace_back(message.outputs[i]);
       if (message.outputs[i].empty()) spec.omitted_outputs.push_back(i);

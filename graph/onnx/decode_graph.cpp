@@ -311,7 +311,8 @@ NodeMessage decode_node(Reader reader, DecodeContext& context) {
 }
 
 void decode_graph(Reader reader, GraphMessage& graph, DecodeContext& context) {
-  in_context([&] { return fmt::format("graph '{}'", graph.name); },
+  // A graph's name comes after its nodes.
+  in_context([&] { return graph.name.empty() ? "graph" : fmt::format("graph '{}'", graph.name); },
              [&] { decode_graph_fields(reader, graph, context); });
 }
 

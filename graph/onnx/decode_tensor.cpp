@@ -233,7 +233,7 @@ Tensor make_tensor(TensorFields& tensor, DecodeContext& context) {
   }
 
   const std::size_t needed = needed_bytes(type, tensor.dims);
-  if (tensor.is_external) {
+  if (tensor.is_external && needed > 0) {
     const ExternalFiles::Slice slice =
         context.files.slice(external_location(tensor.external), needed);
     return Tensor::view(type, std::move(tensor.dims), slice.bytes, slice.file);

@@ -14,6 +14,8 @@ using onnx::TensorProto;
 // The field that holds integers as varints, for types where that can pay; 0 for others.
 int varint_field(DType type) {
   switch (type) {
+    case DType::int16:
+    case DType::uint16:
     case DType::int32:
       return TensorProto::kInt32DataFieldNumber;
     case DType::int64:
@@ -34,11 +36,13 @@ std::string shorter_varints(const Tensor& tensor) {
   std::string packed;
   if (varint_field(tensor.dtype()) == 0 || raw.size() > copy_up_to) return packed;
   const auto width = static_cast<std::size_t>(bits(tensor.dtype()) / 8);
+  const int unused = is_signed_integer(tensor.dtype()) ? 64 - bits(tensor.dtype()) : 0;
   for (std::size_t i = 0; i < raw.size() && packed.size() < raw.size(); i += width) {
     std::uint64_t value = 0;
     std::memcpy(&value, raw.data() + i, width);
-    if (tensor.dtype() == DType::int32)  // protobuf extends the sign to 64 bits
-      value = static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(value)});
+    // Protobuf extends the sign to 64 bits.
+    if (unused > 0)  // protobuf extends the sign to 64 bits
+      value = static_cast<std::uint64_t>(static_cast<std::int64_t>(value << unused) >> unused);
     append_varint(packed, value);
   }
   if (packed.size() >= raw.size()) packed.clear();

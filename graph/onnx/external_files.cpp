@@ -23,16 +23,23 @@ fs::path folder_of(const fs::path& file) {
 
 }  // namespace
 
+fs::path resolved(const fs::path& path) {
+  std::error_code error;
+  fs::path result = fs::weakly_canonical(path, error);
+  require(!error, "cannot resolve {}: {}", path.string(), error.message());
+  return result;
+}
+
 ExternalFiles ExternalFiles::in_folder(const fs::path& folder) {
   ExternalFiles files;
-  if (!folder.empty()) files.folders_ = {fs::weakly_canonical(folder)};
+  if (!folder.empty()) files.folders_ = {resolved(folder)};
   return files;
 }
 
 ExternalFiles ExternalFiles::beside(const fs::path& model) {
   ExternalFiles files = in_folder(folder_of(model));
-  const fs::path resolved = folder_of(fs::weakly_canonical(model));
-  if (resolved != files.folders_.front()) files.folders_.push_back(resolved);
+  const fs::path meant = folder_of(resolved(model));
+  if (meant != files.folders_.front()) files.folders_.push_back(meant);
   return files;
 }
 
@@ -46,26 +53,32 @@ fs::path ExternalFiles::resolve(const std::string& location) const {
 
   for (const fs::path& folder : folders_) {
     std::error_code error;
-    const fs::path resolved = fs::weakly_canonical(folder / relative, error);
-    if (error || !fs::exists(resolved, error)) continue;
+    const fs::path file = fs::weakly_canonical(folder / relative, error);
+    if (error || !fs::exists(file, error)) continue;
     const bool inside = std::any_of(folders_.begin(), folders_.end(), [&](const fs::path& allowed) {
-      return is_under(resolved, allowed);
+      return is_under(file, allowed);
     });
     require(inside, "external data location '{}' resolves to '{}', outside the model's folder '{}'",
-            location, resolved.string(), folder.string());
-    return resolved;
+            location, file.string(), folder.string());
+    return file;
   }
   fail("external data file '{}' is not in '{}'", location, folders_.front().string());
 }
 
-ExternalFiles::Slice ExternalFiles::slice(const ExternalLocation& where, std::size_t needed) {
-  const fs::path path = resolve(where.location);
-  auto known = files_.find(path);
-  if (known == files_.end()) {
-    known = files_.emplace(path, MappedFile::open(path)).first;
-    remember_mapping(known->second);
+std::shared_ptr<const MappedFile> ExternalFiles::map(const std::string& location) {
+  std::shared_ptr<const MappedFile>& known = by_location_[location];
+  if (known) return known;
+  const fs::path path = resolve(location);
+  std::shared_ptr<const MappedFile>& file = files_[path];
+  if (!file) {
+    file = MappedFile::open(path);
+    remember_mapping(file);
   }
-  const std::shared_ptr<const MappedFile>& file = known->second;
+  return known = file;
+}
+
+ExternalFiles::Slice ExternalFiles::slice(const ExternalLocation& where, std::size_t needed) {
+  const std::shared_ptr<const MappedFile> file = map(where.location);
   const std::size_t size = file->bytes().size();
   require(where.length.value_or(needed) == needed, "needs {} bytes, external data '{}' gives {}",
           needed, where.location, where.length.value_or(needed));

@@ -22,6 +22,9 @@ struct ExternalLocation {
   std::optional<std::uint64_t> length;
 };
 
+// std::filesystem::weakly_canonical that throws Error.
+std::filesystem::path resolved(const std::filesystem::path& path);
+
 class ExternalFiles {
  public:
   // No folder: any external data is an Error.
@@ -45,9 +48,11 @@ class ExternalFiles {
 
  private:
   std::filesystem::path resolve(const std::string& location) const;
+  std::shared_ptr<const MappedFile> map(const std::string& location);
 
-  std::vector<std::filesystem::path> folders_;  // as given, then resolved
+  std::vector<std::filesystem::path> folders_;  // the model's, then what it resolves to
   std::map<std::filesystem::path, std::shared_ptr<const MappedFile>> files_;
+  std::map<std::string, std::shared_ptr<const MappedFile>> by_location_;
 };
 
 }  // namespace onnxpress

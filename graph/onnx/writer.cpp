@@ -9,6 +9,7 @@
 
 #include "graph/base/hash.h"
 #include "graph/onnx/encode.h"
+#include "graph/onnx/external_files.h"
 #include "graph/onnx/external_layout.h"
 #include "graph/onnx/reader.h"
 
@@ -75,8 +76,9 @@ std::vector<fs::path> own_data_files(const fs::path& path) {
   std::error_code error;
   const fs::path target = fs::weakly_canonical(path, error);
   if (error || !fs::is_regular_file(target, error)) return files;
-  for (const auto& entry : fs::directory_iterator(target.parent_path(), error))
-    if (is_our_data_file(entry.path(), target.stem().string())) files.push_back(entry.path());
+  fs::directory_iterator entry(target.parent_path(), error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error))
+    if (is_our_data_file(entry->path(), target.stem().string())) files.push_back(entry->path());
   if (files.empty()) return files;
   try {
     const std::vector<fs::path> used = read_model(target).data_files;
@@ -119,7 +121,7 @@ fs::path target_of(const fs::path& path) {
   std::error_code error;
   require(!fs::exists(path, error) || fs::is_regular_file(path, error),
           "expected a regular file to put external data beside, found something else");
-  return fs::is_symlink(path, error) ? fs::weakly_canonical(path) : path;
+  return fs::is_symlink(path, error) ? resolved(path) : path;
 }
 
 }  // namespace

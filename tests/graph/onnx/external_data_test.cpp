@@ -96,6 +96,14 @@ TEST_CASE("offset and length may be missing") {
   CHECK(weights(read_model(folder / "m.onnx")) == std::vector<float>{2, 3, 4, 5});
 }
 
+TEST_CASE("a tensor without elements needs no file") {
+  onnx::ModelProto model = external_model("missing");
+  model.mutable_graph()->mutable_initializer(0)->set_dims(0, 0);
+  const ReadResult result = read(model);
+  CHECK(result.model->graph.find("w")->constant()->dims() == Dims{0});
+  CHECK_FALSE(result.model->external_data);
+}
+
 TEST_CASE("locations that leave the folder are refused") {
   const TemporaryFolder outside;
   outside.write("secret", floats({1, 2, 3, 4}));
@@ -114,6 +122,9 @@ TEST_CASE("locations that leave the folder are refused") {
   CHECK_CONTAINS(error(external_model("sub/../w.bin")), "leaves the model's folder");
   CHECK_CONTAINS(error(external_model("link")), "outside the model's folder");
   CHECK_CONTAINS(error(external_model("door/secret")), "outside the model's folder");
+  fs::create_symlink("loop", folder / "loop");
+  CHECK_CONTAINS(error(external_model("loop")), "external data file 'loop' is not in");
+  CHECK_CONTAINS(error(external_model(std::string(5000, 'x'))), "is not in");
   CHECK_CONTAINS(error(external_model("missing")), "external data file 'missing' is not in");
   CHECK_CONTAINS(error(external_model("sub")), "expected a regular file, found a folder");
   CHECK_CONTAINS(error(external_model(std::string("w.bin\0x", 7))), "expected a relative path");

@@ -188,6 +188,10 @@ TEST_CASE("integers are written as varints where these are shorter") {
   CHECK(form(Tensor::of<std::int64_t>({1}, Ints{std::int64_t{1} << 56})) == "raw");
   CHECK(form(Tensor::of<std::int32_t>({1}, std::vector<std::int32_t>{5})) == "int32");
   CHECK(form(Tensor::of<std::int32_t>({1}, std::vector<std::int32_t>{-5})) == "raw");
+  CHECK(form(Tensor::of<std::int16_t>({1}, std::vector<std::int16_t>{5})) == "int32");
+  CHECK(form(Tensor::of<std::int16_t>({1}, std::vector<std::int16_t>{-5})) == "raw");
+  CHECK(form(Tensor::of<std::int16_t>({3}, std::vector<std::int16_t>{1, 2, -5})) == "raw");
+  CHECK(form(Tensor::of<std::int32_t>({4}, std::vector<std::int32_t>{1, 2, 3, -5})) == "int32");
   CHECK(form(Tensor::of<std::uint32_t>({1}, std::vector<std::uint32_t>{5})) == "uint64");
   CHECK(form(Tensor::of<std::uint64_t>({1}, std::vector<std::uint64_t>{5})) == "uint64");
   CHECK(form(Tensor::of<std::int8_t>({1}, std::vector<std::int8_t>{5})) == "raw");
