@@ -11,7 +11,6 @@ namespace onnxpress {
 
 namespace {
 
-constexpr std::size_t block_bytes = std::size_t{8} << 20;
 // Large tensors start on a page, so that a reader can map them alone.
 constexpr std::size_t large_tensor = std::size_t{1} << 20;
 constexpr std::size_t large_alignment = 4096;
@@ -23,16 +22,6 @@ std::size_t aligned(std::size_t offset, std::size_t bytes) {
 }
 
 }  // namespace
-
-void for_each_block(std::span<const std::byte> bytes,
-                    const std::function<void(std::span<const std::byte>)>& fn) {
-  while (!bytes.empty()) {
-    const auto block = bytes.first(std::min(block_bytes, bytes.size()));
-    fn(block);
-    release_pages(block);
-    bytes = bytes.subspan(block.size());
-  }
-}
 
 bool writes_constants_as_nodes(const Graph& graph, const Model& model) {
   if (&graph == &model.graph) return false;

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -57,10 +56,5 @@ class ExternalLayout {
 // Whether the graph's constants are written as Constant nodes: a FunctionProto has no initializers,
 // and up to IR 3 initializers must be inputs, which in a subgraph are bound by position.
 bool writes_constants_as_nodes(const Graph& graph, const Model& model);
-
-// Calls `fn` on blocks of `bytes` that are small against the memory of any machine, and gives
-// mapped pages back after each.
-void for_each_block(std::span<const std::byte> bytes,
-                    const std::function<void(std::span<const std::byte>)>& fn);
 
 }  // namespace onnxpress

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "graph/base/files.h"
@@ -17,8 +16,6 @@ namespace onnxpress {
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr std::size_t hash_block = std::size_t{8} << 20;
 
 ReadResult read(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
                 ExternalFiles& files, const ReadOptions& options) {
@@ -76,12 +73,7 @@ auto read_message(const fs::path& path, const char* kind, Decode&& decode) {
 
 std::string ReadResult::sha256() const {
   Sha256 hash;
-  for (auto rest = bytes; !rest.empty();) {
-    const auto block = rest.first(std::min(hash_block, rest.size()));
-    hash.add(block);
-    release_pages(block);
-    rest = rest.subspan(block.size());
-  }
+  for_each_block(bytes, [&](auto block) { hash.add(block); });
   return hash.finish();
 }
 

@@ -11,6 +11,7 @@
 #include "graph/onnx/encode.h"
 #include "graph/onnx/external_files.h"
 #include "graph/onnx/external_layout.h"
+#include "graph/onnx/mapped_pages.h"
 #include "graph/onnx/reader.h"
 
 namespace onnxpress {
