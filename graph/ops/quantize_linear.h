@@ -1,8 +1,6 @@
 // QuantizeLinear and DequantizeLinear: per tensor, per axis, and in blocks.
 #pragma once
 
-#include <optional>
-
 #include "graph/ops/call.h"
 
 namespace onnxpress {
@@ -17,9 +15,6 @@ struct QuantizeAttrs {
   // What differs from the defaults.
   Attributes to_attributes() const;
 };
-
-// DequantizeLinear's attributes: scales along `axis`, or one for the tensor.
-Attributes dequantize_linear_attributes(std::optional<std::int64_t> axis);
 
 // First opset whose QuantizeLinear and DequantizeLinear take `type`, per axis and in blocks.
 std::int64_t first_quantize_opset(DType type, bool per_axis, bool blocked);

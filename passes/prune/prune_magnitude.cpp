@@ -15,7 +15,7 @@
 namespace onnxpress {
 namespace {
 
-constexpr OptionSpec options[] = {
+constexpr OptionSpec option_specs[] = {
     {.name = "sparsity",
      .kind = OptionSpec::Kind::number,
      .help = "share of the weights that is zero afterwards, 0 to 1",
@@ -160,7 +160,7 @@ class PruneMagnitude : public Pass {
   static constexpr PassInfo pass_info{
       .name = "prune_magnitude",
       .summary = "zeroes the weights of smallest magnitude",
-      .options = options,
+      .options = option_specs,
       .effect = Effect::lossy};
 
   const PassInfo& info() const override { return pass_info; }
@@ -223,11 +223,11 @@ class PruneMagnitude : public Pass {
     }
     outcome.changed = changed > 0;
     outcome.counts = {{"weights", std::ssize(weights)}, {"elements", all}, {"zeros", zeros}, {"zeroed", changed}};
-    if (weights.empty()) outcome.notes.push_back("no weight to prune");
-    else
-      outcome.notes.push_back(
-          fmt::format("{} of {} weights are zero ({:.1f} %); the file stays as large until zeros are "
-                      "stored compactly or compressed", zeros, all, 100.0 * double(zeros) / double(std::max<std::int64_t>(all, 1))));
+    const double percent = 100.0 * double(zeros) / double(std::max<std::int64_t>(all, 1));
+    outcome.notes.push_back(
+        weights.empty() ? fmt::format("no weight to prune")
+                        : fmt::format("{} of {} weights are zero ({:.1f} %); the file stays as large until zeros "
+                                      "are stored compactly or compressed", zeros, all, percent));
     return outcome;
   }
 

@@ -13,7 +13,7 @@
 namespace onnxpress {
 namespace {
 
-constexpr OptionSpec options[] = {
+constexpr OptionSpec option_specs[] = {
     {.name = "bits",
      .kind = OptionSpec::Kind::integer,
      .default_value = "8",
@@ -83,12 +83,11 @@ void replace_weight(const Weight& weight, QuantizedTensor quantized) {
   std::vector<Patch::Ref> inputs{codes, scale};
   if (quantized.zero_point.defined())
     inputs.push_back(patch.constant(base + "_zero_point", std::move(quantized.zero_point)));
-  const std::optional<std::int64_t> axis =
-      quantized.axis >= 0 ? std::optional(quantized.axis) : std::nullopt;
+  const QuantizeAttrs attrs{.axis = quantized.axis >= 0 ? quantized.axis : QuantizeAttrs{}.axis};
   patch.replace(weight.value, patch.node({.op_type = "DequantizeLinear",
                                           .name = base + "_DequantizeLinear",
                                           .inputs = std::move(inputs),
-                                          .attributes = dequantize_linear_attributes(axis)}));
+                                          .attributes = attrs.to_attributes()}));
   patch.apply();
 }
 
@@ -97,7 +96,7 @@ class QuantizeWeights : public Pass {
   static constexpr PassInfo pass_info{
       .name = "quantize_weights",
       .summary = "stores weights as 2- to 8-bit integers behind DequantizeLinear; activations stay float",
-      .options = options,
+      .options = option_specs,
       .effect = Effect::lossy,
       .min_opset = 10};
 

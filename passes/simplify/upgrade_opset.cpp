@@ -6,7 +6,7 @@
 namespace onnxpress {
 namespace {
 
-constexpr OptionSpec options[] = {
+constexpr OptionSpec option_specs[] = {
     {.name = "target",
      .kind = OptionSpec::Kind::integer,
      .default_value = "21",
@@ -20,7 +20,7 @@ class UpgradeOpset : public Pass {
   static constexpr PassInfo pass_info{
       .name = "upgrade_opset",
       .summary = "rewrites operators for a newer ai.onnx opset",
-      .options = options,
+      .options = option_specs,
       .effect = Effect::exact};
 
   const PassInfo& info() const override { return pass_info; }
