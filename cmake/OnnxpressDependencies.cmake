@@ -19,6 +19,10 @@ find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
 find_library(XXHASH_LIBRARY xxhash REQUIRED)
 
+if(NOT TARGET ONNX::onnx_proto)  # 1.12 exports the plain name
+  add_library(ONNX::onnx_proto INTERFACE IMPORTED)
+  target_link_libraries(ONNX::onnx_proto INTERFACE onnx_proto)
+endif()
 if(NOT TARGET yaml-cpp::yaml-cpp)  # 0.7 exports the plain name
   add_library(yaml-cpp::yaml-cpp INTERFACE IMPORTED)
   target_link_libraries(yaml-cpp::yaml-cpp INTERFACE yaml-cpp)
@@ -33,7 +37,7 @@ find_library(GOMP_LIBRARY NAMES gomp libgomp.so.1 PATH_SUFFIXES gcc
 set(DEPENDENCIES_graph_base fmt::fmt Threads::Threads OpenSSL::Crypto ${XXHASH_LIBRARY})
 set(DEPENDENCIES_graph_ops Eigen3::Eigen)
 set(DEPENDENCIES_graph_kernels ${DNNL_LIBRARY} ${GOMP_LIBRARY})
-set(DEPENDENCIES_graph_onnx onnx_proto protobuf::libprotobuf)
+set(DEPENDENCIES_graph_onnx ONNX::onnx_proto protobuf::libprotobuf)
 set(DEPENDENCIES_passes_core nlohmann_json::nlohmann_json yaml-cpp::yaml-cpp ${CMAKE_DL_LIBS})
 set(DEPENDENCIES_tools_data ${ZIP_LIBRARY} ZLIB::ZLIB PNG::PNG JPEG::JPEG)
 set(DEPENDENCIES_tools CLI11::CLI11)
