@@ -61,7 +61,8 @@ class PipelineParser {
   PipelineStep step() {
     skip_blanks();
     const std::size_t start = column();
-    const Pass& pass = find(name("a pass name"), start);
+    const std::string called = name("a pass name");
+    const Pass& pass = find(called, start);
     std::map<std::string, std::string> given;
     if (accept('{') && !accept('}')) {
       do {
