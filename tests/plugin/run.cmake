@@ -1,5 +1,5 @@
 # Installs the headers, builds the plugin against them in a folder of its own, and runs the host with it.
-# Needs: BUILD, SOURCE, WORK, HOST, WRONG_ABI, NO_PLUGIN, COMPILER, FLAGS, GENERATOR.
+# Needs: BUILD, SOURCE, WORK, HOST, COMMAND, WRONG_ABI, NO_PLUGIN, COMPILER, FLAGS, GENERATOR.
 
 function(run expected_status output)
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
@@ -30,6 +30,14 @@ expect("${text}" "\"p_relu_1\"")
 
 run(1 text ${HOST} ${plugin} "rename_nodes{prefiks=p_}")
 expect("${text}" "pass 'rename_nodes': unknown option 'prefiks'; did you mean 'prefix'?")
+
+run(0 text ${COMMAND} --plugin ${plugin} compress ${SOURCE}/testdata/digits_mlp.onnx -o ${WORK}/out.onnx
+    --passes "simplify,rename_nodes{prefix=p_}")
+expect("${text}" "rename_nodes{prefix=p_}")
+run(0 text ${COMMAND} --plugin ${plugin} passes rename_nodes)
+expect("${text}" "number the nodes of a model by operator")
+run(2 text ${COMMAND} --plugin ${WRONG_ABI} passes)
+expect("${text}" "onnxpress-abi/0")
 
 run(1 text ${HOST} ${WRONG_ABI} "rename_nodes")
 expect("${text}" "expected 'onnxpress-abi/1 headers=")

@@ -13,7 +13,7 @@ def accepted(path):
     return True
 
 
-@pytest.mark.parametrize("folder", ["node", "simple", "pytorch-converted", "pytorch-operator", "real", "testdata"])
+@pytest.mark.parametrize("folder", ["node", "simple", "pytorch-converted", "pytorch-operator", "testdata"])
 def test_checker_agrees(roundtrip, folder, tmp_path):
     root = TESTDATA if folder == "testdata" else BACKEND_DATA / folder
     models = sorted(root.rglob("*.onnx"))
