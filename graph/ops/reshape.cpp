@@ -24,7 +24,8 @@ std::vector<D> squeezed(const std::vector<D>& dims, std::vector<std::int64_t> ax
 
 template <class D>
 std::vector<D> unsqueezed(const std::vector<D>& dims, std::vector<std::int64_t> axes) {
-  axes = normalize_axes(std::move(axes), dims.size() + axes.size());
+  const std::size_t rank = dims.size() + axes.size();
+  axes = normalize_axes(std::move(axes), rank);
   std::vector<D> result = dims;
   for (const std::int64_t axis : axes) result.insert(result.begin() + axis, D(1));
   return result;
