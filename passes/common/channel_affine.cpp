@@ -20,6 +20,7 @@ ChannelAffine batch_norm_affine(const Tensor& gamma, const Tensor& beta, const T
 
 Tensor scale_slices(const Tensor& weight, std::int64_t axis, const std::vector<double>& factor,
                     std::int64_t groups) {
+  if (weight.size() == 0) return weight;
   Tensor scaled = weight.cast(DType::float64);
   const std::span<double> values = scaled.mutable_data<double>();
   const std::int64_t slices = weight.dim(static_cast<std::size_t>(axis));

@@ -10,11 +10,26 @@
 namespace onnxpress {
 namespace {
 
-// Rounds a scale to the type it will be stored in, never to zero or infinity.
-float storable_scale(float scale, DType type) {
-  const float smallest = type == DType::float16 ? 6.103515625e-5F : std::numeric_limits<float>::min();
+// Rounds a scale to the type it will be stored in, never to zero or infinity. float16 has too short a
+// range for normal numbers only; its subnormal ones are rounded up, so that they still cover the range.
+float rounded_scale(float scale, DType type) {
+  if (type == DType::float16 && scale < 0x1p-14F) return std::max(std::ceil(scale * 0x1p24F), 1.0F) * 0x1p-24F;
   const float largest = type == DType::float16 ? 65504.0F : std::numeric_limits<float>::max();
-  return Tensor::scalar(std::clamp(scale, smallest, largest)).cast(type).to_floats()[0];
+  return Tensor::scalar(std::clamp(scale, std::numeric_limits<float>::min(), largest)).cast(type).to_floats()[0];
+}
+
+// The most steps that a code is away from the zero point.
+float reach(const QuantizationParameters& parameters, const QuantizedType& type) {
+  return static_cast<float>(std::max(type.max() - parameters.zero_point, parameters.zero_point - type.min()));
+}
+
+// The same, and no code dequantizes to infinity.
+float storable_scale(const QuantizationParameters& parameters, const QuantizedType& type, DType stored) {
+  const auto round = [stored](float value) { return Tensor::scalar(value).cast(stored).to_floats()[0]; };
+  float scale = rounded_scale(parameters.scale, stored);
+  const float step = stored == DType::bfloat16 ? 0x1p-8F : 0x1p-11F;  // half a unit in the last place or more
+  while (!std::isfinite(round(scale * reach(parameters, type)))) scale = round(scale * (1 - step));
+  return scale;
 }
 
 void store_code(std::byte* codes, DType storage, std::int64_t index, std::int64_t code) {
@@ -57,6 +72,9 @@ QuantizationParameters min_max_parameters(float low, float high, const Quantized
     const double zero = static_cast<double>(type.min()) - static_cast<double>(low) / parameters.scale;
     parameters.zero_point = std::clamp(static_cast<std::int64_t>(std::nearbyint(zero)), type.min(), type.max());
   }
+  // At the end of float's range the outermost codes may be rounded to infinity.
+  while (!std::isfinite(parameters.scale * reach(parameters, type)))
+    parameters.scale = std::nextafter(parameters.scale, 0.0F);
   return parameters;
 }
 
@@ -96,7 +114,7 @@ std::optional<QuantizedTensor> quantize_min_max(const Tensor& weight, const Quan
   std::vector<float> scales;
   for (std::size_t c = 0; c < channels; ++c) {
     parameters.push_back(min_max_parameters(low[c], high[c], type));
-    parameters.back().scale = storable_scale(parameters.back().scale, weight.dtype());
+    parameters.back().scale = storable_scale(parameters.back(), type, weight.dtype());
     scales.push_back(parameters.back().scale);
   }
 

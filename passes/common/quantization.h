@@ -32,7 +32,7 @@ struct QuantizationParameters {
 };
 
 // Scale and zero point that cover [low, high] (widened to hold zero, which stays exact). The scale
-// is a normal number, 1 for an all-zero range. low and high are finite.
+// is a normal number, 1 for an all-zero range; no code dequantizes to infinity. low and high are finite.
 QuantizationParameters min_max_parameters(float low, float high, const QuantizedType& type);
 
 std::int64_t quantize(float value, const QuantizationParameters& parameters, const QuantizedType& type);

@@ -2,7 +2,9 @@
 
 #include <numeric>
 #include <unordered_set>
+#include <utility>
 
+#include "graph/ops/infer.h"
 #include "graph/ops/registry.h"
 
 namespace onnxpress {
@@ -33,9 +35,12 @@ std::vector<OperandWeight> contracted_operands(const Node& node) {
     OperandWeight weight{operand, std::nullopt};
     bool contracts = false;
     for (std::size_t axis = 0; axis < roles.size(); ++axis) {
-      contracts |= roles[axis].kind == AxisRole::Kind::reduced;
+      // A depthwise kernel is contracted over its window alone.
+      contracts |= roles[axis].kind == AxisRole::Kind::reduced || roles[axis].kind == AxisRole::Kind::window;
       if (roles[axis].kind == AxisRole::Kind::output) weight.channel_axis = static_cast<std::int64_t>(axis);
     }
+    // The slices of axis 1 are one output channel of every group.
+    if (node.is("ConvTranspose") && !weight.channel_axis) weight.channel_axis = 1;
     if (contracts) found.push_back(weight);
   }
   return found;
@@ -72,11 +77,19 @@ std::optional<std::string> obstacle(const Value& value, bool& relevant) {
 std::vector<Weight> collect_weights(const Model& model, WeightKinds kinds, const Selector& selector,
                                     std::string_view pass, std::vector<NearMiss>* near_misses) {
   selector.require_all_match(model);
+  // Roles of axes depend on types, which files need not carry.
+  const std::unique_ptr<Model> typed = model.clone();
+  infer_types(*typed);
+  std::vector<const Node*> typed_nodes;
+  std::as_const(typed->graph).for_each_graph([&](const Graph& graph) {
+    for (const Node* node : graph.nodes()) typed_nodes.push_back(node);
+  });
+  auto typed_node = typed_nodes.begin();
   std::vector<Weight> weights;
   std::unordered_set<const Value*> seen;
   model.graph.for_each_graph([&](const Graph& graph) {
     for (Node* node : graph.nodes()) {
-      std::vector<OperandWeight> operands = contracted_operands(*node);
+      std::vector<OperandWeight> operands = contracted_operands(**typed_node++);
       if (kinds == WeightKinds::all && operands.empty()) operands = lookup_and_recurrent(*node);
       for (const OperandWeight& operand : operands) {
         Value* value = node->input(operand.operand);
@@ -84,13 +97,15 @@ std::vector<Weight> collect_weights(const Model& model, WeightKinds kinds, const
         bool relevant = true;
         const std::optional<std::string> reason = obstacle(*value, relevant);
         if (!relevant) continue;
+        const bool has_channels = value->constant() && operand.channel_axis &&
+                                  *operand.channel_axis < std::ssize(value->constant()->dims());
         if (!selector.matches(*node, *value)) continue;
         seen.insert(value);
         if (reason) {
           if (near_misses) near_misses->push_back({std::string(pass), node->describe(), *reason});
           continue;
         }
-        weights.push_back({value, node, operand.operand, operand.channel_axis});
+        weights.push_back({value, node, operand.operand, has_channels ? operand.channel_axis : std::nullopt});
       }
     }
   });

@@ -32,15 +32,16 @@ Channels channels_of(const Node& linear, const Tensor& weight) {
 bool all_read_once(const Value& value) { return value.uses().size() == 1 && !value.is_output(); }
 
 std::optional<std::string> bias_obstacle(const Node& linear, std::int64_t channels) {
+  if (linear.is("MatMul")) return std::nullopt;
+  if (linear.is("Gemm") && GemmAttrs::from(linear).beta == 0.0F) return "its bias is multiplied by beta=0";
   const Value* bias = linear.input(2);
-  if (!bias || linear.is("MatMul")) return std::nullopt;
+  if (!bias) return std::nullopt;
   if (!bias->constant()) return fmt::format("its bias '{}' is not a constant", bias->name());
   const Dims& dims = bias->constant()->dims();
   const std::int64_t size = bias->constant()->size();
   const bool per_channel = size == channels && !dims.empty() && dims.back() == channels;
   if (size != 1 && !per_channel)
     return fmt::format("its bias '{}' has shape {}, expected one value per channel", bias->name(), to_string(dims));
-  if (linear.is("Gemm") && GemmAttrs::from(linear).beta == 0.0F) return "its bias is multiplied by beta=0";
   return std::nullopt;
 }
 
@@ -51,6 +52,7 @@ std::optional<std::string> obstacle(const Match& match) {
   const BatchNormAttrs attrs = BatchNormAttrs::from(norm);
   if (attrs.training) return "BatchNormalization is in training mode";
   if (!attrs.per_channel) return "BatchNormalization has statistics per activation (spatial=0)";
+  if (!norm.output() || norm.output()->is_unused()) return "nothing reads its result";
   for (std::size_t i = 1; i < norm.output_count(); ++i) {
     if (norm.output(i) && !norm.output(i)->is_unused()) return "BatchNormalization has more than one output in use";
   }
@@ -97,7 +99,8 @@ void fold(const Match& match, Patch& patch) {
       batch_norm_affine(match.constant("gamma"), match.constant("beta"), match.constant("mean"),
                         match.constant("variance"), static_cast<double>(BatchNormAttrs::from(*match.root).epsilon));
   const Channels channels = channels_of(*linear, old);
-  const double beta = linear->is("Gemm") && linear->input(2) ? static_cast<double>(GemmAttrs::from(*linear).beta) : 1.0;
+  // Also where there is no bias yet: the new one is multiplied by beta.
+  const double beta = linear->is("Gemm") ? static_cast<double>(GemmAttrs::from(*linear).beta) : 1.0;
   Tensor bias = folded_bias(*linear, affine, beta, old.dtype());
   const Patch::Ref scaled =
       patch.constant(weight->name(), scale_slices(old, channels.axis, affine.scale, channels.groups));

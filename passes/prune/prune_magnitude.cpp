@@ -36,14 +36,14 @@ constexpr OptionSpec option_specs[] = {
      .help = "nodes or tensors to prune; default: every Conv, ConvTranspose, Gemm and MatMul weight"},
 };
 
-// Order-preserving integer keys of magnitudes; NaN is above everything.
+// Orders magnitudes as the bits of a float64; NaN is above everything.
+using Key = std::uint64_t;
+
 class Magnitudes {
  public:
   explicit Magnitudes(const Tensor& tensor) : type_(tensor.dtype()), bytes_(tensor.bytes().data()) {}
 
-  std::uint32_t key(std::int64_t index) const {
-    return std::bit_cast<std::uint32_t>(std::fabs(value(index)));
-  }
+  Key key(std::int64_t index) const { return std::bit_cast<Key>(std::fabs(value(index))); }
 
  private:
   template <class T>
@@ -52,12 +52,12 @@ class Magnitudes {
     std::memcpy(&loaded, bytes_ + index * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
     return loaded;
   }
-  float value(std::int64_t index) const {
+  double value(std::int64_t index) const {
     switch (type_) {
-      case DType::float16: return half_to_float(load<std::uint16_t>(index));
-      case DType::bfloat16: return bfloat16_to_float(load<std::uint16_t>(index));
-      case DType::float64: return static_cast<float>(load<double>(index));
-      default: return load<float>(index);
+      case DType::float16: return static_cast<double>(half_to_float(load<std::uint16_t>(index)));
+      case DType::bfloat16: return static_cast<double>(bfloat16_to_float(load<std::uint16_t>(index)));
+      case DType::float64: return load<double>(index);
+      default: return static_cast<double>(load<float>(index));
     }
   }
 
@@ -73,51 +73,65 @@ struct Run {
 
 // Elements to zero: all with a key below `key`, and of those equal to it the first `ties`.
 struct Cut {
-  std::uint32_t key = 0;
+  Key key = 0;
   std::int64_t ties = 0;
 };
 
-// The cut that takes the `count` smallest elements of `runs`, found exactly with two histograms of
-// 2^16 bins instead of a sorted copy.
+std::int64_t elements(const std::vector<Run>& runs) {
+  std::int64_t total = 0;
+  for (const Run& run : runs) total += run.count;
+  return total;
+}
+
+// The cut that takes the `count` smallest elements of `runs`: a partial sort of few (the channels of
+// a layer are many and small), histograms of 2^16 bins, one per 16 bits of the keys, of many.
 Cut smallest(const std::vector<Magnitudes>& weights, const std::vector<Run>& runs, std::int64_t count) {
-  const auto histogram = [&](auto&& bin_of) {
+  constexpr std::int64_t few = 65536;
+  const auto each_key = [&](auto&& fn) {
+    for (const Run& run : runs)
+      for (std::int64_t i = run.begin; i < run.begin + run.count; ++i) fn(weights[run.weight].key(i));
+  };
+  const std::int64_t total = elements(runs);
+  if (count >= total) return {.key = std::numeric_limits<Key>::max()};
+  if (total <= few) {
+    std::vector<Key> keys;
+    keys.reserve(static_cast<std::size_t>(total));
+    each_key([&](Key key) { keys.push_back(key); });
+    std::nth_element(keys.begin(), keys.begin() + count, keys.end());
+    const Key cut = keys[static_cast<std::size_t>(count)];
+    const auto below = std::count_if(keys.begin(), keys.end(), [cut](Key key) { return key < cut; });
+    return {.key = cut, .ties = count - below};
+  }
+  Key prefix = 0;
+  for (int shift = 48; shift >= 0; shift -= 16) {
     std::vector<std::int64_t> bins(65536, 0);
-    for (const Run& run : runs) {
-      for (std::int64_t i = run.begin; i < run.begin + run.count; ++i) {
-        if (const std::int64_t bin = bin_of(weights[run.weight].key(i)); bin >= 0)
-          ++bins[static_cast<std::size_t>(bin)];
-      }
-    }
-    return bins;
-  };
-  const auto find_bin = [&](const std::vector<std::int64_t>& bins) {
-    std::uint32_t bin = 0;
-    while (bin + 1 < bins.size() && bins[bin] <= count) count -= bins[bin++];
-    return bin;
-  };
-  const std::uint32_t high = find_bin(histogram([](std::uint32_t key) { return static_cast<std::int64_t>(key >> 16); }));
-  const std::uint32_t low = find_bin(histogram([&](std::uint32_t key) {
-    return (key >> 16) == high ? static_cast<std::int64_t>(key & 0xFFFF) : std::int64_t{-1};
-  }));
-  return {.key = (high << 16) | low, .ties = count};
+    each_key([&](Key key) {
+      const Key rest = key >> shift;
+      if ((rest >> 16) == prefix) ++bins[rest & 0xFFFF];
+    });
+    Key bin = 0;
+    while (bins[bin] <= count) count -= bins[bin++];
+    prefix = (prefix << 16) | bin;
+  }
+  return {.key = prefix, .ties = count};
 }
 
 // Elements of one weight that a cut has zeroed.
 struct Pruned {
   Tensor tensor;
   std::int64_t changed = 0;
-  float threshold = 0;  // the largest cut that reached into the tensor
+  double threshold = 0;  // the largest cut that reached into the tensor
 };
 
 void zero_below(const std::vector<Magnitudes>& keys, const std::vector<Run>& runs, Cut cut,
                 std::vector<Pruned>& pruned) {
   for (const Run& run : runs) {
     Pruned& target = pruned[run.weight];
-    target.threshold = std::max(target.threshold, std::bit_cast<float>(cut.key));
+    target.threshold = std::max(target.threshold, std::bit_cast<double>(cut.key));
     const std::size_t width = static_cast<std::size_t>(bits(target.tensor.dtype())) / 8;
     std::byte* bytes = target.tensor.mutable_bytes().data();
     for (std::int64_t i = run.begin; i < run.begin + run.count; ++i) {
-      const std::uint32_t key = keys[run.weight].key(i);
+      const Key key = keys[run.weight].key(i);
       if (key > cut.key || (key == cut.key && cut.ties-- <= 0)) continue;
       std::byte* element = bytes + static_cast<std::size_t>(i) * width;
       target.changed += std::any_of(element, element + width, [](std::byte b) { return b != std::byte{0}; });
@@ -147,12 +161,6 @@ std::vector<std::vector<Run>> groups_of(const std::vector<Weight>& weights, cons
     }
   }
   return groups;
-}
-
-std::int64_t elements(const std::vector<Run>& runs) {
-  std::int64_t total = 0;
-  for (const Run& run : runs) total += run.count;
-  return total;
 }
 
 class PruneMagnitude : public Pass {
@@ -187,7 +195,9 @@ class PruneMagnitude : public Pass {
       if (total == 0) continue;
       Cut cut;
       if (context.options.given("threshold")) {
-        cut.key = std::bit_cast<std::uint32_t>(static_cast<float>(context.options.number("threshold")));
+        // As a float32, so that a weight written like the threshold is not below it.
+        const auto threshold = static_cast<float>(context.options.number("threshold"));
+        cut.key = std::bit_cast<Key>(static_cast<double>(threshold));
       } else {
         const double wanted = context.options.number("sparsity") * static_cast<double>(total);
         const auto count = static_cast<std::int64_t>(std::llround(wanted));

@@ -2,6 +2,7 @@
 // Rounding to nearest on min-max grids (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1).
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "graph/ops/quantize_linear.h"
 #include "graph/rewrite/patch.h"
@@ -46,8 +47,11 @@ StorageRequest request_of(const Options& options) {
           .only_loadable = options.text("storage") == "loadable"};
 }
 
-// The file's bytes around the tensors: names (each stands twice), operator, dims, framing.
-std::size_t overhead_bytes(const Weight& weight) { return 96 + 8 * weight.value->name().size(); }
+// At most the file's bytes around the tensors: names (each stands twice, that of the result once per
+// reader), operator, dims, framing.
+std::size_t overhead_bytes(const Weight& weight, bool symmetric) {
+  return (symmetric ? 130 : 170) + 20 * weight.value->uses().size() + 8 * weight.value->name().size();
+}
 
 std::size_t quantized_bytes(const QuantizedTensor& quantized) {
   return quantized.codes.byte_size() + quantized.scale.byte_size() +
@@ -103,20 +107,22 @@ class QuantizeWeights : public Pass {
   const PassInfo& info() const override { return pass_info; }
 
   std::int64_t required_opset(const Model& model, const Options& given) const override {
-    const std::vector<Weight> weights = select(model, given, nullptr);
+    std::vector<NearMiss> misses;
+    const std::vector<Weight> weights = select(model, given, misses);
     if (weights.empty()) return 0;
     return plan_storage(model, request_of(given), weights).opset;
   }
 
   Outcome run(Model& model, PassContext& context) const override {
     std::vector<NearMiss> misses;
-    const std::vector<Weight> weights = select(model, context.options, &misses);
+    const std::vector<Weight> weights = select(model, context.options, misses);
     Outcome outcome;
     std::size_t before = 0, after = 0;
     if (!weights.empty()) {
       const StorageRequest request = request_of(context.options);
       const StoragePlan plan = plan_storage(model, request, weights);
       outcome.notes = plan.notes;
+      std::map<DType, std::int64_t> larger;
       for (const Weight& weight : weights) {
         const DType storage = storage_for(weight, plan.type, request.only_loadable);
         const std::size_t bytes = weight.value->constant()->byte_size();
@@ -130,8 +136,14 @@ class QuantizeWeights : public Pass {
         before += bytes;
         after += quantized_bytes(*quantized);
         model.ir_version = std::max<std::int64_t>(model.ir_version, first_ir_version(storage));
+        larger[storage] += bits(storage) > bits(plan.type);
         outcome.layers.push_back(layer_record(weight, *quantized, request.bits));
         replace_weight(weight, std::move(*quantized));
+      }
+      for (const auto& [type, count] : larger) {
+        if (count > 0)
+          outcome.notes.push_back(fmt::format("{} MatMul weights are stored as {}: the reference runtime computes "
+                                              "wrong results with {}", count, name(type), name(plan.type)));
       }
     }
     outcome.changed = !outcome.layers.empty();
@@ -149,17 +161,37 @@ class QuantizeWeights : public Pass {
   }
 
  private:
-  static std::vector<Weight> select(const Model& model, const Options& given, std::vector<NearMiss>* misses) {
-    return collect_weights(model, WeightKinds::all, Selector(given.text("select")), pass_info.name, misses);
+  // Weights worth a plan: no opset is raised for others.
+  static std::vector<Weight> select(const Model& model, const Options& given, std::vector<NearMiss>& misses) {
+    std::vector<Weight> weights =
+        collect_weights(model, WeightKinds::all, Selector(given.text("select")), pass_info.name, &misses);
+    const StorageRequest request = request_of(given);
+    std::erase_if(weights, [&](const Weight& weight) {
+      const Tensor& tensor = *weight.value->constant();
+      std::optional<std::string> reason;
+      if (tensor.dtype() == DType::float64) {
+        reason = fmt::format("'{}' is float64: DequantizeLinear has no such scales", weight.value->name());
+      } else {
+        const std::size_t codes = (static_cast<std::size_t>(tensor.size()) * static_cast<std::size_t>(request.bits) + 7) / 8;
+        reason = growth(weight, codes, request.symmetric);
+      }
+      if (reason) misses.push_back({std::string(pass_info.name), weight.node->describe(), *reason});
+      return reason.has_value();
+    });
+    return weights;
+  }
+
+  static std::optional<std::string> growth(const Weight& weight, std::size_t tensors, bool symmetric) {
+    const std::size_t bytes = weight.value->constant()->byte_size();
+    const std::size_t smaller = tensors + overhead_bytes(weight, symmetric);
+    if (smaller < bytes) return std::nullopt;
+    return fmt::format("'{}' would not shrink: {} bytes now, {} quantized with its scales and node",
+                       weight.value->name(), bytes, smaller);
   }
 
   static std::optional<std::string> why_not(const Weight& weight, const std::optional<QuantizedTensor>& quantized) {
     if (!quantized) return fmt::format("'{}' holds NaN or infinity", weight.value->name());
-    const std::size_t bytes = weight.value->constant()->byte_size();
-    const std::size_t smaller = quantized_bytes(*quantized) + overhead_bytes(weight);
-    if (smaller < bytes) return std::nullopt;
-    return fmt::format("'{}' would not shrink: {} bytes now, {} quantized with its scales and node",
-                       weight.value->name(), bytes, smaller);
+    return growth(weight, quantized_bytes(*quantized), !quantized->zero_point.defined());
   }
 };
 

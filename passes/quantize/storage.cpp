@@ -15,10 +15,11 @@ DType storage_type(int bits, bool symmetric) {
   return symmetric ? DType::int8 : DType::uint8;
 }
 
-std::int64_t opset_of(DType type, bool per_channel, bool half_scales) {
+// That DequantizeLinear needs for one weight stored as `type`.
+std::int64_t opset_of(DType type, const Weight& weight, bool per_channel) {
   std::int64_t opset = bits(type) == 2 ? 25 : bits(type) == 4 ? 21 : 10;
-  if (per_channel) opset = std::max<std::int64_t>(opset, 13);
-  if (half_scales) opset = std::max<std::int64_t>(opset, 19);
+  if (per_channel && weight.channel_axis) opset = std::max<std::int64_t>(opset, 13);
+  if (bits(weight.value->constant()->dtype()) == 16) opset = std::max<std::int64_t>(opset, 19);
   return opset;
 }
 
@@ -26,16 +27,15 @@ std::int64_t opset_of(DType type, bool per_channel, bool half_scales) {
 
 StoragePlan plan_storage(const Model& model, const StorageRequest& request,
                          const std::vector<Weight>& weights) {
-  const bool half_scales = std::any_of(weights.begin(), weights.end(), [](const Weight& weight) {
-    return bits(weight.value->constant()->dtype()) == 16;
-  });
   StoragePlan plan;
   std::vector<std::string> tried;
   // Smallest first: the types that hold the levels, then the same without per-channel scales.
   for (const bool per_channel : {request.per_channel, false}) {
     for (int width = request.bits; width <= 8; width = width <= 2 ? 4 : width <= 4 ? 8 : 9) {
       const DType type = storage_type(width, request.symmetric);
-      const std::int64_t opset = opset_of(type, per_channel, half_scales);
+      std::int64_t opset = 10;
+      for (const Weight& weight : weights)
+        opset = std::max(opset, opset_of(storage_for(weight, type, request.only_loadable), weight, per_channel));
       if (request.only_loadable && opset > loadable_opset) continue;
       if (opset > model.graph.opset()) {
         const std::vector<std::string> obstacles = upgrade_obstacles(model, opset);
@@ -66,8 +66,10 @@ StoragePlan plan_storage(const Model& model, const StorageRequest& request,
 
 DType storage_for(const Weight& weight, DType type, bool only_loadable) {
   const Dims& dims = weight.value->constant()->dims();
-  const bool wrong_in_runtime = only_loadable && bits(type) == 2 && weight.node->is("MatMul") &&
-                                !dims.empty() && dims.back() % 4 != 0;
+  const std::span<const Use> uses = weight.value->uses();
+  const bool in_product = std::any_of(uses.begin(), uses.end(), [](const Use& use) { return use.node->is("MatMul"); });
+  const bool wrong_in_runtime =
+      only_loadable && bits(type) == 2 && in_product && !dims.empty() && dims.back() % 4 != 0;
   if (!wrong_in_runtime) return type;
   return type == DType::int2 ? DType::int4 : DType::uint4;
 }

@@ -26,7 +26,7 @@ inline constexpr std::int64_t loadable_ir_version = 13;
 struct StoragePlan {
   DType type = DType::int8;
   bool per_channel = true;
-  std::int64_t opset = 10;             // that DequantizeLinear needs for this form
+  std::int64_t opset = 10;             // that DequantizeLinear needs for the weights in this form
   std::vector<std::string> notes;      // what was given up and why
 };
 

@@ -26,6 +26,20 @@ std::int64_t field_bytes(std::size_t length) {  // tag, length, contents
   return 1 + varint_bytes(length) + static_cast<std::int64_t>(length);
 }
 
+// Integers that a file holds as varints where these are shorter (graph/onnx/writer.h).
+bool may_be_varints(DType type) { return is_integer(type) && bits(type) >= 16; }
+
+// What the elements take in the file.
+std::size_t stored_bytes(const Tensor& tensor) {
+  constexpr std::size_t varints_up_to = std::size_t{1} << 20;
+  const std::size_t raw = tensor.byte_size();
+  if (!may_be_varints(tensor.dtype()) || raw > varints_up_to) return raw;
+  std::size_t varints = 0;
+  for (const std::int64_t value : tensor.to_ints())
+    varints += static_cast<std::size_t>(varint_bytes(static_cast<std::uint64_t>(value)));
+  return std::min(raw, varints);
+}
+
 // At most what an initializer takes in the file.
 std::int64_t initializer_bytes(const std::string& name, const Dims& dims, std::size_t bytes,
                                bool also_input) {
@@ -39,7 +53,7 @@ std::int64_t initializer_bytes(const std::string& name, const Dims& dims, std::s
 std::int64_t attribute_bytes(const std::string& name, const Attribute& attribute) {
   std::int64_t payload = 0;
   if (const auto* tensor = std::get_if<NamedTensor>(&attribute.value))
-    payload = field_bytes(tensor->tensor.byte_size()) + 4;
+    payload = field_bytes(stored_bytes(tensor->tensor)) + 4;
   else if (const auto* floats = std::get_if<std::vector<float>>(&attribute.value))
     payload = 4 * std::ssize(*floats);
   else if (const auto* ints = std::get_if<std::vector<std::int64_t>>(&attribute.value))
@@ -112,7 +126,7 @@ class Folder {
 
   // Quantized constants stay as they are: folding would undo a compression.
   bool is_foldable(const Node& node) const {
-    if (node.is("QuantizeLinear") || node.is("DequantizeLinear")) return false;
+    if (node.op_type() == "QuantizeLinear" || node.op_type() == "DequantizeLinear") return false;
     const OpDef* op = operators().find(node);
     if (!op || !op->prepare || !op->deterministic || !node.subgraphs().empty()) return false;
     const std::vector<Value*> outputs = node.outputs();
@@ -176,7 +190,7 @@ class Folder {
       }
     }
     for (const Value* constant : constants)
-      bytes += field_bytes(constant->constant()->byte_size()) + field_bytes(constant->name().size());
+      bytes += field_bytes(stored_bytes(*constant->constant())) + field_bytes(constant->name().size());
     return bytes;
   }
 
@@ -188,19 +202,25 @@ class Folder {
       return initializer_bytes(value->name(), dims, bytes, initializers_are_inputs_) > saved;
     };
     const Type& type = types_.type(value);
-    if (type.is_tensor() && type.shape) {
-      const std::optional<Dims> dims = concrete(*type.shape);
-      if (dims && grows(*dims, packed_bytes(type.elem, static_cast<std::size_t>(element_count(*dims)))))
-        return keep(*value);
+    if (const std::optional<std::size_t> bytes = inferred_bytes(type)) {
+      const Dims dims = *concrete(*type.shape);
+      const std::size_t least = may_be_varints(type.elem) ? static_cast<std::size_t>(element_count(dims)) : *bytes;
+      if (grows(dims, std::min(*bytes, least))) return keep(*value);
     }
     std::optional<Tensor> result = compute(*value);
     if (!result) return false;
-    if (grows(result->dims(), result->byte_size())) return keep(*value);
+    if (grows(result->dims(), stored_bytes(*result))) return keep(*value);
     patch.replace(value, patch.constant(value->name(), std::move(*result)));
     for (Node* node : cone) {
       if (removed_.insert(node).second) patch.remove(node);
     }
     return true;
+  }
+
+  static std::optional<std::size_t> inferred_bytes(const Type& type) {
+    const std::optional<Dims> dims = type.is_tensor() && type.shape ? concrete(*type.shape) : std::nullopt;
+    if (!dims) return std::nullopt;
+    return packed_bytes(type.elem, static_cast<std::size_t>(element_count(*dims)));
   }
 
   bool keep(const Value& value) {
@@ -234,6 +254,11 @@ class Folder {
         std::vector<const Tensor*> inputs;
         for (const Value* input : node->inputs())
           inputs.push_back(input ? find_known(*input) : nullptr);
+        for (const Value* output : node->outputs()) {
+          const std::size_t bytes = output ? inferred_bytes(types_.type(output)).value_or(0) : 0;
+          require(bytes <= largest_intermediate, "'{}' takes {} bytes on the way, expected at most {}",
+                  output ? output->name() : "", bytes, largest_intermediate);
+        }
         std::vector<Tensor> outputs = evaluate(*operators().find(*node), *node, inputs, pool_);
         for (std::size_t i = 0; i < outputs.size(); ++i) {
           if (node->output(i)) computed_[node->output(i)] = std::move(outputs[i]);
@@ -254,6 +279,9 @@ class Folder {
     if (const auto found = computed_.find(&value); found != computed_.end()) return &found->second;
     return types_.known_value(&value);
   }
+
+  // A small result is not worth more memory than this: a hostile model may ask for any.
+  static constexpr std::size_t largest_intermediate = std::size_t{1} << 30;
 
   Graph& graph_;
   const TypeInference& types_;
