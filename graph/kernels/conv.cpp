@@ -55,7 +55,7 @@ onednn::Spatial spatial(const Window& window, const Dims& pads_begin, const Dims
 template <class Descriptor>
 Kernel make_kernel(const PrepareContext& context, const Descriptor& descriptor,
                    dnnl::primitive primitive, const Dims& output, const WeightLayout& weights) {
-  onednn::PrimitiveKernel kernel(std::move(primitive), output);
+  onednn::PrimitiveKernel kernel(std::move(primitive), descriptor.scratchpad_desc(), output);
   kernel.add_input(DNNL_ARG_SRC, 0, onednn::plain(dims_of(context.input_type(0))),
                    descriptor.src_desc(), nullptr);
   kernel.add_input(DNNL_ARG_WEIGHTS, 1, onednn::strided(weights.dims, weights.strides),

@@ -59,7 +59,8 @@ Kernel prepare_matmul(const PrepareContext& context) {
     const auto descriptor =
         onednn::matmul(onednn::plain(left), weights_layout(context, given, right), memory::desc(),
                        onednn::plain(result));
-    onednn::PrimitiveKernel kernel(dnnl::matmul(descriptor), MatMulSizes::of(a, b).output);
+    onednn::PrimitiveKernel kernel(dnnl::matmul(descriptor), descriptor.scratchpad_desc(),
+                                   MatMulSizes::of(a, b).output);
     kernel.add_input(DNNL_ARG_SRC, 0, onednn::plain(left), descriptor.src_desc(), nullptr);
     kernel.add_input(DNNL_ARG_WEIGHTS, 1, given, descriptor.weights_desc(),
                      context.constant_input(1));
@@ -118,7 +119,7 @@ Kernel prepare_gemm(const PrepareContext& context) {
     const memory::desc bias = context.input_type(2) ? onednn::plain({1, columns}) : memory::desc();
     const auto descriptor = onednn::matmul(left, weights_layout(context, right, {depth, columns}),
                                            bias, onednn::plain(y));
-    onednn::PrimitiveKernel kernel(dnnl::matmul(descriptor), y);
+    onednn::PrimitiveKernel kernel(dnnl::matmul(descriptor), descriptor.scratchpad_desc(), y);
     kernel.add_input(DNNL_ARG_SRC, 0, left, descriptor.src_desc(), nullptr);
     if (attrs.alpha != 1)
       kernel.add_constant(DNNL_ARG_WEIGHTS, scaled(*context.constant_input(1), attrs.alpha), right,

@@ -12,6 +12,15 @@ dnnl::stream& cpu_stream() {
   return stream;
 }
 
+const dnnl::primitive_attr& scratchpad_given() {
+  static const dnnl::primitive_attr attributes = [] {
+    dnnl::primitive_attr result;
+    result.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    return result;
+  }();
+  return attributes;
+}
+
 memory::desc plain(const Dims& dims) {
   Dims strides(dims.size(), 1);
   for (std::size_t i = dims.size(); i-- > 1;) strides[i - 1] = strides[i] * dims[i];

@@ -18,6 +18,10 @@ using dnnl::memory;
 const dnnl::engine& cpu_engine();
 dnnl::stream& cpu_stream();
 
+// For primitives that take their scratchpad as an argument. oneDNN's own belongs to the thread that
+// made the primitive, and is missing in others that execute it.
+const dnnl::primitive_attr& scratchpad_given();
+
 // Runs `body`; a dnnl::error that leaves it becomes an Error.
 template <class Body>
 decltype(auto) guarded(const Body& body) {
@@ -48,26 +52,26 @@ inline auto convolution(const memory::desc& src, const memory::desc& weights,
                         const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
   return dnnl::convolution_forward::primitive_desc(
       cpu_engine(), dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src,
-      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end);
+      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end, scratchpad_given());
 }
 
 inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
                           const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
   return dnnl::deconvolution_forward::primitive_desc(
       cpu_engine(), dnnl::prop_kind::forward_inference, dnnl::algorithm::deconvolution_direct, src,
-      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end);
+      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end, scratchpad_given());
 }
 
 inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const memory::desc& dst,
                     const Dims& kernel, const Spatial& s) {
   return pooling_forward::primitive_desc(cpu_engine(), dnnl::prop_kind::forward_inference,
                                          algorithm, src, dst, s.strides, kernel, s.dilations,
-                                         s.pads_begin, s.pads_end);
+                                         s.pads_begin, s.pads_end, scratchpad_given());
 }
 
 inline auto matmul(const memory::desc& src, const memory::desc& weights, const memory::desc& bias,
                    const memory::desc& dst) {
-  return dnnl::matmul::primitive_desc(cpu_engine(), src, weights, bias, dst);
+  return dnnl::matmul::primitive_desc(cpu_engine(), src, weights, bias, dst, scratchpad_given());
 }
 
 #else
@@ -79,7 +83,7 @@ inline auto convolution(const memory::desc& src, const memory::desc& weights,
   return dnnl::convolution_forward::primitive_desc(
       {dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src, weights, bias,
        dst, s.strides, s.dilations, s.pads_begin, s.pads_end},
-      cpu_engine());
+      scratchpad_given(), cpu_engine());
 }
 
 inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
@@ -87,19 +91,19 @@ inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
   return dnnl::deconvolution_forward::primitive_desc(
       {dnnl::prop_kind::forward_inference, dnnl::algorithm::deconvolution_direct, src, weights,
        bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end},
-      cpu_engine());
+      scratchpad_given(), cpu_engine());
 }
 
 inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const memory::desc& dst,
                     const Dims& kernel, const Spatial& s) {
   return pooling_forward::primitive_desc({dnnl::prop_kind::forward_inference, algorithm, src, dst,
                                           s.strides, kernel, s.dilations, s.pads_begin, s.pads_end},
-                                         cpu_engine());
+                                         scratchpad_given(), cpu_engine());
 }
 
 inline auto matmul(const memory::desc& src, const memory::desc& weights, const memory::desc& bias,
                    const memory::desc& dst) {
-  return dnnl::matmul::primitive_desc({src, weights, bias, dst}, cpu_engine());
+  return dnnl::matmul::primitive_desc({src, weights, bias, dst}, scratchpad_given(), cpu_engine());
 }
 
 #endif

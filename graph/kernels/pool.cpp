@@ -55,7 +55,8 @@ Kernel make_kernel(dnnl::algorithm algorithm, const Dims& x, const Dims& y, cons
   return onednn::guarded([&]() -> Kernel {
     const auto descriptor =
         onednn::pooling(algorithm, onednn::plain(x), onednn::plain(y), kernel, spatial);
-    onednn::PrimitiveKernel result(onednn::pooling_forward(descriptor), y);
+    onednn::PrimitiveKernel result(onednn::pooling_forward(descriptor),
+                                   descriptor.scratchpad_desc(), y);
     result.add_input(DNNL_ARG_SRC, 0, onednn::plain(x), descriptor.src_desc(), nullptr);
     result.set_output(onednn::plain(y), descriptor.dst_desc());
     return result;

@@ -16,8 +16,8 @@ struct AlignedDelete {
   }
 };
 
-// Memory of the calling thread for reordered operands: primitives run one after the other, so they
-// share it.
+// Memory of the calling thread for reordered operands and scratchpads: primitives run one after the
+// other, so they share it.
 std::byte* scratch_memory(std::size_t bytes) {
   thread_local std::unique_ptr<std::byte, AlignedDelete> buffer;
   thread_local std::size_t capacity = 0;
@@ -35,17 +35,18 @@ memory over(const memory::desc& layout, const void* data) {
 
 }  // namespace
 
-PrimitiveKernel::PrimitiveKernel(dnnl::primitive primitive, Dims dims)
-    : primitive_(std::move(primitive)), dims_(std::move(dims)) {}
+PrimitiveKernel::PrimitiveKernel(dnnl::primitive primitive, const memory::desc& scratchpad,
+                                 Dims dims)
+    : primitive_(std::move(primitive)),
+      scratchpad_(scratchpad),
+      dims_(std::move(dims)),
+      scratchpad_bytes_(scratchpad.get_size()) {}
 
 void PrimitiveKernel::add_input(int arg, std::size_t index, const memory::desc& given,
                                 const memory::desc& wanted, const Tensor* constant) {
   if (constant) return add_constant(arg, *constant, given, wanted);
   Operand operand{.arg = arg, .index = index, .given = given, .wanted = wanted};
-  if (given != wanted) {
-    operand.reorder = dnnl::reorder({cpu_engine(), given, cpu_engine(), wanted});
-    place_in_scratch(operand);
-  }
+  if (given != wanted) make_reorder(operand, given, wanted);
   inputs_.push_back(std::move(operand));
 }
 
@@ -66,28 +67,38 @@ void PrimitiveKernel::add_constant(int arg, const Tensor& tensor, const memory::
 
 void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted) {
   output_ = {.arg = DNNL_ARG_DST, .given = given, .wanted = wanted};
-  if (given != wanted) {
-    output_.reorder = dnnl::reorder({cpu_engine(), wanted, cpu_engine(), given});
-    place_in_scratch(output_);
-  }
+  if (given != wanted) make_reorder(output_, wanted, given);
 }
 
-void PrimitiveKernel::place_in_scratch(Operand& operand) {
-  operand.scratch = scratch_bytes_;
-  scratch_bytes_ += (operand.wanted.get_size() + alignment - 1) / alignment * alignment;
+void PrimitiveKernel::make_reorder(Operand& operand, const memory::desc& from,
+                                   const memory::desc& to) {
+  const dnnl::reorder::primitive_desc descriptor(cpu_engine(), from, cpu_engine(), to,
+                                                 scratchpad_given());
+  operand.reorder = dnnl::reorder(descriptor);
+  operand.scratchpad = descriptor.scratchpad_desc();
+  operand.scratch = copies_bytes_;
+  copies_bytes_ += (operand.wanted.get_size() + alignment - 1) / alignment * alignment;
+  scratchpad_bytes_ = std::max(scratchpad_bytes_, operand.scratchpad.get_size());
 }
 
 void PrimitiveKernel::operator()(KernelContext& context) const {
   guarded([&] {
     dnnl::stream& stream = cpu_stream();
-    std::byte* const scratch = scratch_memory(scratch_bytes_);
-    std::unordered_map<int, memory> arguments;
+    std::byte* const scratch = scratch_memory(copies_bytes_ + scratchpad_bytes_);
+    std::byte* const scratchpad = scratch + copies_bytes_;
+    const auto reorder = [&](const Operand& operand, const memory& from, const memory& to) {
+      operand.reorder->execute(
+          stream, {{DNNL_ARG_FROM, from},
+                   {DNNL_ARG_TO, to},
+                   {DNNL_ARG_SCRATCHPAD, over(operand.scratchpad, scratchpad)}});
+    };
+    std::unordered_map<int, memory> arguments{{DNNL_ARG_SCRATCHPAD, over(scratchpad_, scratchpad)}};
     for (const Constant& constant : constants_) arguments.emplace(constant.arg, constant.packed);
     for (const Operand& input : inputs_) {
       memory given = over(input.given, context.required_input(input.index).aligned_bytes());
       if (input.reorder) {
         memory wanted = over(input.wanted, scratch + input.scratch);
-        input.reorder->execute(stream, given, wanted);
+        reorder(input, given, wanted);
         given = wanted;
       }
       arguments.emplace(input.arg, given);
@@ -97,7 +108,7 @@ void PrimitiveKernel::operator()(KernelContext& context) const {
     memory computed = output_.reorder ? over(output_.wanted, scratch + output_.scratch) : target;
     arguments.emplace(output_.arg, computed);
     primitive_.execute(stream, arguments);
-    if (output_.reorder) output_.reorder->execute(stream, computed, target);
+    if (output_.reorder) reorder(output_, computed, target);
     stream.wait();
   });
 }

@@ -12,11 +12,12 @@
 
 namespace onnxpress::onednn {
 
-// Built at plan time; the copies share what is prepared. One call at a time.
+// Built at plan time; the copies share what is prepared. One call at a time, from any thread.
 class PrimitiveKernel {
  public:
-  // `dims` of the first output as the node gives it.
-  PrimitiveKernel(dnnl::primitive primitive, Dims dims);
+  // The scratchpad that a primitive made with scratchpad_given() asks for; `dims` of the first
+  // output as the node gives it.
+  PrimitiveKernel(dnnl::primitive primitive, const memory::desc& scratchpad, Dims dims);
 
   // Argument `arg` (DNNL_ARG_...) is input `index`, of layout `given` in memory; the primitive
   // wants `wanted`. A constant is brought into that layout here, once.
@@ -36,6 +37,7 @@ class PrimitiveKernel {
     std::size_t index = 0;
     memory::desc given, wanted;
     std::optional<dnnl::reorder> reorder;  // between the two, when they differ
+    memory::desc scratchpad;               // of the reorder
     std::size_t scratch = 0;               // offset of the reordered copy
   };
   struct Constant {
@@ -44,14 +46,16 @@ class PrimitiveKernel {
     memory packed;
   };
 
-  void place_in_scratch(Operand& operand);
+  void make_reorder(Operand& operand, const memory::desc& from, const memory::desc& to);
 
   dnnl::primitive primitive_;
+  memory::desc scratchpad_;
   Dims dims_;
   std::vector<Operand> inputs_;
   std::vector<Constant> constants_;
   Operand output_;
-  std::size_t scratch_bytes_ = 0;
+  std::size_t copies_bytes_ = 0;      // of the reordered operands
+  std::size_t scratchpad_bytes_ = 0;  // behind them; the primitive and the reorders take turns
 };
 
 // What kernel rows ask of a node before they take it: float32 with concrete dims, none of them 0.
