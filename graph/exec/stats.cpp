@@ -1,6 +1,7 @@
 #include "graph/exec/stats.h"
 
 #include <algorithm>
+#include <cstring>
 #include <array>
 #include <map>
 #include <optional>
@@ -89,9 +90,17 @@ std::optional<ZeroPoint> zero_point(const Use& use, const Dims& dims) {
   return std::nullopt;
 }
 
+// On the bytes as they lie, which in a mapped file need not be aligned.
 template <class T>
 std::int64_t count_zeros_of(const Tensor& tensor) {
-  return std::ranges::count(tensor.data<T>(), T(0));
+  const std::byte* bytes = tensor.bytes().data();
+  std::int64_t zeros = 0;
+  for (std::int64_t i = 0; i < tensor.size(); ++i) {
+    T element;
+    std::memcpy(&element, bytes + static_cast<std::size_t>(i) * sizeof(T), sizeof(T));
+    zeros += element == T(0);
+  }
+  return zeros;
 }
 
 std::int64_t count_zeros(const Value& value, const Tensor& tensor) {
@@ -106,7 +115,7 @@ std::int64_t count_zeros(const Value& value, const Tensor& tensor) {
       zeros += codes[i] == (zero ? zero->at(static_cast<std::int64_t>(i)) : 0);
     return zeros;
   }
-  if (tensor.dtype() == DType::boolean) return count_zeros_of<bool>(tensor);
+  if (tensor.dtype() == DType::boolean) return count_zeros_of<std::uint8_t>(tensor);
   if (tensor.dtype() == DType::float32) return count_zeros_of<float>(tensor);
   if (tensor.dtype() == DType::float64) return count_zeros_of<double>(tensor);
   return is_float(tensor.dtype()) ? count_zeros_of<float>(tensor.cast(DType::float32)) : 0;
