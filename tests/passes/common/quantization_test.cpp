@@ -35,7 +35,8 @@ TEST_CASE("every range gives a usable grid with an exact zero") {
   for (int bits = 2; bits <= 8; ++bits) {
     for (const bool symmetric : {true, false}) {
       const QuantizedType type = grid(bits, symmetric);
-      for (const auto& [low, high] : ranges) {
+      for (const std::pair<float, float>& range : ranges) {
+        const float low = range.first, high = range.second;
         CAPTURE(bits);
         CAPTURE(symmetric);
         CAPTURE(low);

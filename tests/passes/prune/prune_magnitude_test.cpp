@@ -226,6 +226,23 @@ TEST_CASE("one of sparsity and threshold, in range") {
   CHECK_THROWS_AS(Pipeline::parse("prune_magnitude{sparsity=0.5,scope=row}"), Error);
 }
 
+TEST_CASE("depthwise and transposed convolutions have weights too, whatever types the file declares") {
+  const PassRun run = run_pass("prune_magnitude{sparsity=0.5,scope=layer}", R"(model ir=8 opset=17
+input x: float32[1,4,6,6]
+initializer d: float32[4,1,3,3] = random(1)
+initializer t: float32[4,2,3,3] = random(2)
+initializer u: float32[4,1,3,3] = random(3)
+a = Conv(x, d) {group=4}
+b = ConvTranspose(a, t) {group=2}
+y = ConvTranspose(b, u) {group=4}
+output y: float32[1,4,8,8]
+)");
+  CHECK(run.outcome.layers.size() == 3);
+  CHECK(zeros_of(*run.after, "d") == 18);
+  CHECK(zeros_of(*run.after, "t") == 36);
+  CHECK(zeros_of(*run.after, "u") == 18);
+}
+
 TEST_CASE("why a weight is not pruned") {
   CHECK(check_unchanged("prune_magnitude{sparsity=0.5}", R"(model ir=8 opset=17
 input x: float32[2,4]
