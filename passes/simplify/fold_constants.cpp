@@ -112,6 +112,11 @@ class Folder {
     }
     if (patch.empty()) return false;
     patch.apply();
+    // Under the old names, now free: longer ones would stand at every reader.
+    for (const auto& [constant, name] : folded_) {
+      Value* value = patch.value(constant);
+      if (value && graph_.unique_name(name) == name) graph_.rename(value, name);
+    }
     return true;
   }
 
@@ -210,7 +215,8 @@ class Folder {
     std::optional<Tensor> result = compute(*value);
     if (!result) return false;
     if (grows(result->dims(), stored_bytes(*result))) return keep(*value);
-    patch.replace(value, patch.constant(value->name(), std::move(*result)));
+    folded_.emplace_back(patch.constant(value->name(), std::move(*result)), value->name());
+    patch.replace(value, folded_.back().first);
     for (Node* node : cone) {
       if (removed_.insert(node).second) patch.remove(node);
     }
@@ -292,6 +298,7 @@ class Folder {
   std::unordered_set<const Node*> foldable_;
   std::unordered_map<const Value*, Tensor> computed_;
   std::set<Node*> removed_;
+  std::vector<std::pair<Patch::Ref, std::string>> folded_;
   std::int64_t kept_ = 0;
   std::int64_t failed_ = 0;
 };

@@ -23,10 +23,10 @@ output z: float32[2]
 )",
              R"(model ir=8 opset=17
 input x: float32[2]
-initializer e_1: float32[2] = {4,10}
-initializer i_1: int64[1] = {2}
-y = Add(x, e_1)
-z = Reshape(y, i_1)
+initializer e: float32[2] = {4,10}
+initializer i: int64[1] = {2}
+y = Add(x, e)
+z = Reshape(y, i)
 output z: float32[2]
 )");
 }
