@@ -41,7 +41,7 @@ void Graph::replace_output(Value* old, Value* replacement) {
   else if (declared_here)
     rename(replacement, output_name);
   if (declared_here || !stands_in) {
-    if (old->type.kind != Type::Kind::unknown) output->type = old->type;
+    output->type = old->type;
     output->doc_string = old->doc_string;
     output->metadata = old->metadata;
     output->unknown_fields = old->unknown_fields;

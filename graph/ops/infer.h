@@ -118,8 +118,8 @@ class TypeInference {
 
 // Fills in types of all values of the model (subgraphs included) from declared inputs,
 // initializers and the rules; what no rule covers keeps its declared type. Values inside functions
-// have a type per call, hence none. Declared dims of graph inputs and outputs stay; unknown ones
-// are filled in. Throws Error (with the node's context) when a rule finds a contradiction.
+// have a type per call, hence none. Types of the main graph's inputs and outputs stay as
+// declared. Throws Error (with the node's context) when a rule finds a contradiction.
 // Returns values left without a shape.
 std::size_t infer_types(Model& model);
 

@@ -324,12 +324,14 @@ std::size_t infer_types(Model& model) {
   std::size_t open = 0;
   const auto update = [&](Value* value) {
     const Type& found = inference.type(value);
-    const bool boundary =
+    const bool interface =
         value->is_output() &&
         std::ranges::find(value->output_of(), &model.graph) != value->output_of().end();
-    Type type = boundary ? completed(value->type, found) : completed(found, value->type);
-    type.denotation = value->type.denotation;
-    value->type = std::move(type);
+    if (!interface) {
+      Type type = completed(found, value->type);
+      type.denotation = value->type.denotation;
+      value->type = std::move(type);
+    }
     const Type& now = value->type;
     open += now.kind == Type::Kind::unknown || (now.is_tensor() && !now.shape);
   };

@@ -209,10 +209,13 @@ initializer w: float32[4,3] = zeros
 h = MatMul(x, w)
 r = Relu(h)
 u = my.Unknown(r)
+l = Neg(h)
 output r: float32[rows,3]
 output u
+output l: float32
 )");
-  CHECK(infer_types(*model) == 1);
+  CHECK(infer_types(*model) == 2);
+  CHECK(to_string(model->graph.find("l")->type) == "float32");
   CHECK(to_string(model->graph.find("h")->type) == "float32[batch,3]");
   CHECK(to_string(model->graph.find("r")->type) == "float32[rows,3]");
 }

@@ -2,7 +2,6 @@
 
 #include <string>
 
-#include "graph/ops/infer.h"
 #include "tests/passes/pass_fixture.h"
 
 namespace onnxpress {
@@ -16,19 +15,12 @@ std::string statistics(int channels, const std::string& type = "float32") {
          "initializer var: " + dims + " = random(14,0.5,2)\n";
 }
 
-// With the types that files carry.
-std::unique_ptr<Model> typed(const std::string& text) {
-  auto model = parse_model(text);
-  infer_types(*model);
-  return model;
-}
-
 constexpr const char* norm = "y = BatchNormalization(t, gamma, beta, mean, var) {epsilon=0.001} \"norm\"\n";
 
 // Fused to `nodes` nodes, outputs equal, and nothing left to do.
 PassRun check_fused(const std::string& text, std::size_t nodes) {
   CAPTURE(text);
-  PassRun run = run_pass("fuse_conv_bn", typed(text));
+  PassRun run = run_pass("fuse_conv_bn", parse_model(text));
   CHECK(run.outcome.changed);
   CHECK(run.outcome.counts["fuse_conv_bn"] == 1);
   CHECK(run.after->graph.node_count() == nodes);
@@ -40,7 +32,7 @@ PassRun check_fused(const std::string& text, std::size_t nodes) {
 
 void check_refused(const std::string& text, const std::string& reason) {
   CAPTURE(text);
-  const PassRun run = run_pass("fuse_conv_bn", typed(text));
+  const PassRun run = run_pass("fuse_conv_bn", parse_model(text));
   CHECK_FALSE(run.outcome.changed);
   CHECK_MESSAGE(run.reason("fuse_conv_bn").find(reason) != std::string::npos, run.reason("fuse_conv_bn"));
 }
@@ -171,6 +163,15 @@ TEST_CASE("a chain of norms folds one after the other, and double stays double")
                                "y = BatchNormalization(u, gamma, beta, mean, var)\noutput y: float64[1,2,2]\n");
   CHECK(run.outcome.counts["fuse_conv_bn"] == 2);
   CHECK(run.after->graph.node_count() == 1);
+}
+
+TEST_CASE("an output declared without a shape keeps its declared type") {
+  const PassRun run = run_pass("fuse_conv_bn", parse_model("model ir=8 opset=17\ninput x: float32[n,3,8,8]\n"
+                                                           "initializer w: float32[4,3,3,3] = random(1)\n" +
+                                                           statistics(4) + "t = Conv(x, w)\n" + norm +
+                                                           "output y: float32\n"));
+  CHECK(run.outcome.changed);
+  CHECK(to_string(run.after->graph.outputs()[0]->type) == "float32");
 }
 
 }  // namespace
