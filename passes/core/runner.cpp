@@ -161,6 +161,7 @@ class Runner {
 
   // False when the step did not stay.
   bool run_with_opset(const PipelineStep& step) {
+    check_selectors(step);
     const std::size_t first_record = result_.passes.size();
     std::int64_t needed = 0;
     try {
@@ -253,7 +254,6 @@ class Runner {
   }
 
   bool attempt(const PipelineStep& step, const std::string& reason) {
-    check_selectors(step);
     PassRecord record = new_record(step);
     record.reason = reason;
     Current next{.model = current_.model->clone()};

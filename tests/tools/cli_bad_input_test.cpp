@@ -155,6 +155,7 @@ TEST_CASE("usage: nearest names, exact values") {
   CHECK(has(compress({"--passes", "prune_magnitude{sparsty=0.5}"}), "did you mean 'sparsity'?"));
   CHECK(has(compress({"--passes", "prune_magnitude{sparsity=2}"}), "sparsity"));
   CHECK(has(compress({"--passes", "prune_magnitude{sparsity=0.5,select='nothing*'}"}), "nothing*"));
+  CHECK(has(compress({"--passes", "quantize_weights{select='nothing*'}"}), "nothing*"));
   CHECK(has(compress({"--passes", "simplify", "--max-size", "2XB"}),
             "--max-size: expected a size such as 500KB or 2MiB, found '2XB'"));
   CHECK(has(compress({"--passes", "simplify", "--max-drop", "1%"}), "--max-drop needs --eval"));
