@@ -5,6 +5,7 @@
 #include "graph/ops/conv.h"
 #include "graph/ops/conv_transpose.h"
 #include "graph/ops/gemm.h"
+#include "graph/ops/infer.h"
 #include "graph/rewrite/pattern.h"
 #include "passes/common/channel_affine.h"
 #include "passes/core/registry.h"
@@ -46,7 +47,7 @@ std::optional<std::string> bias_obstacle(const Node& linear, std::int64_t channe
 }
 
 // Why a matched pair is left alone.
-std::optional<std::string> obstacle(const Match& match) {
+std::optional<std::string> obstacle(const Match& match, const TypeInference& types) {
   const Node& linear = *match.node("linear");
   const Node& norm = *match.root;
   const BatchNormAttrs attrs = BatchNormAttrs::from(norm);
@@ -66,7 +67,7 @@ std::optional<std::string> obstacle(const Match& match) {
   if (product && weight.rank() != 2)
     return fmt::format("weight '{}' has rank {}, expected 2", match.value("weight")->name(), weight.rank());
   if (linear.is("MatMul")) {
-    const Type& type = linear.output()->type;
+    const Type& type = types.type(linear.output());
     if (!type.shape) return "the rank of its result is not known";
     if (type.shape->size() != 2)
       return fmt::format("its result has rank {}: axis 1 is not the channel axis", type.shape->size());
@@ -119,19 +120,15 @@ void fold(const Match& match, Patch& patch) {
   patch.replace(match.root->output(), linear->output());
 }
 
-const std::vector<Rule>& rules() {
-  static const std::vector<Rule> all = [] {
-    Pattern linear = Pattern::op("Conv|ConvTranspose|Gemm|MatMul", "linear",
-                                 {Pattern::any("input"), Pattern::constant("weight")});
-    return std::vector<Rule>{
-        {.name = "fuse_conv_bn",
-         .pattern = Pattern::op("BatchNormalization", "norm",
-                                {std::move(linear), Pattern::constant("gamma"), Pattern::constant("beta"),
-                                 Pattern::constant("mean"), Pattern::constant("variance")}),
-         .when = obstacle,
-         .replace = fold}};
-  }();
-  return all;
+Rule rule(const TypeInference& types) {
+  Pattern linear = Pattern::op("Conv|ConvTranspose|Gemm|MatMul", "linear",
+                               {Pattern::any("input"), Pattern::constant("weight")});
+  return {.name = "fuse_conv_bn",
+          .pattern = Pattern::op("BatchNormalization", "norm",
+                                 {std::move(linear), Pattern::constant("gamma"), Pattern::constant("beta"),
+                                  Pattern::constant("mean"), Pattern::constant("variance")}),
+          .when = [&types](const Match& match) { return obstacle(match, types); },
+          .replace = fold};
 }
 
 class FuseConvBn : public Pass {
@@ -146,8 +143,10 @@ class FuseConvBn : public Pass {
   const PassInfo& info() const override { return pass_info; }
 
   Outcome run(Model& model, PassContext& context) const override {
-    infer_types(model);
-    const RuleCounts counts = apply_rules(model, rules());
+    // Of the model as it is given: no MatMul that a fold makes is followed by a BatchNormalization.
+    TypeInference types(model);
+    types.run();
+    const RuleCounts counts = apply_rules(model, {rule(types)});
     Outcome outcome;
     for (const auto& [rule, count] : counts.applied) {
       outcome.counts[rule] = count;

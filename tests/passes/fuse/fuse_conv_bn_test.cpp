@@ -174,5 +174,17 @@ TEST_CASE("an output declared without a shape keeps its declared type") {
   CHECK(to_string(run.after->graph.outputs()[0]->type) == "float32");
 }
 
+TEST_CASE("types that the file leaves open stay open when nothing is fused") {
+  const PassRun run = run_pass("fuse_conv_bn", parse_model(R"(model ir=8 opset=17
+input x: float32[n,3,8,8]
+initializer w: float32[4,3,3,3] = random(1)
+t: float32[?,?,?,?] = Conv(x, w)
+y = Relu(t)
+output y: float32[n,4,6,6]
+)"));
+  CHECK_FALSE(run.outcome.changed);
+  CHECK(to_string(run.after->graph.find("t")->type) == "float32[?,?,?,?]");
+}
+
 }  // namespace
 }  // namespace onnxpress
