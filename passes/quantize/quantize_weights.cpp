@@ -142,7 +142,7 @@ class QuantizeWeights : public Pass {
       }
       for (const auto& [type, count] : larger) {
         if (count > 0)
-          outcome.notes.push_back(fmt::format("{} MatMul weights are stored as {}: the reference runtime computes "
+          outcome.notes.push_back(fmt::format("{} weights of matrix products are stored as {}: the reference runtime computes "
                                               "wrong results with {}", count, name(type), name(plan.type)));
       }
     }

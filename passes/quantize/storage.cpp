@@ -4,6 +4,7 @@
 
 #include <fmt/ranges.h>
 
+#include "graph/ops/gemm.h"
 #include "graph/ops/upgrade.h"
 
 namespace onnxpress {
@@ -67,7 +68,10 @@ StoragePlan plan_storage(const Model& model, const StorageRequest& request,
 DType storage_for(const Weight& weight, DType type, bool only_loadable) {
   const Dims& dims = weight.value->constant()->dims();
   const std::span<const Use> uses = weight.value->uses();
-  const bool in_product = std::any_of(uses.begin(), uses.end(), [](const Use& use) { return use.node->is("MatMul"); });
+  // The runtime makes a MatMul of a Gemm whose weight is not transposed.
+  const bool in_product = std::any_of(uses.begin(), uses.end(), [](const Use& use) {
+    return use.node->is("MatMul") || (use.node->is("Gemm") && !GemmAttrs::from(*use.node).transpose_b);
+  });
   const bool wrong_in_runtime =
       only_loadable && bits(type) == 2 && in_product && !dims.empty() && dims.back() % 4 != 0;
   if (!wrong_in_runtime) return type;

@@ -38,7 +38,7 @@ StoragePlan plan_storage(const Model& model, const StorageRequest& request,
                          const std::vector<Weight>& weights);
 
 // With `only_loadable`: the type for one weight, larger than `type` where the runtime computes wrong
-// results with it (docs/runtime-support.md: 2-bit MatMul weights with a column count that is not a
+// results with it (docs/runtime-support.md: 2-bit MatMul and untransposed Gemm weights with a column count that is not a
 // multiple of 4).
 DType storage_for(const Weight& weight, DType type, bool only_loadable);
 
