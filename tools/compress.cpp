@@ -99,6 +99,9 @@ class CompressRun {
   void check_paths() const {
     if (job_.output != "-") check_writable(job_.output);
     check_report_paths(job_.reports);
+    refuse_overwriting(job_.output, {job_.eval, job_.calib});
+    for (const std::string& report : job_.reports)
+      refuse_overwriting(report, {job_.input, job_.eval, job_.calib});
   }
 
   void open_datasets() {

@@ -88,6 +88,15 @@ void check_report_paths(const std::vector<std::string>& paths) {
   }
 }
 
+void refuse_overwriting(const std::string& output, const std::vector<std::string>& inputs) {
+  for (const std::string& input : inputs) {
+    std::error_code none;
+    if (output != "-" && std::filesystem::equivalent(output, input, none) &&
+        std::filesystem::is_regular_file(input, none))
+      fail("{} is read by this very run and would be overwritten", output);
+  }
+}
+
 void check_writable(const std::filesystem::path& path) {
   StagedFiles probe;
   probe.add(path, [](StagedFiles::Sink&) {});

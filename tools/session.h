@@ -58,6 +58,8 @@ class Session {
 void stage_reports(const std::vector<std::string>& paths, const Json& report, StagedFiles& staged);
 // Throws Error unless every path can be written; leaves nothing behind. Names are checked too.
 void check_report_paths(const std::vector<std::string>& paths);
+// Throws Error when `output` is the same regular file as one of `inputs`.
+void refuse_overwriting(const std::string& output, const std::vector<std::string>& inputs);
 void check_writable(const std::filesystem::path& path);
 
 // A dataset that shows how far it was read.

@@ -58,6 +58,7 @@ class InspectVerb : public Verb {
     require(!path_.empty(), "inspect: expected a model");
     const std::int64_t tensors = parse_integer("--tensors", tensors_, 0, 1'000'000);
     check_report_paths(reports_);
+    for (const std::string& report : reports_) refuse_overwriting(report, {path_});
     session.progress().stage("reading " + path_);
     LoadedModel loaded = load_model(path_, deflated_.size(), keep_overridable_);
     session.progress().stage("counting");
