@@ -28,15 +28,15 @@ if(NOT TARGET yaml-cpp::yaml-cpp)  # 0.7 exports the plain name
   target_link_libraries(yaml-cpp::yaml-cpp INTERFACE yaml-cpp)
 endif()
 
-# oneDNN runs on GNU OpenMP here; omp_set_num_threads must reach that very runtime, whatever the
+# oneDNN runs on GNU OpenMP here, and so does our thread pool: that very runtime, whatever the
 # compiler, so it is linked by name and -fopenmp is not used.
 find_library(GOMP_LIBRARY NAMES gomp libgomp.so.1 PATH_SUFFIXES gcc
   HINTS ${CMAKE_CXX_IMPLICIT_LINK_DIRECTORIES} /usr/lib/gcc/${CMAKE_CXX_LIBRARY_ARCHITECTURE}
         /usr/lib/${CMAKE_CXX_LIBRARY_ARCHITECTURE})
 
-set(DEPENDENCIES_graph_base fmt::fmt Threads::Threads OpenSSL::Crypto ${XXHASH_LIBRARY})
+set(DEPENDENCIES_graph_base fmt::fmt Threads::Threads OpenSSL::Crypto ${XXHASH_LIBRARY} ${GOMP_LIBRARY})
 set(DEPENDENCIES_graph_ops Eigen3::Eigen)
-set(DEPENDENCIES_graph_kernels ${DNNL_LIBRARY} ${GOMP_LIBRARY})
+set(DEPENDENCIES_graph_kernels ${DNNL_LIBRARY})
 set(DEPENDENCIES_graph_onnx ONNX::onnx_proto protobuf::libprotobuf)
 set(DEPENDENCIES_passes_core nlohmann_json::nlohmann_json yaml-cpp::yaml-cpp ${CMAKE_DL_LIBS})
 set(DEPENDENCIES_tools_data ${ZIP_LIBRARY} ZLIB::ZLIB PNG::PNG JPEG::JPEG)

@@ -6,17 +6,19 @@
 #include <atomic>
 #include <cassert>
 #include <cmath>
-#include <condition_variable>
 #include <exception>
 #include <fstream>
 #include <mutex>
 #include <optional>
 #include <sstream>
-#include <system_error>
 #include <thread>
 #include <vector>
 
-#include "graph/base/error.h"
+// From libgomp, by name: <omp.h> and pragmas need a compiler with OpenMP of that very runtime.
+extern "C" {
+void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+int omp_get_thread_num();
+}
 
 namespace onnxpress {
 
@@ -150,96 +152,32 @@ class Job {
   std::int64_t failed_block_ = 0;
 };
 
-// Marks the calling thread as inside a parallel_for.
+// Marks the calling thread as inside a parallel_for, as the worker of that number.
 class InsideScope {
  public:
-  InsideScope() { inside_parallel_for = true; }
-  ~InsideScope() { inside_parallel_for = false; }
+  explicit InsideScope(int worker) : outer_(current_worker) {
+    inside_parallel_for = true;
+    current_worker = worker;
+  }
+  ~InsideScope() {
+    inside_parallel_for = false;
+    current_worker = outer_;
+  }
   InsideScope(const InsideScope&) = delete;
   InsideScope& operator=(const InsideScope&) = delete;
+
+ private:
+  int outer_;
 };
+
+void work_in_team(void* job) {
+  const InsideScope scope(omp_get_thread_num());
+  static_cast<Job*>(job)->work();
+}
 
 }  // namespace
 
-struct ThreadPool::State {
-  explicit State(int threads) {
-    try {
-      for (int index = 1; index < threads; ++index)
-        workers.emplace_back([this, index] { serve(index); });
-    } catch (const std::system_error& error) {
-      shut_down();
-      fail("cannot start {} threads: {}", threads, error.what());
-    }
-  }
-  ~State() { shut_down(); }
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
-
-  void serve(int index) {
-    current_worker = index;
-    inside_parallel_for = true;
-    std::uint64_t served = 0;
-    std::unique_lock lock(mutex);
-    while (true) {
-      wake.wait(lock, [&] { return stopping || (job != nullptr && generation != served); });
-      if (stopping) return;
-      served = generation;
-      Job* const claimed = job;
-      ++active;
-      lock.unlock();
-      claimed->work();
-      lock.lock();
-      if (--active == 0) idle.notify_all();
-    }
-  }
-
-  // A worker that wakes up after the last block was claimed finds no job: nobody waits for it.
-  void run(Job& work) {
-    const std::lock_guard one_at_a_time(entry);
-    {
-      const std::lock_guard lock(mutex);
-      job = &work;
-      ++generation;
-    }
-    const auto helpers =
-        std::min<std::int64_t>(work.blocks() - 1, static_cast<std::int64_t>(workers.size()));
-    for (std::int64_t i = 0; i < helpers; ++i) wake.notify_one();
-    {
-      const InsideScope scope;
-      work.work();
-    }
-    std::unique_lock lock(mutex);
-    job = nullptr;
-    idle.wait(lock, [&] { return active == 0; });
-  }
-
-  void shut_down() {
-    {
-      const std::lock_guard lock(mutex);
-      stopping = true;
-    }
-    wake.notify_all();
-    for (std::thread& worker : workers) worker.join();
-    workers.clear();
-  }
-
-  std::mutex entry;
-  std::mutex mutex;
-  std::condition_variable wake;
-  std::condition_variable idle;
-  Job* job = nullptr;
-  std::uint64_t generation = 0;
-  int active = 0;
-  bool stopping = false;
-  std::vector<std::thread> workers;
-};
-
-ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>(threads)) {
-  assert(threads >= 1);
-}
-ThreadPool::~ThreadPool() = default;
-
-int ThreadPool::size() const { return static_cast<int>(state_->workers.size()) + 1; }
+ThreadPool::ThreadPool(int threads) : threads_(threads) { assert(threads >= 1); }
 
 int ThreadPool::worker_index() { return current_worker; }
 
@@ -247,10 +185,11 @@ void ThreadPool::parallel_for(std::int64_t count, std::int64_t block, const Body
   assert(block > 0);
   if (count <= 0) return;
   Job job(count, block, body);
-  if (inside_parallel_for || job.blocks() == 1 || state_->workers.empty())
+  const auto team = std::min<std::int64_t>(job.blocks(), threads_);
+  if (inside_parallel_for || team == 1)
     job.work();
   else
-    state_->run(job);
+    GOMP_parallel(work_in_team, &job, static_cast<unsigned>(team), 0);
   job.rethrow();
 }
 

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <memory>
 #include <string>
 
 namespace onnxpress {
@@ -15,15 +14,13 @@ int available_cpus();
 // /proc/self/cgroup reads `membership`; 0 when there is none.
 int cgroup_cpu_limit(const std::string& membership, const std::filesystem::path& mount);
 
-// Workers that run blocks of a range. Calls from inside a worker run inline, so nesting is safe.
+// Workers that run blocks of a range: a team of the OpenMP runtime that oneDNN runs on, so that the
+// two never compete for a core. Calls from inside a worker run inline, so nesting is safe.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);  // >= 1; the caller's thread counts as one
-  ~ThreadPool();
-  ThreadPool(const ThreadPool&) = delete;
-  ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const;
+  int size() const { return threads_; }
   // Calls body(begin, end) over [0, count) in blocks of exactly `block` (the last one shorter),
   // so that what a block computes does not depend on the thread count. Returns when all are done;
   // rethrows the first exception (of the lowest block).
@@ -33,8 +30,7 @@ class ThreadPool {
   static int worker_index();
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  int threads_;
 };
 
 }  // namespace onnxpress

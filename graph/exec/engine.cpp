@@ -78,6 +78,7 @@ class InputCheck {
 struct Engine::State {
   struct Entry {
     std::vector<Type> types;
+    bool fuse;
     std::unique_ptr<GraphPlan> plan;
   };
 
@@ -90,9 +91,11 @@ struct Engine::State {
     inputs = model->required_inputs();
   }
 
-  GraphPlan& plan(const std::vector<Type>& types) {
+  // Without `fuse`, a plan that produces every value.
+  GraphPlan& plan(const std::vector<Type>& types, bool fuse) {
+    fuse = fuse && !resources.reference;
     for (auto entry = plans.begin(); entry != plans.end(); ++entry) {
-      if (entry->types != types) continue;
+      if (entry->types != types || entry->fuse != fuse) continue;
       plans.splice(plans.begin(), plans, entry);
       return *plans.front().plan;
     }
@@ -100,8 +103,9 @@ struct Engine::State {
     KnownInputs known;
     for (std::size_t i = 0; i < inputs.size(); ++i) known[inputs[i]] = {.type = types[i]};
     if (plans.size() == capacity) plans.pop_back();
-    plans.push_front(
-        {.types = types, .plan = make_plan(*model, model->graph, known, {}, resources)});
+    plans.push_front({.types = types,
+                      .fuse = fuse,
+                      .plan = make_plan(*model, model->graph, known, {}, resources, fuse)});
     ++made;
     return *plans.front().plan;
   }
@@ -148,7 +152,8 @@ std::vector<Tensor> Engine::run(std::span<const Tensor> inputs, Observer* observ
   set_onednn_threads(state_->resources.threads);
   std::vector<Type> types;
   for (const Tensor& input : inputs) types.push_back(Type::of(input));
-  return run_plan(state_->plan(types), *state_->model, inputs, {}, state_->resources, observer);
+  GraphPlan& plan = state_->plan(types, observer == nullptr);
+  return run_plan(plan, *state_->model, inputs, {}, state_->resources, observer);
 }
 
 const Model& Engine::model() const { return *state_->model; }
@@ -157,7 +162,7 @@ std::size_t Engine::plans_made() const { return state_->made; }
 
 PlanSummary Engine::summary(std::span<const Type> inputs) {
   set_onednn_threads(state_->resources.threads);
-  const GraphPlan& plan = state_->plan({inputs.begin(), inputs.end()});
+  const GraphPlan& plan = state_->plan({inputs.begin(), inputs.end()}, true);
   PlanSummary summary{.arena_bytes = plan.arena_bytes,
                       .unshared_bytes = plan.unshared_bytes,
                       .dynamic_values = plan.dynamic_values};

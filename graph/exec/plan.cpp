@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "graph/exec/arena.h"
 #include "graph/exec/prepare.h"
 #include "graph/ops/evaluate.h"
 #include "graph/ops/infer.h"
@@ -15,14 +14,6 @@ namespace {
 // them.
 constexpr std::size_t small_constant = 4096;
 
-// Operators whose kernels forward their first input as their first output when both have one
-// element type.
-bool forwards_first_input(const Node& node) {
-  static constexpr std::string_view names[] = {"Identity",  "Reshape", "Flatten", "Squeeze",
-                                               "Unsqueeze", "Dropout", "Cast",    "CastLike"};
-  return node.domain().empty() && std::ranges::find(names, node.op_type()) != std::end(names);
-}
-
 class Planner {
  public:
   Planner(const Model& model, const Graph& graph, EngineResources& resources)
@@ -31,17 +22,22 @@ class Planner {
         inference_(model, {.use_declared = false}),
         plan_(std::make_unique<GraphPlan>()) {}
 
-  std::unique_ptr<GraphPlan> make(const KnownInputs& known,
-                                  std::span<const Value* const> captured) {
+  std::unique_ptr<GraphPlan> make(const KnownInputs& known, std::span<const Value* const> captured,
+                                  bool fuse) {
+    plan_->is_fused = fuse;
     add_given(known, captured);
     infer(known);
     for (const Node* node : graph_.nodes())
       in_context([&] { return node->describe(); }, [&] { add_node(*node); });
     for (const Value* output : graph_.outputs()) plan_->outputs.push_back(slot(*output));
-    drop_unneeded();
+    drop_unneeded_steps(*plan_, fuse);
+    if (fuse) {
+      fuse_steps(*plan_, resources_.pool);
+      assign_layouts(*plan_);
+    }
     for (PlanStep& step : plan_->steps)
       in_context([&] { return step.node->describe(); }, [&] { prepare(step); });
-    assign_memory();
+    assign_memory(*plan_);
     drop_unread_constants();
     return std::move(plan_);
   }
@@ -187,142 +183,42 @@ class Planner {
     }
   }
 
-  bool is_executed(const PlanStep& step) const {
-    return std::ranges::any_of(step.outputs, [&](std::size_t output) {
-      return output != no_slot && plan_->slots[output].source != Slot::Source::constant;
-    });
-  }
-
-  template <class Visit>
-  static void for_each_read(const PlanStep& step, const Visit& visit) {
-    for (std::size_t input : step.inputs)
-      if (input != no_slot) visit(input);
-    for (const auto& [name, subgraph] : step.subgraphs)
-      for (std::size_t captured : subgraph.captured) visit(captured);
-  }
-
-  // Steps that no output depends on are not executed.
-  void drop_unneeded() {
-    needed_.assign(plan_->slots.size(), false);
-    for (std::size_t output : plan_->outputs) needed_[output] = true;
-    std::vector<PlanStep> kept;
-    for (auto step = plan_->steps.rbegin(); step != plan_->steps.rend(); ++step) {
-      const bool executed = is_executed(*step);
-      const bool read = std::ranges::any_of(
-          step->outputs, [&](std::size_t output) { return output != no_slot && needed_[output]; });
-      if (executed && !read) continue;
-      if (executed) for_each_read(*step, [&](std::size_t input) { needed_[input] = true; });
-      kept.push_back(std::move(*step));
-    }
-    std::ranges::reverse(kept);
-    plan_->steps = std::move(kept);
-  }
-
   void prepare(PlanStep& step) {
-    if (!is_executed(step)) return;
-    const NodePreparation context(
-        *step.node, [this](const Value& value) { return type(value); },
-        [this](const Value& value) { return constant(value); }, resources_.threads);
+    if (!is_executed(*plan_, step) || step.kernel) return;
+    const StepPreparation context(*plan_, step, resources_.threads);
     const OpDef* op = operators().find(*step.node);
     require(op && op->prepare, "no kernel for version {}", step.node->opset());
-    if (op->cost && has_static_types(*step.node)) step.macs = op->cost(context).macs;
+    if (op->cost && has_static_types(step)) step.macs = op->cost(context).macs;
     if (!resources_.reference)
       for (const KernelDef* fast : operators().kernels(*step.node))
         if (fast->supports(context)) {
           step.kernel = fast->prepare(context);
           step.backend = fast->backend;
+          for (std::size_t input : context.packed_inputs())
+            if (context.constant_input(input)) step.inputs[input] = no_slot;
           return;
         }
     step.kernel = op->prepare(context);
     step.backend = "reference";
   }
 
-  bool has_static_types(const Node& node) const {
-    const auto is_static = [&](const Value* value) {
-      if (!value) return true;
-      const Type* known = type(*value);
-      return known && known->is_tensor() && known->shape && concrete(*known->shape);
+  bool has_static_types(const PlanStep& step) const {
+    const auto is_static = [&](std::size_t index) {
+      return index == no_slot || plan_->slots[index].dims();
     };
-    return std::ranges::all_of(node.inputs(), is_static) &&
-           std::ranges::all_of(node.outputs(), is_static);
+    return std::ranges::all_of(step.inputs, is_static) &&
+           std::ranges::all_of(step.outputs, is_static);
   }
 
-  std::size_t storage_root(std::size_t index) const {
-    while (plan_->slots[index].source == Slot::Source::alias) index = plan_->slots[index].root;
-    return index;
-  }
-
-  void assign_memory() {
-    std::vector<Slot>& slots = plan_->slots;
-    std::vector<std::size_t> first(slots.size(), no_slot), last(slots.size(), 0);
-    for (std::size_t i = 0; i < plan_->steps.size(); ++i) {
-      const PlanStep& step = plan_->steps[i];
-      if (!step.kernel) continue;
-      for_each_read(step, [&](std::size_t input) { last[input] = i; });
-      for (std::size_t output : step.outputs)
-        if (output != no_slot) first[output] = last[output] = i;
-      const std::size_t input = step.inputs.empty() ? no_slot : step.inputs[0];
-      const std::size_t output = step.outputs[0];
-      if (input != no_slot && output != no_slot && forwards_first_input(*step.node) &&
-          slots[input].type.elem == slots[output].type.elem) {
-        slots[output].source = Slot::Source::alias;
-        slots[output].root = input;
-      }
-    }
-    std::vector<bool> is_output(slots.size(), false);
-    for (std::size_t output : plan_->outputs) is_output[output] = true;
-    add_releases(last, is_output);
-
-    for (std::size_t i = slots.size(); i-- > 0;) {
-      if (slots[i].source != Slot::Source::alias) continue;
-      const std::size_t root = storage_root(i);
-      last[root] = std::max(last[root], last[i]);
-      if (is_output[i]) is_output[root] = true;
-    }
-
-    std::vector<Lifetime> lifetimes;
-    std::vector<std::size_t> planned;
-    for (std::size_t i = 0; i < slots.size(); ++i) {
-      Slot& slot = slots[i];
-      if (slot.source != Slot::Source::pool || first[i] == no_slot) continue;
-      const auto dims =
-          slot.type.is_tensor() && slot.type.shape ? concrete(*slot.type.shape) : std::nullopt;
-      const bool is_static = dims && slot.type.elem != DType::string && is_known(slot.type.elem);
-      if (!is_static) ++plan_->dynamic_values;
-      if (!is_static || is_output[i]) continue;
-      slot.source = Slot::Source::arena;
-      slot.bytes = packed_bytes(slot.type.elem, static_cast<std::size_t>(element_count(*dims)));
-      plan_->unshared_bytes += slot.bytes;
-      lifetimes.push_back({.bytes = slot.bytes, .first = first[i], .last = last[i]});
-      planned.push_back(i);
-    }
-    const ArenaLayout layout = plan_arena(lifetimes);
-    for (std::size_t i = 0; i < planned.size(); ++i) slots[planned[i]].offset = layout.offsets[i];
-    plan_->arena_bytes = layout.bytes;
-  }
-
-  // Which tensors go after which step; an alias goes after its own last use.
-  void add_releases(const std::vector<std::size_t>& last, const std::vector<bool>& is_output) {
-    std::vector<bool> seen(plan_->slots.size(), false);
-    const auto release = [&](std::size_t index, std::size_t step) {
-      if (seen[index] || is_output[index] || last[index] != step ||
-          plan_->slots[index].source == Slot::Source::constant)
-        return;
-      seen[index] = true;
-      plan_->steps[step].release.push_back(index);
-    };
-    for (std::size_t i = 0; i < plan_->steps.size(); ++i) {
-      if (!plan_->steps[i].kernel) continue;
-      for_each_read(plan_->steps[i], [&](std::size_t input) { release(input, i); });
-      for (std::size_t output : plan_->steps[i].outputs)
-        if (output != no_slot) release(output, i);
-    }
-  }
-
+  // Contents that are not read again: of folded steps, and those that kernels packed.
   void drop_unread_constants() {
+    std::vector<bool> is_read(plan_->slots.size(), false);
+    for (std::size_t output : plan_->outputs) is_read[output] = true;
+    for (const PlanStep& step : plan_->steps)
+      if (step.kernel) for_each_read(step, [&](std::size_t input) { is_read[input] = true; });
     for (std::size_t i = 0; i < plan_->slots.size(); ++i) {
       Slot& slot = plan_->slots[i];
-      if (slot.source != Slot::Source::constant || needed_[i]) continue;
+      if (slot.source != Slot::Source::constant || is_read[i]) continue;
       if (slot.value->is_constant() || slot.constant.byte_size() > small_constant) {
         slot.constant = Tensor();
         resources_.folded.erase(slot.value);
@@ -335,7 +231,6 @@ class Planner {
   TypeInference inference_;
   std::unique_ptr<GraphPlan> plan_;
   std::unordered_map<const Value*, std::size_t> slot_of_;
-  std::vector<bool> needed_;
 };
 
 }  // namespace
@@ -343,8 +238,8 @@ class Planner {
 std::unique_ptr<GraphPlan> make_plan(const Model& model, const Graph& graph,
                                      const KnownInputs& known,
                                      std::span<const Value* const> captured,
-                                     EngineResources& resources) {
-  return Planner(model, graph, resources).make(known, captured);
+                                     EngineResources& resources, bool fuse) {
+  return Planner(model, graph, resources).make(known, captured, fuse);
 }
 
 }  // namespace onnxpress

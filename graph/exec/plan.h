@@ -6,6 +6,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -65,21 +66,37 @@ struct Slot {
   const Value* value = nullptr;
   Source source = Source::pool;
   Type type;
+  Layout layout = Layout::row_major;
+  Type stored;  // channels last: the type with the dims in the order of memory
   Tensor constant;
   std::size_t bytes = 0, offset = 0;
   std::size_t root = 0;
+  // Of an arena slot that takes over the memory of another one at that one's last use.
+  std::optional<std::size_t> takes_over;
+
+  const Type& stored_type() const { return layout == Layout::row_major ? type : stored; }
+  // All dims, when they are known before the run.
+  std::optional<Dims> dims() const {
+    return type.is_tensor() && type.shape ? concrete(*type.shape) : std::nullopt;
+  }
 };
 
 inline constexpr std::size_t no_slot = static_cast<std::size_t>(-1);
 
-// A node to execute, or one whose outputs are known (`kernel` empty), listed for observers only.
+// A node to execute (with others that it absorbed), or one whose outputs are known (`kernel`
+// empty), listed for observers only.
 struct PlanStep {
   const Node* node = nullptr;
   std::string backend;
+  std::vector<PostOp> post_ops;  // what the absorbed nodes do to the first output
+  bool is_layout_blind = false;  // elementwise on images with the channels last
+  bool is_relayout = false;      // brings input 0 into the other layout, for `node`
+  bool is_view = false;          // a relayout that moves nothing
   Kernel kernel;
   std::int64_t macs = 0;
-  std::vector<std::size_t> inputs, outputs;                     // slots; no_slot where omitted
-  std::vector<std::size_t> release;                             // slots not needed after this step
+  std::vector<std::size_t> inputs, outputs;  // slots; no_slot where omitted. Operands of absorbed
+                                             // nodes follow the node's own inputs.
+  std::vector<std::size_t> release;          // slots not needed after this step
   std::map<std::string, SubgraphPlans, std::less<>> subgraphs;  // by attribute name
 };
 
@@ -92,6 +109,10 @@ class GraphPlan {
   std::vector<std::size_t> captured;  // slots of captured values, in the order of Node::captured()
   std::vector<std::size_t> outputs;
   std::size_t arena_bytes = 0, unshared_bytes = 0, dynamic_values = 0;
+  bool is_fused = false;
+  // Nodes that stand for several of the graph's (Gelu written out).
+  OpsetImports made_up_opsets;
+  std::unique_ptr<Graph> made_up;
 
   // Memory of the current run.
   std::vector<Tensor> values;  // by slot; those in the arena stay from run to run
@@ -100,11 +121,33 @@ class GraphPlan {
 };
 
 // Makes the plan of `graph`, a main graph or subgraph of `model`, for inputs (and captured values)
-// as `known` has them; `captured` lists the latter. Throws Error with the node's context.
+// as `known` has them; `captured` lists the latter. With `fuse`, not every value is produced, and
+// some have their channels last. Throws Error with the node's context.
 std::unique_ptr<GraphPlan> make_plan(const Model& model, const Graph& graph,
                                      const KnownInputs& known,
                                      std::span<const Value* const> captured,
-                                     EngineResources& resources);
+                                     EngineResources& resources, bool fuse);
+
+// The stages of a plan, in this order; the steps have no kernels before the last.
+// Removes steps that no output depends on, and with `all` those with known results.
+void drop_unneeded_steps(GraphPlan& plan, bool all);
+// Merges elementwise steps into the convolutions and products before them.
+void fuse_steps(GraphPlan& plan, ThreadPool& pool);
+// Keeps images in channels-last layout between the steps that want it, with reorders around them.
+void assign_layouts(GraphPlan& plan);
+// Lifetimes, arena, releases.
+void assign_memory(GraphPlan& plan);
+
+// Calls visit(slot) for what the step reads, captured values included.
+template <class Visit>
+void for_each_read(const PlanStep& step, const Visit& visit) {
+  for (std::size_t input : step.inputs)
+    if (input != no_slot) visit(input);
+  for (const auto& [name, subgraph] : step.subgraphs)
+    for (std::size_t captured : subgraph.captured) visit(captured);
+}
+// Not all outputs of the step are constants.
+bool is_executed(const GraphPlan& plan, const PlanStep& step);
 
 // Runs `plan`; tensors are given in the order of `plan.inputs` and `plan.captured`. The outputs'
 // memory is their own or comes from the pool, so that they stay valid when the plan runs again.

@@ -1,12 +1,15 @@
-// Plan-time view of a node over tables of types and constants: internal to graph/exec.
+// Plan-time views of a node: internal to graph/exec.
 #pragma once
 
 #include <functional>
+#include <utility>
 
+#include "graph/exec/plan.h"
 #include "graph/ops/kernel.h"
 
 namespace onnxpress {
 
+// Over tables of types and constants by value.
 class NodePreparation : public PrepareContext {
  public:
   using TypeOf = std::function<const Type*(const Value&)>;
@@ -38,6 +41,52 @@ class NodePreparation : public PrepareContext {
   TypeOf type_of_;
   ConstantOf constant_of_;
   int threads_;
+};
+
+// Over the slots of a step. Elementwise steps see the dims in the order of memory: that is all they
+// need to know of layouts.
+class StepPreparation : public PrepareContext {
+ public:
+  StepPreparation(const GraphPlan& plan, const PlanStep& step, int threads)
+      : plan_(plan), step_(step), threads_(threads) {}
+
+  const Node& node() const override { return *step_.node; }
+  const Type* input_type(std::size_t index) const override { return type(step_.inputs, index); }
+  const Type* output_type(std::size_t index) const override { return type(step_.outputs, index); }
+  const Tensor* constant_input(std::size_t index) const override {
+    const Slot* slot = find(step_.inputs, index);
+    return slot && slot->source == Slot::Source::constant ? &slot->constant : nullptr;
+  }
+  int threads() const override { return threads_; }
+  Layout input_layout(std::size_t index) const override {
+    const Slot* slot = find(step_.inputs, index);
+    return slot ? slot->layout : Layout::row_major;
+  }
+  Layout output_layout() const override {
+    const Slot* slot = find(step_.outputs, 0);
+    return slot ? slot->layout : Layout::row_major;
+  }
+  std::span<const PostOp> post_ops() const override { return step_.post_ops; }
+  void packed(std::size_t index) const override { packed_.push_back(index); }
+
+  // Constant inputs that the prepared kernel does not read.
+  const std::vector<std::size_t>& packed_inputs() const { return packed_; }
+
+ private:
+  const Slot* find(const std::vector<std::size_t>& indices, std::size_t index) const {
+    const bool is_there = index < indices.size() && indices[index] != no_slot;
+    return is_there ? &plan_.slots[indices[index]] : nullptr;
+  }
+  const Type* type(const std::vector<std::size_t>& indices, std::size_t index) const {
+    const Slot* slot = find(indices, index);
+    if (!slot) return nullptr;
+    return step_.is_layout_blind ? &slot->stored_type() : &slot->type;
+  }
+
+  const GraphPlan& plan_;
+  const PlanStep& step_;
+  int threads_;
+  mutable std::vector<std::size_t> packed_;
 };
 
 }  // namespace onnxpress

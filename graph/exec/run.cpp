@@ -120,17 +120,18 @@ class StepContext final : public KernelContext {
   }
 
   static void check(const Slot& slot, DType type, const Dims& dims) {
-    if (!slot.type.is_tensor()) return;
-    bool fits = slot.type.elem == DType::undefined || slot.type.elem == type;
-    if (fits && slot.type.shape) {
-      fits = slot.type.shape->size() == dims.size();
+    const Type& expected = slot.stored_type();
+    if (!expected.is_tensor()) return;
+    bool fits = expected.elem == DType::undefined || expected.elem == type;
+    if (fits && expected.shape) {
+      fits = expected.shape->size() == dims.size();
       for (std::size_t i = 0; fits && i < dims.size(); ++i) {
-        const Dim& dim = (*slot.type.shape)[i];
+        const Dim& dim = (*expected.shape)[i];
         fits = !dim.is_known() || dim.value() == dims[i];
       }
     }
     require(fits, "output '{}': the shape rule expects {}, the kernel gives {}{}",
-            slot.value->name(), to_string(slot.type), name(type), to_string(dims));
+            slot.value->name(), to_string(expected), name(type), to_string(dims));
   }
 
   GraphPlan& subgraph_plan(SubgraphPlans& plans, std::span<const Tensor> inputs,
@@ -165,7 +166,7 @@ class StepContext final : public KernelContext {
       values.push_back(slot.value);
     }
     std::unique_ptr<GraphPlan> plan =
-        make_plan(run_.model, *plans.graph, known, values, run_.resources);
+        make_plan(run_.model, *plans.graph, known, values, run_.resources, plan_.is_fused);
     if (plans.plans.size() == kept_subgraph_plans) plans.plans.pop_back();
     plans.plans.push_front({.types = std::move(types), .plan = std::move(plan)});
     ++plans.made;

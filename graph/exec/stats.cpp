@@ -1,8 +1,8 @@
 #include "graph/exec/stats.h"
 
 #include <algorithm>
-#include <cstring>
 #include <array>
+#include <cstring>
 #include <map>
 #include <optional>
 #include <utility>

@@ -2,7 +2,10 @@
 #include "graph/ops/conv.h"
 
 #include <algorithm>
+#include <span>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "graph/kernels/primitive_kernel.h"
 #include "graph/ops/attributes.h"
@@ -52,11 +55,19 @@ onednn::Spatial spatial(const Window& window, const Dims& pads_begin, const Dims
   return result;
 }
 
+// The dims in the order of memory.
+Dims stored(Dims dims, Layout layout) {
+  if (layout == Layout::channels_last) std::rotate(dims.begin() + 1, dims.begin() + 2, dims.end());
+  return dims;
+}
+
 template <class Descriptor>
 Kernel make_kernel(const PrepareContext& context, const Descriptor& descriptor,
                    dnnl::primitive primitive, const Dims& output, const WeightLayout& weights) {
-  onednn::PrimitiveKernel kernel(std::move(primitive), descriptor.scratchpad_desc(), output);
-  kernel.add_input(DNNL_ARG_SRC, 0, onednn::plain(dims_of(context.input_type(0))),
+  onednn::PrimitiveKernel kernel(std::move(primitive), descriptor.scratchpad_desc(), DType::float32,
+                                 stored(output, context.output_layout()));
+  kernel.add_input(DNNL_ARG_SRC, 0,
+                   onednn::image(dims_of(context.input_type(0)), context.input_layout(0)),
                    descriptor.src_desc(), nullptr);
   kernel.add_input(DNNL_ARG_WEIGHTS, 1, onednn::strided(weights.dims, weights.strides),
                    descriptor.weights_desc(), context.constant_input(1));
@@ -64,8 +75,27 @@ Kernel make_kernel(const PrepareContext& context, const Descriptor& descriptor,
     const memory::desc bias = onednn::plain(dims_of(context.input_type(2)));
     kernel.add_input(DNNL_ARG_BIAS, 2, bias, bias, context.constant_input(2));
   }
-  kernel.set_output(onednn::plain(output), descriptor.dst_desc());
+  kernel.set_output(onednn::image(output, context.output_layout()), descriptor.dst_desc());
+  for (const PostOp& op : context.post_ops())
+    if (op.kind == PostOp::Kind::add) kernel.set_accumulated(op.operand);
+  for (const std::size_t packed : {std::size_t{1}, std::size_t{2}}) context.packed(packed);
   return kernel;
+}
+
+// Of the layouts that `describe(source, destination)` can be made for, the first that oneDNN has a
+// fast implementation for, else the first.
+template <class Describe>
+auto fastest(const Describe& describe,
+             std::span<const std::pair<memory::desc, memory::desc>> tried) {
+  auto first = describe(tried[0].first, tried[0].second);
+  const auto is_plain_loop = [](const auto& descriptor) {
+    const std::string_view name = descriptor.impl_info_str();
+    return name.starts_with("ref") || name.starts_with("gemm");
+  };
+  if (!is_plain_loop(first)) return first;
+  for (const auto& [source, destination] : tried.subspan(1))
+    if (auto other = describe(source, destination); !is_plain_loop(other)) return other;
+  return first;
 }
 
 memory::desc bias_of(const PrepareContext& context) {
@@ -90,13 +120,26 @@ Kernel prepare_conv(const PrepareContext& context) {
     const Dims pads = attrs.window.resolved_pads(spatial_of(x));
     const auto middle = pads.begin() + static_cast<std::ptrdiff_t>(pads.size() / 2);
     const WeightLayout weights(w, attrs.group, false);
+    const auto describe = [&](const memory::desc& source, const memory::desc& destination) {
+      return onednn::convolution(
+          source, onednn::any_layout(weights.dims), bias_of(context), destination,
+          spatial(attrs.window, {pads.begin(), middle}, {middle, pads.end()}),
+          onednn::attributes(context.post_ops()));
+    };
+    const auto pair = [&](Layout source, Layout destination) {
+      return std::pair(onednn::image(x, source), onednn::image(y, destination));
+    };
     // A pointwise convolution is one matrix product on images as they lie in memory; others gain
-    // more from oneDNN's blocked layouts than the reorders around them cost.
+    // more from channels that are innermost than the reorders around them cost.
     const bool is_pointwise = attrs.group == 1 && element_count(attrs.window.kernel) == 1;
-    const auto image = is_pointwise ? onednn::plain : onednn::any_layout;
-    const auto descriptor =
-        onednn::convolution(image(x), onednn::any_layout(weights.dims), bias_of(context), image(y),
-                            spatial(attrs.window, {pads.begin(), middle}, {middle, pads.end()}));
+    std::vector<std::pair<memory::desc, memory::desc>> tried;
+    if (context.output_layout() == Layout::row_major && is_pointwise)
+      tried.push_back(pair(Layout::row_major, Layout::row_major));
+    if (context.input_layout(0) == Layout::row_major && x[1] <= 4)
+      tried.push_back(pair(Layout::row_major, Layout::channels_last));
+    tried.push_back(pair(Layout::channels_last, Layout::channels_last));
+    tried.emplace_back(onednn::any_layout(x), onednn::any_layout(y));
+    const auto descriptor = fastest(describe, tried);
     return make_kernel(context, descriptor, dnnl::convolution_forward(descriptor), y, weights);
   });
 }
@@ -124,10 +167,16 @@ Kernel prepare_conv_transpose(const PrepareContext& context) {
     const auto middle =
         resolved.pads.begin() + static_cast<std::ptrdiff_t>(resolved.pads.size() / 2);
     const WeightLayout weights(w, attrs.group, true);
-    const auto descriptor = onednn::deconvolution(
-        onednn::any_layout(x), onednn::any_layout(weights.dims), bias_of(context),
-        onednn::any_layout(y),
-        spatial(attrs.window, {resolved.pads.begin(), middle}, {middle, resolved.pads.end()}));
+    const auto describe = [&](const memory::desc& source, const memory::desc& destination) {
+      return onednn::deconvolution(
+          source, onednn::any_layout(weights.dims), bias_of(context), destination,
+          spatial(attrs.window, {resolved.pads.begin(), middle}, {middle, resolved.pads.end()}),
+          onednn::attributes(context.post_ops()));
+    };
+    const std::pair<memory::desc, memory::desc> tried[] = {
+        {onednn::image(x, Layout::channels_last), onednn::image(y, Layout::channels_last)},
+        {onednn::any_layout(x), onednn::any_layout(y)}};
+    const auto descriptor = fastest(describe, tried);
     return make_kernel(context, descriptor, dnnl::deconvolution_forward(descriptor), y, weights);
   });
 }
@@ -135,12 +184,18 @@ Kernel prepare_conv_transpose(const PrepareContext& context) {
 }  // namespace
 
 OPERATORS(onednn_conv) {
-  registry.add(KernelDef{
-      .name = "Conv", .backend = "onednn", .supports = supports, .prepare = prepare_conv});
+  registry.add(KernelDef{.name = "Conv",
+                         .backend = "onednn",
+                         .supports = supports,
+                         .prepare = prepare_conv,
+                         .fuses = onednn::fuses_post_op,
+                         .channels_last = true});
   registry.add(KernelDef{.name = "ConvTranspose",
                          .backend = "onednn",
                          .supports = supports_transposed,
-                         .prepare = prepare_conv_transpose});
+                         .prepare = prepare_conv_transpose,
+                         .fuses = onednn::fuses_post_op,
+                         .channels_last = true});
 }
 
 }  // namespace onnxpress

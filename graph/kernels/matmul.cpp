@@ -39,6 +39,7 @@ Operands operands(Dims a, Dims b) {
 }
 
 bool supports_matmul(const PrepareContext& context) {
+  // Input 2, which a fused step may have, is a bias along the columns.
   return is_float_operand(context.input_type(0)) && is_float_operand(context.input_type(1)) &&
          is_float_operand(context.output_type(0)) &&
          dims_of(context.input_type(0)).size() <= most_axes &&
@@ -51,20 +52,33 @@ memory::desc weights_layout(const PrepareContext& context, const memory::desc& g
   return context.constant_input(1) && dims.size() == 2 ? onednn::any_layout(dims) : given;
 }
 
+// What all product kernels have in common: post-ops and packed constants.
+void finish(const PrepareContext& context, onednn::PrimitiveKernel& kernel) {
+  for (const PostOp& op : context.post_ops())
+    if (op.kind == PostOp::Kind::add) kernel.set_accumulated(op.operand);
+  for (const std::size_t packed : {std::size_t{1}, std::size_t{2}}) context.packed(packed);
+}
+
 Kernel prepare_matmul(const PrepareContext& context) {
   return onednn::guarded([&]() -> Kernel {
     const Dims a = dims_of(context.input_type(0)), b = dims_of(context.input_type(1));
     const auto [left, right, result] = operands(a, b);
     const memory::desc given = onednn::plain(right);
+    Dims bias_dims(result.size(), 1);
+    bias_dims.back() = result.back();
+    const memory::desc bias = context.input_type(2) ? onednn::plain(bias_dims) : memory::desc();
     const auto descriptor =
-        onednn::matmul(onednn::plain(left), weights_layout(context, given, right), memory::desc(),
-                       onednn::plain(result));
+        onednn::matmul(onednn::plain(left), weights_layout(context, given, right), bias,
+                       onednn::plain(result), onednn::attributes(context.post_ops()));
     onednn::PrimitiveKernel kernel(dnnl::matmul(descriptor), descriptor.scratchpad_desc(),
-                                   MatMulSizes::of(a, b).output);
+                                   DType::float32, MatMulSizes::of(a, b).output);
     kernel.add_input(DNNL_ARG_SRC, 0, onednn::plain(left), descriptor.src_desc(), nullptr);
     kernel.add_input(DNNL_ARG_WEIGHTS, 1, given, descriptor.weights_desc(),
                      context.constant_input(1));
+    if (context.input_type(2))
+      kernel.add_input(DNNL_ARG_BIAS, 2, bias, bias, context.constant_input(2));
     kernel.set_output(onednn::plain(result), descriptor.dst_desc());
+    finish(context, kernel);
     return kernel;
   });
 }
@@ -117,9 +131,11 @@ Kernel prepare_gemm(const PrepareContext& context) {
     const memory::desc left = matrix(rows, depth, attrs.transpose_a);
     const memory::desc right = matrix(depth, columns, attrs.transpose_b);
     const memory::desc bias = context.input_type(2) ? onednn::plain({1, columns}) : memory::desc();
-    const auto descriptor = onednn::matmul(left, weights_layout(context, right, {depth, columns}),
-                                           bias, onednn::plain(y));
-    onednn::PrimitiveKernel kernel(dnnl::matmul(descriptor), descriptor.scratchpad_desc(), y);
+    const auto descriptor =
+        onednn::matmul(left, weights_layout(context, right, {depth, columns}), bias,
+                       onednn::plain(y), onednn::attributes(context.post_ops()));
+    onednn::PrimitiveKernel kernel(dnnl::matmul(descriptor), descriptor.scratchpad_desc(),
+                                   DType::float32, y);
     kernel.add_input(DNNL_ARG_SRC, 0, left, descriptor.src_desc(), nullptr);
     if (attrs.alpha != 1)
       kernel.add_constant(DNNL_ARG_WEIGHTS, scaled(*context.constant_input(1), attrs.alpha), right,
@@ -132,6 +148,7 @@ Kernel prepare_gemm(const PrepareContext& context) {
     else if (context.input_type(2))
       kernel.add_input(DNNL_ARG_BIAS, 2, bias, bias, nullptr);
     kernel.set_output(onednn::plain(y), descriptor.dst_desc());
+    finish(context, kernel);
     return kernel;
   });
 }
@@ -142,9 +159,13 @@ OPERATORS(onednn_matmul) {
   registry.add(KernelDef{.name = "MatMul",
                          .backend = "onednn",
                          .supports = supports_matmul,
-                         .prepare = prepare_matmul});
-  registry.add(KernelDef{
-      .name = "Gemm", .backend = "onednn", .supports = supports_gemm, .prepare = prepare_gemm});
+                         .prepare = prepare_matmul,
+                         .fuses = onednn::fuses_post_op});
+  registry.add(KernelDef{.name = "Gemm",
+                         .backend = "onednn",
+                         .supports = supports_gemm,
+                         .prepare = prepare_gemm,
+                         .fuses = onednn::fuses_post_op});
 }
 
 }  // namespace onnxpress

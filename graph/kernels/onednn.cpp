@@ -1,5 +1,7 @@
 #include "graph/kernels/onednn.h"
 
+#include <algorithm>
+
 namespace onnxpress::onednn {
 
 const dnnl::engine& cpu_engine() {
@@ -13,12 +15,76 @@ dnnl::stream& cpu_stream() {
 }
 
 const dnnl::primitive_attr& scratchpad_given() {
-  static const dnnl::primitive_attr attributes = [] {
-    dnnl::primitive_attr result;
-    result.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    return result;
-  }();
-  return attributes;
+  static const dnnl::primitive_attr only = attributes({});
+  return only;
+}
+
+namespace {
+
+struct Eltwise {
+  dnnl::algorithm algorithm;
+  float alpha = 0, beta = 0;
+};
+
+Eltwise eltwise(const PostOp& op) {
+  using dnnl::algorithm;
+  switch (op.kind) {
+    case PostOp::Kind::relu:
+      return {algorithm::eltwise_relu};
+    case PostOp::Kind::leaky_relu:
+      return {algorithm::eltwise_relu, op.alpha};
+    case PostOp::Kind::clip:
+      return {algorithm::eltwise_clip, op.alpha, op.beta};
+    case PostOp::Kind::elu:
+      return {algorithm::eltwise_elu, op.alpha};
+    case PostOp::Kind::sigmoid:
+      return {algorithm::eltwise_logistic};
+    case PostOp::Kind::hard_swish:
+      return {algorithm::eltwise_hardswish, 1.0f / 6, 0.5f};
+    case PostOp::Kind::mish:
+      return {algorithm::eltwise_mish};
+    case PostOp::Kind::tanh:
+      return {algorithm::eltwise_tanh};
+    case PostOp::Kind::swish:
+      return {algorithm::eltwise_swish, op.alpha};
+    case PostOp::Kind::gelu:
+      return {algorithm::eltwise_gelu_erf};
+    case PostOp::Kind::gelu_tanh:
+      return {algorithm::eltwise_gelu_tanh};
+    case PostOp::Kind::linear:
+      return {algorithm::eltwise_linear, op.alpha, op.beta};
+    default:
+      break;
+  }
+  fail("oneDNN has no such operation behind a primitive");
+}
+
+}  // namespace
+
+bool fuses_post_op(const PrepareContext& context, const PostOp& op) {
+  if (op.kind != PostOp::Kind::add) return op.kind != PostOp::Kind::hard_sigmoid;
+  return std::ranges::none_of(context.post_ops(),
+                              [](const PostOp& other) { return other.kind == PostOp::Kind::add; });
+}
+
+dnnl::primitive_attr attributes(std::span<const PostOp> post_ops) {
+  dnnl::primitive_attr result;
+  result.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  dnnl::post_ops chain;
+  for (const PostOp& op : post_ops) {
+    if (op.kind == PostOp::Kind::add) {
+      chain.append_sum(1.0f);
+      continue;
+    }
+    const Eltwise operation = eltwise(op);
+#if DNNL_VERSION_MAJOR >= 3
+    chain.append_eltwise(operation.algorithm, operation.alpha, operation.beta);
+#else
+    chain.append_eltwise(1.0f, operation.algorithm, operation.alpha, operation.beta);
+#endif
+  }
+  result.set_post_ops(chain);
+  return result;
 }
 
 memory::desc plain(const Dims& dims) {
@@ -29,6 +95,15 @@ memory::desc plain(const Dims& dims) {
 
 memory::desc any_layout(const Dims& dims) {
   return {dims, memory::data_type::f32, memory::format_tag::any};
+}
+
+memory::desc image(const Dims& dims, Layout layout) {
+  if (layout == Layout::row_major) return plain(dims);
+  Dims strides(dims.size(), 1);
+  std::int64_t stride = dims[1];
+  for (std::size_t axis = dims.size(); axis-- > 2; stride *= dims[axis]) strides[axis] = stride;
+  strides[0] = stride;
+  return strided(dims, strides);
 }
 
 memory::desc strided(const Dims& dims, const Dims& strides) {

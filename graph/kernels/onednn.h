@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "graph/base/error.h"
-#include "graph/ir/tensor.h"
+#include "graph/ops/kernel.h"
 
 namespace onnxpress::onednn {
 
@@ -21,6 +21,12 @@ dnnl::stream& cpu_stream();
 // For primitives that take their scratchpad as an argument. oneDNN's own belongs to the thread that
 // made the primitive, and is missing in others that execute it.
 const dnnl::primitive_attr& scratchpad_given();
+
+// The same with operations behind the primitive; an `add` adds to what the destination holds.
+dnnl::primitive_attr attributes(std::span<const PostOp> post_ops);
+// Whether `op` can come behind what the context has: anything elementwise that oneDNN knows, and
+// one addition, since that goes to the destination.
+bool fuses_post_op(const PrepareContext& context, const PostOp& op);
 
 // Runs `body`; a dnnl::error that leaves it becomes an Error.
 template <class Body>
@@ -36,6 +42,7 @@ decltype(auto) guarded(const Body& body) {
 // elements.
 memory::desc plain(const Dims& dims);
 memory::desc any_layout(const Dims& dims);
+memory::desc image(const Dims& dims, Layout layout);
 memory::desc strided(const Dims& dims, const Dims& strides);
 
 // Spatial geometry as oneDNN takes it: `dilations` are ONNX's less one.
@@ -43,23 +50,26 @@ struct Spatial {
   Dims strides, dilations, pads_begin, pads_end;
 };
 
-// Descriptors for inference; `bias` may be a zero descriptor (memory::desc()).
+// Descriptors for inference; `bias` may be a zero descriptor (memory::desc()). The attributes must
+// come from scratchpad_given() or attributes().
 #if DNNL_VERSION_MAJOR >= 3
 
 using pooling_forward = dnnl::pooling_forward;
 
 inline auto convolution(const memory::desc& src, const memory::desc& weights,
-                        const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
+                        const memory::desc& bias, const memory::desc& dst, const Spatial& s,
+                        const dnnl::primitive_attr& attributes) {
   return dnnl::convolution_forward::primitive_desc(
       cpu_engine(), dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src,
-      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end, scratchpad_given());
+      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end, attributes);
 }
 
 inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
-                          const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
+                          const memory::desc& bias, const memory::desc& dst, const Spatial& s,
+                          const dnnl::primitive_attr& attributes) {
   return dnnl::deconvolution_forward::primitive_desc(
       cpu_engine(), dnnl::prop_kind::forward_inference, dnnl::algorithm::deconvolution_direct, src,
-      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end, scratchpad_given());
+      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end, attributes);
 }
 
 inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const memory::desc& dst,
@@ -70,8 +80,8 @@ inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const me
 }
 
 inline auto matmul(const memory::desc& src, const memory::desc& weights, const memory::desc& bias,
-                   const memory::desc& dst) {
-  return dnnl::matmul::primitive_desc(cpu_engine(), src, weights, bias, dst, scratchpad_given());
+                   const memory::desc& dst, const dnnl::primitive_attr& attributes) {
+  return dnnl::matmul::primitive_desc(cpu_engine(), src, weights, bias, dst, attributes);
 }
 
 #else
@@ -79,19 +89,21 @@ inline auto matmul(const memory::desc& src, const memory::desc& weights, const m
 using pooling_forward = dnnl::pooling_v2_forward;
 
 inline auto convolution(const memory::desc& src, const memory::desc& weights,
-                        const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
+                        const memory::desc& bias, const memory::desc& dst, const Spatial& s,
+                        const dnnl::primitive_attr& attributes) {
   return dnnl::convolution_forward::primitive_desc(
       {dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src, weights, bias,
        dst, s.strides, s.dilations, s.pads_begin, s.pads_end},
-      scratchpad_given(), cpu_engine());
+      attributes, cpu_engine());
 }
 
 inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
-                          const memory::desc& bias, const memory::desc& dst, const Spatial& s) {
+                          const memory::desc& bias, const memory::desc& dst, const Spatial& s,
+                          const dnnl::primitive_attr& attributes) {
   return dnnl::deconvolution_forward::primitive_desc(
       {dnnl::prop_kind::forward_inference, dnnl::algorithm::deconvolution_direct, src, weights,
        bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end},
-      scratchpad_given(), cpu_engine());
+      attributes, cpu_engine());
 }
 
 inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const memory::desc& dst,
@@ -102,8 +114,8 @@ inline auto pooling(dnnl::algorithm algorithm, const memory::desc& src, const me
 }
 
 inline auto matmul(const memory::desc& src, const memory::desc& weights, const memory::desc& bias,
-                   const memory::desc& dst) {
-  return dnnl::matmul::primitive_desc({src, weights, bias, dst}, scratchpad_given(), cpu_engine());
+                   const memory::desc& dst, const dnnl::primitive_attr& attributes) {
+  return dnnl::matmul::primitive_desc({src, weights, bias, dst}, attributes, cpu_engine());
 }
 
 #endif

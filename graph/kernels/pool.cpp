@@ -50,15 +50,24 @@ bool supports_pool(const PrepareContext& context) {
   return spatial.is_covered && (spatial.is_plain || !attrs.count_include_pad);
 }
 
-Kernel make_kernel(dnnl::algorithm algorithm, const Dims& x, const Dims& y, const Dims& kernel,
+Dims stored(Dims dims, Layout layout) {
+  if (layout == Layout::channels_last) std::rotate(dims.begin() + 1, dims.begin() + 2, dims.end());
+  return dims;
+}
+
+Kernel make_kernel(const PrepareContext& context, dnnl::algorithm algorithm, const Dims& kernel,
                    const onednn::Spatial& spatial) {
   return onednn::guarded([&]() -> Kernel {
-    const auto descriptor =
-        onednn::pooling(algorithm, onednn::plain(x), onednn::plain(y), kernel, spatial);
+    const Dims x = dims_of(context.input_type(0)), y = dims_of(context.output_type(0));
+    const onednn::memory::desc given = onednn::image(x, context.input_layout(0));
+    const onednn::memory::desc target = onednn::image(y, context.output_layout());
+    const onednn::memory::desc source = onednn::image(x, context.output_layout());
+    const auto descriptor = onednn::pooling(algorithm, source, target, kernel, spatial);
     onednn::PrimitiveKernel result(onednn::pooling_forward(descriptor),
-                                   descriptor.scratchpad_desc(), y);
-    result.add_input(DNNL_ARG_SRC, 0, onednn::plain(x), descriptor.src_desc(), nullptr);
-    result.set_output(onednn::plain(y), descriptor.dst_desc());
+                                   descriptor.scratchpad_desc(), DType::float32,
+                                   stored(y, context.output_layout()));
+    result.add_input(DNNL_ARG_SRC, 0, given, descriptor.src_desc(), nullptr);
+    result.set_output(target, descriptor.dst_desc());
     return result;
   });
 }
@@ -67,7 +76,7 @@ Kernel prepare_pool(const PrepareContext& context, dnnl::algorithm algorithm) {
   const Window window = PoolAttrs::from(context.node()).window;
   const Dims x = dims_of(context.input_type(0)), y = dims_of(context.output_type(0));
   PoolSpatial spatial(window, x, y);
-  return make_kernel(algorithm, x, y, window.kernel,
+  return make_kernel(context, algorithm, window.kernel,
                      {.strides = window.strides,
                       .dilations = Dims(window.rank(), 0),
                       .pads_begin = std::move(spatial.begin),
@@ -88,7 +97,7 @@ Kernel prepare_global(const PrepareContext& context, dnnl::algorithm algorithm) 
   const Dims x = dims_of(context.input_type(0));
   const Dims kernel(x.begin() + 2, x.end());
   const Dims zeros(kernel.size(), 0);
-  return make_kernel(algorithm, x, dims_of(context.output_type(0)), kernel,
+  return make_kernel(context, algorithm, kernel,
                      {.strides = Dims(kernel.size(), 1),
                       .dilations = zeros,
                       .pads_begin = zeros,
@@ -106,20 +115,26 @@ Kernel prepare_global_max(const PrepareContext& context) {
 }  // namespace
 
 OPERATORS(onednn_pool) {
-  registry.add(KernelDef{
-      .name = "MaxPool", .backend = "onednn", .supports = supports_pool, .prepare = prepare_max});
+  registry.add(KernelDef{.name = "MaxPool",
+                         .backend = "onednn",
+                         .supports = supports_pool,
+                         .prepare = prepare_max,
+                         .channels_last = true});
   registry.add(KernelDef{.name = "AveragePool",
                          .backend = "onednn",
                          .supports = supports_pool,
-                         .prepare = prepare_average});
+                         .prepare = prepare_average,
+                         .channels_last = true});
   registry.add(KernelDef{.name = "GlobalAveragePool",
                          .backend = "onednn",
                          .supports = is_float_image,
-                         .prepare = prepare_global_average});
+                         .prepare = prepare_global_average,
+                         .channels_last = true});
   registry.add(KernelDef{.name = "GlobalMaxPool",
                          .backend = "onednn",
                          .supports = is_float_image,
-                         .prepare = prepare_global_max});
+                         .prepare = prepare_global_max,
+                         .channels_last = true});
 }
 
 }  // namespace onnxpress

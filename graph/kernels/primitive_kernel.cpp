@@ -1,8 +1,8 @@
 #include "graph/kernels/primitive_kernel.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
-#include <unordered_map>
 #include <utility>
 
 namespace onnxpress::onednn {
@@ -29,88 +29,182 @@ std::byte* scratch_memory(std::size_t bytes) {
   return buffer.get();
 }
 
-memory over(const memory::desc& layout, const void* data) {
-  return memory(layout, cpu_engine(), const_cast<void*>(data));
-}
+memory without_data(const memory::desc& layout) { return memory(layout, cpu_engine(), nullptr); }
+
+void point(memory& target, const void* data) { target.set_data_handle(const_cast<void*>(data)); }
+
+// A primitive with the arguments that its next execution takes.
+class Prepared {
+ public:
+  Prepared(dnnl::primitive primitive, const memory::desc& scratchpad)
+      : primitive_(std::move(primitive)) {
+    if (scratchpad.get_size() > 0) scratchpad_ = add(DNNL_ARG_SCRATCHPAD, without_data(scratchpad));
+  }
+
+  // Returns the argument's number.
+  std::size_t add(int arg, const memory& data) {
+    memories_.push_back(data);
+    arguments_.push_back({arg, data.get()});
+    return memories_.size() - 1;
+  }
+  void point_to(std::size_t argument, const void* data) { point(memories_[argument], data); }
+
+  void execute(std::byte* scratchpad) {
+    if (scratchpad_) point_to(*scratchpad_, scratchpad);
+    dnnl::error::wrap_c_api(
+        dnnl_primitive_execute(primitive_.get(), cpu_stream().get(),
+                               static_cast<int>(arguments_.size()), arguments_.data()),
+        "could not execute a primitive");
+  }
+
+ private:
+  dnnl::primitive primitive_;
+  std::vector<memory> memories_;
+  std::vector<dnnl_exec_arg_t> arguments_;
+  std::optional<std::size_t> scratchpad_;
+};
+
+// A reorder between a tensor and a copy in scratch memory.
+struct Reorder {
+  Prepared primitive;
+  std::size_t from, to;  // arguments
+
+  Reorder(const memory::desc& given, const memory::desc& wanted,
+          const dnnl::reorder::primitive_desc& descriptor)
+      : primitive(dnnl::reorder(descriptor), descriptor.scratchpad_desc()),
+        from(primitive.add(DNNL_ARG_FROM, without_data(given))),
+        to(primitive.add(DNNL_ARG_TO, without_data(wanted))) {}
+
+  void run(const void* source, void* target, std::byte* scratchpad) {
+    primitive.point_to(from, source);
+    primitive.point_to(to, target);
+    primitive.execute(scratchpad);
+  }
+};
+
+struct Operand {
+  std::size_t argument = 0;        // of the primitive
+  std::size_t index = 0;           // of the node
+  std::optional<Reorder> reorder;  // when the primitive wants another layout
+  std::size_t copy = 0;            // offset of the reordered copy in scratch memory
+};
 
 }  // namespace
 
+struct PrimitiveKernel::State {
+  State(dnnl::primitive primitive, const memory::desc& scratchpad, DType element, Dims shape)
+      : main(std::move(primitive), scratchpad),
+        type(element),
+        dims(std::move(shape)),
+        scratchpad_bytes(scratchpad.get_size()) {}
+
+  Reorder make_reorder(const memory::desc& from, const memory::desc& to) {
+    const dnnl::reorder::primitive_desc descriptor(cpu_engine(), from, cpu_engine(), to,
+                                                   scratchpad_given());
+    scratchpad_bytes = std::max(scratchpad_bytes, descriptor.scratchpad_desc().get_size());
+    return Reorder(from, to, descriptor);
+  }
+
+  std::size_t add_copy(const memory::desc& layout) {
+    const std::size_t offset = copies_bytes;
+    copies_bytes += (layout.get_size() + alignment - 1) / alignment * alignment;
+    return offset;
+  }
+
+  void run(KernelContext& context) {
+    std::byte* const scratch = scratch_memory(copies_bytes + scratchpad_bytes);
+    std::byte* const scratchpad = scratch + copies_bytes;
+    for (Operand& input : inputs) {
+      const std::byte* data = context.required_input(input.index).aligned_bytes();
+      if (input.reorder) {
+        input.reorder->run(data, scratch + input.copy, scratchpad);
+        data = scratch + input.copy;
+      }
+      main.point_to(input.argument, data);
+    }
+    Tensor& result = context.output(0, type, dims);
+    std::byte* const target = result.mutable_bytes().data();
+    std::byte* const computed = output.reorder ? scratch + output.copy : target;
+    if (accumulated) {
+      const std::byte* data = context.required_input(*accumulated).aligned_bytes();
+      if (before)
+        before->run(data, computed, scratchpad);
+      else if (data != computed)
+        copy(context.pool(), data, computed, result.byte_size());
+    }
+    main.point_to(output.argument, computed);
+    main.execute(scratchpad);
+    if (output.reorder) output.reorder->run(computed, target, scratchpad);
+    cpu_stream().wait();
+  }
+
+  static void copy(ThreadPool& pool, const std::byte* from, std::byte* to, std::size_t bytes) {
+    pool.parallel_for(static_cast<std::int64_t>(bytes), std::int64_t{1} << 18,
+                      [&](std::int64_t begin, std::int64_t end) {
+                        std::memcpy(to + begin, from + begin,
+                                    static_cast<std::size_t>(end - begin));
+                      });
+  }
+
+  Prepared main;
+  DType type;
+  Dims dims;
+  std::vector<Operand> inputs;
+  std::vector<Tensor> kept;  // constants used where they lie
+  Operand output;
+  memory::desc given_output, wanted_output;
+  std::optional<std::size_t> accumulated;
+  std::optional<Reorder> before;     // of what is accumulated
+  std::size_t copies_bytes = 0;      // of the reordered operands
+  std::size_t scratchpad_bytes = 0;  // behind them; the primitive and the reorders take turns
+};
+
 PrimitiveKernel::PrimitiveKernel(dnnl::primitive primitive, const memory::desc& scratchpad,
-                                 Dims dims)
-    : primitive_(std::move(primitive)),
-      scratchpad_(scratchpad),
-      dims_(std::move(dims)),
-      scratchpad_bytes_(scratchpad.get_size()) {}
+                                 DType type, Dims dims)
+    : state_(std::make_shared<State>(std::move(primitive), scratchpad, type, std::move(dims))) {}
 
 void PrimitiveKernel::add_input(int arg, std::size_t index, const memory::desc& given,
                                 const memory::desc& wanted, const Tensor* constant) {
   if (constant) return add_constant(arg, *constant, given, wanted);
-  Operand operand{.arg = arg, .index = index, .given = given, .wanted = wanted};
-  if (given != wanted) make_reorder(operand, given, wanted);
-  inputs_.push_back(std::move(operand));
+  Operand operand{.argument = state_->main.add(arg, without_data(wanted)), .index = index};
+  if (given != wanted) {
+    operand.reorder = state_->make_reorder(given, wanted);
+    operand.copy = state_->add_copy(wanted);
+  }
+  state_->inputs.push_back(std::move(operand));
 }
 
 void PrimitiveKernel::add_constant(int arg, const Tensor& tensor, const memory::desc& given,
                                    const memory::desc& wanted) {
-  Constant constant{.arg = arg, .tensor = tensor};
-  memory source = over(given, tensor.aligned_bytes());
+  memory source(given, cpu_engine(), const_cast<std::byte*>(tensor.aligned_bytes()));
   if (given == wanted) {
-    constant.packed = source;
-  } else {
-    constant.packed = memory(wanted, cpu_engine());
-    dnnl::reorder(source, constant.packed).execute(cpu_stream(), source, constant.packed);
-    cpu_stream().wait();
-    constant.tensor = Tensor();
+    state_->kept.push_back(tensor);
+    state_->main.add(arg, source);
+    return;
   }
-  constants_.push_back(std::move(constant));
+  memory packed(wanted, cpu_engine());
+  dnnl::reorder(source, packed).execute(cpu_stream(), source, packed);
+  cpu_stream().wait();
+  state_->main.add(arg, packed);
 }
 
 void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted) {
-  output_ = {.arg = DNNL_ARG_DST, .given = given, .wanted = wanted};
-  if (given != wanted) make_reorder(output_, wanted, given);
+  state_->given_output = given;
+  state_->wanted_output = wanted;
+  state_->output.argument = state_->main.add(DNNL_ARG_DST, without_data(wanted));
+  if (given == wanted) return;
+  state_->output.reorder = state_->make_reorder(wanted, given);
+  state_->output.copy = state_->add_copy(wanted);
 }
 
-void PrimitiveKernel::make_reorder(Operand& operand, const memory::desc& from,
-                                   const memory::desc& to) {
-  const dnnl::reorder::primitive_desc descriptor(cpu_engine(), from, cpu_engine(), to,
-                                                 scratchpad_given());
-  operand.reorder = dnnl::reorder(descriptor);
-  operand.scratchpad = descriptor.scratchpad_desc();
-  operand.scratch = copies_bytes_;
-  copies_bytes_ += (operand.wanted.get_size() + alignment - 1) / alignment * alignment;
-  scratchpad_bytes_ = std::max(scratchpad_bytes_, operand.scratchpad.get_size());
+void PrimitiveKernel::set_accumulated(std::size_t index) {
+  state_->accumulated = index;
+  if (state_->output.reorder)
+    state_->before = state_->make_reorder(state_->given_output, state_->wanted_output);
 }
 
 void PrimitiveKernel::operator()(KernelContext& context) const {
-  guarded([&] {
-    dnnl::stream& stream = cpu_stream();
-    std::byte* const scratch = scratch_memory(copies_bytes_ + scratchpad_bytes_);
-    std::byte* const scratchpad = scratch + copies_bytes_;
-    const auto reorder = [&](const Operand& operand, const memory& from, const memory& to) {
-      operand.reorder->execute(
-          stream, {{DNNL_ARG_FROM, from},
-                   {DNNL_ARG_TO, to},
-                   {DNNL_ARG_SCRATCHPAD, over(operand.scratchpad, scratchpad)}});
-    };
-    std::unordered_map<int, memory> arguments{{DNNL_ARG_SCRATCHPAD, over(scratchpad_, scratchpad)}};
-    for (const Constant& constant : constants_) arguments.emplace(constant.arg, constant.packed);
-    for (const Operand& input : inputs_) {
-      memory given = over(input.given, context.required_input(input.index).aligned_bytes());
-      if (input.reorder) {
-        memory wanted = over(input.wanted, scratch + input.scratch);
-        reorder(input, given, wanted);
-        given = wanted;
-      }
-      arguments.emplace(input.arg, given);
-    }
-    Tensor& result = context.output(0, DType::float32, dims_);
-    memory target = over(output_.given, result.mutable_bytes().data());
-    memory computed = output_.reorder ? over(output_.wanted, scratch + output_.scratch) : target;
-    arguments.emplace(output_.arg, computed);
-    primitive_.execute(stream, arguments);
-    if (output_.reorder) reorder(output_, computed, target);
-    stream.wait();
-  });
+  guarded([&] { state_->run(context); });
 }
 
 bool is_float_operand(const Type* type) {

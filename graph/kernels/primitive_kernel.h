@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -15,9 +14,9 @@ namespace onnxpress::onednn {
 // Built at plan time; the copies share what is prepared. One call at a time, from any thread.
 class PrimitiveKernel {
  public:
-  // The scratchpad that a primitive made with scratchpad_given() asks for; `dims` of the first
-  // output as the node gives it.
-  PrimitiveKernel(dnnl::primitive primitive, const memory::desc& scratchpad, Dims dims);
+  // The scratchpad that a primitive made with scratchpad_given() or attributes() asks for; element
+  // type and dims, in the order of memory, of the first output as the node gives it.
+  PrimitiveKernel(dnnl::primitive primitive, const memory::desc& scratchpad, DType type, Dims dims);
 
   // Argument `arg` (DNNL_ARG_...) is input `index`, of layout `given` in memory; the primitive
   // wants `wanted`. A constant is brought into that layout here, once.
@@ -28,34 +27,15 @@ class PrimitiveKernel {
                     const memory::desc& wanted);
   // The first output.
   void set_output(const memory::desc& given, const memory::desc& wanted);
+  // The primitive adds to its destination, which is to hold input `index` before: of the output's
+  // layout. Nothing is copied when both are at the same place.
+  void set_accumulated(std::size_t index);
 
   void operator()(KernelContext& context) const;
 
  private:
-  struct Operand {
-    int arg = 0;
-    std::size_t index = 0;
-    memory::desc given, wanted;
-    std::optional<dnnl::reorder> reorder;  // between the two, when they differ
-    memory::desc scratchpad;               // of the reorder
-    std::size_t scratch = 0;               // offset of the reordered copy
-  };
-  struct Constant {
-    int arg = 0;
-    Tensor tensor;  // keeps the memory when it is used as it is
-    memory packed;
-  };
-
-  void make_reorder(Operand& operand, const memory::desc& from, const memory::desc& to);
-
-  dnnl::primitive primitive_;
-  memory::desc scratchpad_;
-  Dims dims_;
-  std::vector<Operand> inputs_;
-  std::vector<Constant> constants_;
-  Operand output_;
-  std::size_t copies_bytes_ = 0;      // of the reordered operands
-  std::size_t scratchpad_bytes_ = 0;  // behind them; the primitive and the reorders take turns
+  struct State;
+  std::shared_ptr<State> state_;
 };
 
 // What kernel rows ask of a node before they take it: float32 with concrete dims, none of them 0.

@@ -13,6 +13,34 @@
 
 namespace onnxpress {
 
+// How the elements of an image [N,C,spatial...] lie in memory: as it says, or with the channels
+// innermost, as [N,spatial...,C] row-major.
+enum class Layout { row_major, channels_last };
+
+// An elementwise operation that a kernel applies to its first output before it stores it.
+struct PostOp {
+  enum class Kind {
+    relu,
+    leaky_relu,    // alpha: slope below 0
+    clip,          // to [alpha, beta]
+    elu,           // alpha
+    sigmoid,
+    tanh,
+    hard_sigmoid,  // clip(alpha * x + beta, 0, 1)
+    hard_swish,    // x * clip(x / 6 + 1/2, 0, 1)
+    swish,         // x * sigmoid(alpha * x)
+    mish,
+    gelu,          // with erf
+    gelu_tanh,     // with tanh
+    linear,        // alpha * x + beta
+    add,           // input `operand`, of the output's dims and layout
+  };
+  Kind kind = Kind::relu;
+  float alpha = 0;
+  float beta = 0;
+  std::size_t operand = 0;
+};
+
 // Plan-time knowledge of one node, which outlives the kernels prepared for it. Types are concrete
 // where all dims are known before the run.
 class PrepareContext {
@@ -24,6 +52,13 @@ class PrepareContext {
   virtual const Tensor* constant_input(
       std::size_t index) const = 0;  // aligned, lives as long as the plan
   virtual int threads() const = 0;
+  // Of a fused step. The types above have the dims as the operators see them whatever the layout;
+  // the tensors of a call have them in the order of memory.
+  virtual Layout input_layout(std::size_t) const { return Layout::row_major; }
+  virtual Layout output_layout() const { return Layout::row_major; }
+  virtual std::span<const PostOp> post_ops() const { return {}; }
+  // The kernel has what it needs of a constant input and does not read it when it is called.
+  virtual void packed(std::size_t) const {}
 };
 
 // One call of a kernel. Inputs are read-only; outputs are requested with their dims and come from

@@ -52,6 +52,10 @@ struct KernelDef {
   std::string backend;  // "onednn"
   bool (*supports)(const PrepareContext&) = nullptr;
   Kernel (*prepare)(const PrepareContext&) = nullptr;
+  // Optional: whether the kernel can take `op` behind context.post_ops(). nullptr: none.
+  bool (*fuses)(const PrepareContext&, const PostOp& op) = nullptr;
+  // Input 0 and output 0 may be, and are best, images with the channels last.
+  bool channels_last = false;
 };
 
 class OpRegistry {

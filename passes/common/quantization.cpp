@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "graph/base/convert.h"
+#include "graph/ops/channel_affine.h"
 #include "passes/common/weights.h"
 
 namespace onnxpress {

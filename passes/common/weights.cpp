@@ -1,6 +1,5 @@
 #include "passes/common/weights.h"
 
-#include <numeric>
 #include <unordered_set>
 #include <utility>
 
@@ -110,17 +109,6 @@ std::vector<Weight> collect_weights(const Model& model, WeightKinds kinds, const
     }
   });
   return weights;
-}
-
-void for_each_channel_run(
-    const Dims& dims, std::int64_t axis,
-    const std::function<void(std::int64_t channel, std::int64_t begin, std::int64_t count)>& fn) {
-  const auto at = dims.begin() + axis;
-  const std::int64_t outer = std::accumulate(dims.begin(), at, std::int64_t{1}, std::multiplies<>());
-  const std::int64_t inner = std::accumulate(at + 1, dims.end(), std::int64_t{1}, std::multiplies<>());
-  for (std::int64_t o = 0; o < outer; ++o) {
-    for (std::int64_t c = 0; c < *at; ++c) fn(c, (o * *at + c) * inner, inner);
-  }
 }
 
 }  // namespace onnxpress

@@ -36,10 +36,4 @@ enum class WeightKinds {
 std::vector<Weight> collect_weights(const Model& model, WeightKinds kinds, const Selector& selector,
                                     std::string_view pass, std::vector<NearMiss>* near_misses);
 
-// Calls fn(channel, begin, count) for every contiguous run of elements of one channel of `axis`, in
-// memory order.
-void for_each_channel_run(
-    const Dims& dims, std::int64_t axis,
-    const std::function<void(std::int64_t channel, std::int64_t begin, std::int64_t count)>& fn);
-
 }  // namespace onnxpress

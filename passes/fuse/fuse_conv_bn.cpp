@@ -7,7 +7,7 @@
 #include "graph/ops/gemm.h"
 #include "graph/ops/infer.h"
 #include "graph/rewrite/pattern.h"
-#include "passes/common/channel_affine.h"
+#include "graph/ops/channel_affine.h"
 #include "passes/core/registry.h"
 
 namespace onnxpress {

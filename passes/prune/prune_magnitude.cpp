@@ -9,6 +9,7 @@
 
 #include "graph/base/convert.h"
 #include "graph/rewrite/patch.h"
+#include "graph/ops/channel_affine.h"
 #include "passes/common/weights.h"
 #include "passes/core/registry.h"
 

@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "graph/base/random.h"
-#include "passes/common/channel_affine.h"
+#include "graph/ops/channel_affine.h"
 
 namespace onnxpress {
 namespace {

@@ -1,8 +1,7 @@
-#include "passes/common/channel_affine.h"
+#include "graph/ops/channel_affine.h"
 
 #include <cmath>
-
-#include "passes/common/weights.h"
+#include <numeric>
 
 namespace onnxpress {
 
@@ -25,12 +24,27 @@ Tensor scale_slices(const Tensor& weight, std::int64_t axis, const std::vector<d
   const std::span<double> values = scaled.mutable_data<double>();
   const std::int64_t slices = weight.dim(static_cast<std::size_t>(axis));
   const std::int64_t group_size = axis == 0 ? weight.size() : weight.size() / groups;
-  for_each_channel_run(weight.dims(), axis, [&](std::int64_t slice, std::int64_t begin, std::int64_t count) {
-    const std::int64_t group = axis == 0 ? 0 : begin / group_size;
-    const double by = factor[static_cast<std::size_t>(group * slices + slice)];
-    for (std::int64_t i = begin; i < begin + count; ++i) values[static_cast<std::size_t>(i)] *= by;
-  });
+  for_each_channel_run(weight.dims(), axis,
+                       [&](std::int64_t slice, std::int64_t begin, std::int64_t count) {
+                         const std::int64_t group = axis == 0 ? 0 : begin / group_size;
+                         const double by = factor[static_cast<std::size_t>(group * slices + slice)];
+                         for (std::int64_t i = begin; i < begin + count; ++i)
+                           values[static_cast<std::size_t>(i)] *= by;
+                       });
   return scaled.cast(weight.dtype());
+}
+
+void for_each_channel_run(
+    const Dims& dims, std::int64_t axis,
+    const std::function<void(std::int64_t channel, std::int64_t begin, std::int64_t count)>& fn) {
+  const auto at = dims.begin() + axis;
+  const std::int64_t outer =
+      std::accumulate(dims.begin(), at, std::int64_t{1}, std::multiplies<>());
+  const std::int64_t inner =
+      std::accumulate(at + 1, dims.end(), std::int64_t{1}, std::multiplies<>());
+  for (std::int64_t o = 0; o < outer; ++o) {
+    for (std::int64_t c = 0; c < *at; ++c) fn(c, (o * *at + c) * inner, inner);
+  }
 }
 
 }  // namespace onnxpress
