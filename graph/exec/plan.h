@@ -94,7 +94,7 @@ class GraphPlan {
   std::size_t arena_bytes = 0, unshared_bytes = 0, dynamic_values = 0;
 
   // Memory of the current run.
-  std::vector<Tensor> values;  // by slot; those in the arena stay from run to run
+  std::vector<RuntimeValue> values;  // by slot; those in the arena stay from run to run
   std::shared_ptr<void> arena;
   bool running = false;
 };
@@ -106,10 +106,11 @@ std::unique_ptr<GraphPlan> make_plan(const Model& model, const Graph& graph,
                                      std::span<const Value* const> captured,
                                      EngineResources& resources);
 
-// Runs `plan`; tensors are given in the order of `plan.inputs` and `plan.captured`. The outputs'
+// Runs `plan`; values are given in the order of `plan.inputs` and `plan.captured`. The outputs'
 // memory is their own or comes from the pool, so that they stay valid when the plan runs again.
-std::vector<Tensor> run_plan(GraphPlan& plan, const Model& model, std::span<const Tensor> inputs,
-                             std::span<const Tensor> captured, EngineResources& resources,
-                             Observer* observer);
+std::vector<RuntimeValue> run_plan(GraphPlan& plan, const Model& model,
+                                   std::span<const RuntimeValue> inputs,
+                                   std::span<const RuntimeValue> captured,
+                                   EngineResources& resources, Observer* observer);
 
 }  // namespace onnxpress
