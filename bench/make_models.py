@@ -1,23 +1,36 @@
-"""Makes the large models that benchmarks need, with random weights and a fixed seed.
+"""Makes the models that the benchmarks need, with random weights and fixed seeds.
 
-    make_models.py NAME FILE [--external]
+    make_models.py [NAME ...] [--folder build/bench-models] [--external]
 
-NAME is one of:
-  bert_base   a stack of 12 encoder-like blocks with BERT-base's embedding table and matrix sizes,
-              109 million parameters, 438 MB. Only its bytes matter: use it for reading and writing.
+Without names, all that bench/engine/compare.py measures:
+  resnet18 resnet50 bert_base speech lstm cifar_cnn mlp   standard architectures, exported by PyTorch, batch (and
+                                     sequence or time) dynamic
+  resnet50_int8 mobilefacenet_int8   8-bit forms made by onnxruntime's static quantization, of resnet50 (made before) and
+                                     $ONNXPRESS_DATA/models/mobilefacenet.onnx (default ../shared)
+and on request:
+  bert_sized the sizes of BERT-base's matrices, 109 million parameters, 438 MB, not its architecture: for reading and
+             writing; needs no PyTorch. --external keeps its tensors in a second file.
 """
 
 import argparse
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+HERE = pathlib.Path(__file__).resolve().parent
+DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / "shared"))
+EXPORTED = ("resnet18", "resnet50", "bert_base", "speech", "lstm", "cifar_cnn", "mlp")
+QUANTIZED = {"resnet50_int8": "resnet50.onnx", "mobilefacenet_int8": DATA / "models" / "mobilefacenet.onnx"}
+
 HIDDEN, INNER, LAYERS, VOCABULARY = 768, 3072, 12, 30522
 
 
-def bert_base():
+def bert_sized():
     """Embedding lookup, then per block six matrices with their biases and a Gelu-like Relu."""
     random = np.random.default_rng(1)
     initializers, nodes = [], []
@@ -43,25 +56,43 @@ def bert_base():
     weight("position_embedding", 512, HIDDEN)
     nodes.append(helper.make_node("Identity", [x], ["hidden"], "out"))
     graph = helper.make_graph(
-        nodes, "bert_base",
+        nodes, "bert_sized",
         [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "sequence"])],
         [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["batch", "sequence", HIDDEN])],
         initializers)
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
 
 
-MODELS = {"bert_base": bert_base}
+def make(name, folder, external):
+    file = folder / f"{name}.onnx"
+    if name == "bert_sized":
+        data = pathlib.Path(f"{file}.data")
+        data.unlink(missing_ok=True)  # onnx appends to a file that is there
+        onnx.save_model(bert_sized(), file, save_as_external_data=external, location=data.name)
+    elif name in QUANTIZED:
+        source = folder / QUANTIZED[name]  # an absolute one stays as it is
+        subprocess.run([sys.executable, "-m", "maker.quantize", source, file.resolve()], check=True, cwd=HERE)
+    else:
+        from maker import export  # noqa: PLC0415 (needs PyTorch)
+
+        export.export(name, file)
+    return file
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=MODELS)
-    parser.add_argument("file", type=pathlib.Path)
-    parser.add_argument("--external", action="store_true", help="keep tensors in FILE.data")
+    everything = [*EXPORTED, *QUANTIZED]
+    parser.add_argument("names", nargs="*", default=everything, metavar="NAME")
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("build/bench-models"))
+    parser.add_argument("--external", action="store_true", help="keep the tensors of `bert_sized` in a second file")
     arguments = parser.parse_args()
-    data = pathlib.Path(f"{arguments.file}.data")
-    data.unlink(missing_ok=True)  # onnx appends to a file that is there
-    onnx.save_model(MODELS[arguments.name](), arguments.file, save_as_external_data=arguments.external, location=data.name)
+    if unknown := set(arguments.names) - {*everything, "bert_sized"}:
+        parser.error(f"no such model: {', '.join(sorted(unknown))}")
+    folder = arguments.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names:
+        file = make(name, folder, arguments.external)
+        print(f"{file.name}: {file.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -42,8 +42,11 @@ class InputCheck {
   void check(const Value& input, const Type& found) {
     const Type& declared = input.type;
     if (declared.kind == Type::Kind::unknown) return;
-    require(declared.is_tensor(), "input '{}': expected a tensor, found {} in the model",
-            input.name(), to_string(declared));
+    if (!declared.is_tensor() || !found.is_tensor()) {
+      require(may_hold(declared, found), "input '{}': expected {}, found {}", input.name(),
+              to_string(declared), to_string(found));
+      return;
+    }
     const bool right_element = declared.elem == DType::undefined || declared.elem == found.elem;
     bool right_shape = !declared.shape || declared.shape->size() == found.shape->size();
     if (right_shape && declared.shape)
@@ -57,6 +60,15 @@ class InputCheck {
   }
 
  private:
+  // Kinds and element types agree as far as they are known.
+  static bool may_hold(const Type& declared, const Type& found) {
+    if (declared.kind == Type::Kind::unknown || found.kind == Type::Kind::unknown) return true;
+    if (declared.kind != found.kind) return false;
+    if (declared.is_tensor())
+      return declared.elem == DType::undefined || declared.elem == found.elem;
+    return !declared.inner || !found.inner || may_hold(*declared.inner, *found.inner);
+  }
+
   void check_symbols(const Value& input, const Type& found) {
     for (std::size_t i = 0; i < input.type.shape->size(); ++i) {
       const Dim& dim = (*input.type.shape)[i];
@@ -101,7 +113,11 @@ struct Engine::State {
     }
     check(types);
     KnownInputs known;
-    for (std::size_t i = 0; i < inputs.size(); ++i) known[inputs[i]] = {.type = types[i]};
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const bool says_nothing =
+          types[i].inner && types[i].inner->kind == Type::Kind::unknown;  // empty: as declared
+      known[inputs[i]] = {.type = says_nothing ? inputs[i]->type : types[i]};
+    }
     if (plans.size() == capacity) plans.pop_back();
     plans.push_front({.types = types,
                       .fuse = fuse,
@@ -118,9 +134,10 @@ struct Engine::State {
     }
     InputCheck check;
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      require(types[i].is_tensor() && types[i].shape && concrete(*types[i].shape),
-              "input '{}': expected a tensor with all dims known, found {}", inputs[i]->name(),
-              to_string(types[i]));
+      if (types[i].is_tensor())
+        require(types[i].shape && concrete(*types[i].shape),
+                "input '{}': expected a tensor with all dims known, found {}", inputs[i]->name(),
+                to_string(types[i]));
       check.check(*inputs[i], types[i]);
     }
   }
@@ -149,9 +166,22 @@ std::vector<std::string> Engine::unsupported(const Model& model) {
 }
 
 std::vector<Tensor> Engine::run(std::span<const Tensor> inputs, Observer* observer) {
+  const std::vector<RuntimeValue> values(inputs.begin(), inputs.end());
+  const auto declared = model().graph.outputs();
+  std::vector<RuntimeValue> results = run(values, observer);
+  std::vector<Tensor> outputs;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    require(results[i].is_tensor(), "output '{}': expected a tensor, found {}", declared[i]->name(),
+            to_string(type_of(results[i])));
+    outputs.push_back(std::move(results[i]).tensor());
+  }
+  return outputs;
+}
+
+std::vector<RuntimeValue> Engine::run(std::span<const RuntimeValue> inputs, Observer* observer) {
   set_onednn_threads(state_->resources.threads);
   std::vector<Type> types;
-  for (const Tensor& input : inputs) types.push_back(Type::of(input));
+  for (const RuntimeValue& input : inputs) types.push_back(type_of(input));
   GraphPlan& plan = state_->plan(types, observer == nullptr);
   return run_plan(plan, *state_->model, inputs, {}, state_->resources, observer);
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graph/ir/model.h"
+#include "graph/ir/runtime_value.h"
 
 namespace onnxpress {
 
@@ -17,6 +18,8 @@ namespace onnxpress {
 // are shown in their place too, except large ones that only other such values are computed from.
 // Values that no output depends on are not computed, hence not seen. An observer must keep
 // summaries only: the memory of the tensor is used again.
+//
+// Sequences and optionals are not shown.
 class Observer {
  public:
   virtual ~Observer() = default;
@@ -60,6 +63,8 @@ class Engine {
   // Returned tensors keep their memory, also beyond the engine. Not reentrant: one Engine per
   // thread. Sets the calling thread's oneDNN (OpenMP) thread count to this engine's.
   std::vector<Tensor> run(std::span<const Tensor> inputs, Observer* observer = nullptr);
+  // The same with sequences and optionals among inputs and outputs, which the above refuses.
+  std::vector<RuntimeValue> run(std::span<const RuntimeValue> inputs, Observer* observer = nullptr);
 
   // The engine's own copy, functions inlined: what observers' values belong to.
   const Model& model() const;

@@ -139,6 +139,7 @@ class Planner {
   bool fold(const Node& node, PlanStep& step) {
     const OpDef* op = operators().find(node);
     if (!op || !op->prepare || !op->deterministic || !node.subgraphs().empty()) return false;
+    if (!gives_tensors(node)) return false;
     std::vector<const Tensor*> inputs;
     for (const Value* input : node.inputs()) {
       const Tensor* tensor = input ? constant(*input) : nullptr;
@@ -161,6 +162,15 @@ class Planner {
       step.outputs.push_back(output ? add_constant(*output, outputs[i]) : no_slot);
     }
     return true;
+  }
+
+  // False for operators that make sequences and optionals: constants are tensors.
+  bool gives_tensors(const Node& node) const {
+    return std::ranges::all_of(node.outputs(), [&](const Value* output) {
+      if (!output) return true;
+      const Type::Kind kind = inference_.type(output).kind;
+      return kind == Type::Kind::tensor || kind == Type::Kind::unknown;
+    });
   }
 
   void add_step(const Node& node, PlanStep& step) {

@@ -115,7 +115,7 @@ class GraphPlan {
   std::unique_ptr<Graph> made_up;
 
   // Memory of the current run.
-  std::vector<Tensor> values;  // by slot; those in the arena stay from run to run
+  std::vector<RuntimeValue> values;  // by slot; those in the arena stay from run to run
   std::shared_ptr<void> arena;
   bool running = false;
 };
@@ -149,10 +149,11 @@ void for_each_read(const PlanStep& step, const Visit& visit) {
 // Not all outputs of the step are constants.
 bool is_executed(const GraphPlan& plan, const PlanStep& step);
 
-// Runs `plan`; tensors are given in the order of `plan.inputs` and `plan.captured`. The outputs'
+// Runs `plan`; values are given in the order of `plan.inputs` and `plan.captured`. The outputs'
 // memory is their own or comes from the pool, so that they stay valid when the plan runs again.
-std::vector<Tensor> run_plan(GraphPlan& plan, const Model& model, std::span<const Tensor> inputs,
-                             std::span<const Tensor> captured, EngineResources& resources,
-                             Observer* observer);
+std::vector<RuntimeValue> run_plan(GraphPlan& plan, const Model& model,
+                                   std::span<const RuntimeValue> inputs,
+                                   std::span<const RuntimeValue> captured,
+                                   EngineResources& resources, Observer* observer);
 
 }  // namespace onnxpress

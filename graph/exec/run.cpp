@@ -23,6 +23,9 @@ struct Run {
   void show(const Value& value, const Tensor& tensor) const {
     if (observer && tensor.defined() && observer->wants(value)) observer->observe(value, tensor);
   }
+  void show(const Value& value, const RuntimeValue& given) const {
+    if (given.is_tensor()) show(value, given.tensor());
+  }
 };
 
 std::byte* arena_base(const GraphPlan& plan) { return static_cast<std::byte*>(plan.arena.get()); }
@@ -37,7 +40,7 @@ bool is_in_arena(const GraphPlan& plan, const Tensor& tensor) {
 // The slot's tensor over its part of the arena, made again when a forwarded one took its place.
 Tensor& arena_tensor(GraphPlan& plan, std::size_t index, const Dims& dims) {
   const Slot& slot = plan.slots[index];
-  Tensor& tensor = plan.values[index];
+  Tensor& tensor = plan.values[index].mutable_tensor();
   std::byte* memory = arena_base(plan) + slot.offset;
   if (!tensor.defined() || tensor.dtype() != slot.type.elem || tensor.dims() != dims ||
       tensor.bytes().data() != memory)
@@ -48,7 +51,26 @@ Tensor& arena_tensor(GraphPlan& plan, std::size_t index, const Dims& dims) {
 // Tensors over the slot's own part of the arena stay for the next run.
 void release(GraphPlan& plan, std::size_t index) {
   const bool is_planned = plan.slots[index].source == Slot::Source::arena;
-  if (!is_planned || !is_in_arena(plan, plan.values[index])) plan.values[index] = Tensor();
+  if (!is_planned || !is_in_arena(plan, plan.values[index].tensor()))
+    plan.values[index] = RuntimeValue();
+}
+
+// The same value with tensors of the arena copied, so that it can stay when the arena is used
+// again; `value` itself where it holds none.
+RuntimeValue kept(const GraphPlan& plan, const RuntimeValue& value) {
+  if (value.is_tensor()) {
+    const Tensor& tensor = value.tensor();
+    if (!is_in_arena(plan, tensor)) return value;
+    Tensor copy = Tensor::uninitialized(tensor.dtype(), tensor.dims());
+    std::ranges::copy(tensor.bytes(), copy.mutable_bytes().begin());
+    return copy;
+  }
+  if (value.kind() == Type::Kind::optional)
+    return value.content() != nullptr ? RuntimeValue::filled_optional(kept(plan, *value.content()))
+                                      : value;
+  std::vector<RuntimeValue> elements;
+  for (const RuntimeValue& element : value.elements()) elements.push_back(kept(plan, element));
+  return RuntimeValue::sequence(std::move(elements));
 }
 
 class StepContext final : public KernelContext {
@@ -60,7 +82,14 @@ class StepContext final : public KernelContext {
 
   const Tensor* input(std::size_t index) const override {
     if (index >= step_.inputs.size() || step_.inputs[index] == no_slot) return nullptr;
-    return &value(step_.inputs[index]);
+    const Slot& slot = plan_.slots[step_.inputs[index]];
+    return slot.source == Slot::Source::constant ? &slot.constant
+                                                 : &plan_.values[step_.inputs[index]].tensor();
+  }
+
+  RuntimeValue input_value(std::size_t index) const override {
+    if (index >= step_.inputs.size() || step_.inputs[index] == no_slot) return {};
+    return value(step_.inputs[index]);
   }
 
   bool wants_output(std::size_t index) const override {
@@ -73,7 +102,7 @@ class StepContext final : public KernelContext {
     const Slot& slot = plan_.slots[target];
     check(slot, type, dims);
     if (slot.source == Slot::Source::arena) return arena_tensor(plan_, target, dims);
-    return plan_.values[target] = run_.resources.buffers.tensor(type, dims);
+    return plan_.values[target].mutable_tensor() = run_.resources.buffers.tensor(type, dims);
   }
 
   void forward_output(std::size_t index, Tensor tensor) override {
@@ -90,22 +119,33 @@ class StepContext final : public KernelContext {
     plan_.values[target] = std::move(tensor);
   }
 
+  void forward_value(std::size_t index, RuntimeValue value) override {
+    if (value.is_tensor()) return forward_output(index, std::move(value).tensor());
+    if (!wants_output(index)) return;
+    const std::size_t target = step_.outputs[index];
+    const Slot& slot = plan_.slots[target];
+    require(slot.type.kind == Type::Kind::unknown || slot.type.kind == value.kind(),
+            "output '{}': the type rule expects {}, the kernel gives {}", slot.value->name(),
+            to_string(slot.type), to_string(type_of(value)));
+    plan_.values[target] = kept(plan_, value);
+  }
+
   ThreadPool& pool() override { return run_.resources.pool; }
 
-  std::vector<Tensor> run_subgraph(std::string_view attribute,
-                                   std::span<const Tensor> inputs) override {
+  std::vector<RuntimeValue> run_subgraph(std::string_view attribute,
+                                         std::span<const RuntimeValue> inputs) override {
     const auto found = step_.subgraphs.find(attribute);
     require(found != step_.subgraphs.end(), "expected a subgraph in attribute '{}', found none",
             attribute);
     SubgraphPlans& plans = found->second;
-    std::vector<Tensor> captured;
+    std::vector<RuntimeValue> captured;
     for (std::size_t index : plans.captured) captured.push_back(value(index));
     GraphPlan& plan = subgraph_plan(plans, inputs, captured);
     return run_plan(plan, run_.model, inputs, captured, run_.resources, run_.observer);
   }
 
  private:
-  const Tensor& value(std::size_t index) const {
+  RuntimeValue value(std::size_t index) const {
     const Slot& slot = plan_.slots[index];
     return slot.source == Slot::Source::constant ? slot.constant : plan_.values[index];
   }
@@ -121,8 +161,9 @@ class StepContext final : public KernelContext {
 
   static void check(const Slot& slot, DType type, const Dims& dims) {
     const Type& expected = slot.stored_type();
-    if (!expected.is_tensor()) return;
-    bool fits = expected.elem == DType::undefined || expected.elem == type;
+    if (expected.kind == Type::Kind::unknown) return;
+    bool fits = expected.is_tensor() &&
+                (expected.elem == DType::undefined || expected.elem == type);
     if (fits && expected.shape) {
       fits = expected.shape->size() == dims.size();
       for (std::size_t i = 0; fits && i < dims.size(); ++i) {
@@ -134,17 +175,17 @@ class StepContext final : public KernelContext {
             slot.value->name(), to_string(expected), name(type), to_string(dims));
   }
 
-  GraphPlan& subgraph_plan(SubgraphPlans& plans, std::span<const Tensor> inputs,
-                           std::span<const Tensor> captured) {
+  GraphPlan& subgraph_plan(SubgraphPlans& plans, std::span<const RuntimeValue> inputs,
+                           std::span<const RuntimeValue> captured) {
     const bool with_dims = plans.made < most_subgraph_plans;
-    const auto type_of = [&](const Tensor& tensor) {
-      Type type = Type::of(tensor);
-      if (!with_dims) type.shape = Shape(tensor.rank());
+    const auto planned_type = [&](const RuntimeValue& value) {
+      Type type = type_of(value);
+      if (!with_dims && type.shape) type.shape = Shape(type.shape->size());
       return type;
     };
     std::vector<Type> types;
-    for (const Tensor& tensor : inputs) types.push_back(type_of(tensor));
-    for (const Tensor& tensor : captured) types.push_back(type_of(tensor));
+    for (const RuntimeValue& value : inputs) types.push_back(planned_type(value));
+    for (const RuntimeValue& value : captured) types.push_back(planned_type(value));
     for (auto entry = plans.plans.begin(); entry != plans.plans.end(); ++entry) {
       if (entry->types != types) continue;
       plans.plans.splice(plans.plans.begin(), plans.plans, entry);
@@ -213,16 +254,21 @@ void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
     const bool is_constant = slot.source == Slot::Source::constant;
     require(is_constant || plan.values[index].defined(), "output '{}' was not produced",
             slot.value->name());
-    if (run.observer) run.show(*slot.value, is_constant ? slot.constant : plan.values[index]);
+    if (!run.observer) continue;
+    if (is_constant)
+      run.show(*slot.value, slot.constant);
+    else
+      run.show(*slot.value, plan.values[index]);
   }
   for (std::size_t index : step.release) release(plan, index);
 }
 
 }  // namespace
 
-std::vector<Tensor> run_plan(GraphPlan& plan, const Model& model, std::span<const Tensor> inputs,
-                             std::span<const Tensor> captured, EngineResources& resources,
-                             Observer* observer) {
+std::vector<RuntimeValue> run_plan(GraphPlan& plan, const Model& model,
+                                   std::span<const RuntimeValue> inputs,
+                                   std::span<const RuntimeValue> captured,
+                                   EngineResources& resources, Observer* observer) {
   const Run run{model, resources, observer};
   const RunningPlan running(plan);
   for (std::size_t i = 0; i < plan.inputs.size(); ++i) {
@@ -234,10 +280,13 @@ std::vector<Tensor> run_plan(GraphPlan& plan, const Model& model, std::span<cons
       plan.values[plan.captured[i]] = captured[i];
   for (PlanStep& step : plan.steps)
     in_context([&] { return step.node->describe(); }, [&] { run_step(plan, step, run); });
-  std::vector<Tensor> outputs;
+  std::vector<RuntimeValue> outputs;
   for (std::size_t index : plan.outputs) {
     const Slot& slot = plan.slots[index];
-    outputs.push_back(slot.source == Slot::Source::constant ? slot.constant : plan.values[index]);
+    if (slot.source == Slot::Source::constant)
+      outputs.push_back(slot.constant);
+    else
+      outputs.push_back(plan.values[index]);
   }
   return outputs;
 }

@@ -111,4 +111,21 @@ std::optional<std::vector<NamedTensor>> read_optional_tensors(const fs::path& pa
   return read_message(path, "OptionalProto", wire::decode_optional);
 }
 
+RuntimeValue read_value(const fs::path& path, const Type& type) {
+  const auto sequence = [](std::vector<NamedTensor> tensors) {
+    std::vector<RuntimeValue> elements;
+    for (NamedTensor& tensor : tensors) elements.push_back(std::move(tensor.tensor));
+    return RuntimeValue::sequence(std::move(elements));
+  };
+  if (type.kind == Type::Kind::sequence) return sequence(read_tensor_sequence(path));
+  if (type.kind != Type::Kind::optional) return read_tensor(path).tensor;
+  auto content = read_optional_tensors(path);
+  if (!content) return RuntimeValue::empty_optional();
+  if (type.inner && type.inner->kind == Type::Kind::sequence)
+    return RuntimeValue::filled_optional(sequence(std::move(*content)));
+  require(content->size() == 1, "reading {}: expected an optional tensor, found {} tensors",
+          path.string(), content->size());
+  return RuntimeValue::filled_optional(std::move(content->front().tensor));
+}
+
 }  // namespace onnxpress

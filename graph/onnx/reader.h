@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graph/ir/model.h"
+#include "graph/ir/runtime_value.h"
 
 namespace onnxpress {
 
@@ -52,5 +53,7 @@ NamedTensor read_tensor(const std::filesystem::path& path);
 std::vector<NamedTensor> read_tensor_sequence(const std::filesystem::path& path);
 // An OptionalProto file: nothing, or one tensor, or the elements of a sequence of tensors.
 std::optional<std::vector<NamedTensor>> read_optional_tensors(const std::filesystem::path& path);
+// Whichever of the three `type` says; a tensor when it says nothing.
+RuntimeValue read_value(const std::filesystem::path& path, const Type& type);
 
 }  // namespace onnxpress

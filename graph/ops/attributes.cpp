@@ -92,6 +92,8 @@ const Tensor* find_tensor(const Node& node, std::string_view name) {
   return value ? &value->tensor : nullptr;
 }
 
+const Type* find_type(const Node& node, std::string_view name) { return find<Type>(node, name); }
+
 const Graph* find_graph(const Node& node, std::string_view name) {
   const auto* value = find<std::unique_ptr<Graph>>(node, name);
   return value ? value->get() : nullptr;

@@ -30,6 +30,7 @@ std::optional<std::int64_t> find_int(const Node& node, std::string_view name);
 std::optional<float> find_float(const Node& node, std::string_view name);
 std::optional<std::vector<std::int64_t>> find_ints(const Node& node, std::string_view name);
 const Tensor* find_tensor(const Node& node, std::string_view name);
+const Type* find_type(const Node& node, std::string_view name);
 const Graph* find_graph(const Node& node, std::string_view name);
 
 std::int64_t require_int(const Node& node, std::string_view name);

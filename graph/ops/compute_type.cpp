@@ -39,8 +39,8 @@ class ConvertingContext final : public KernelContext {
 
   ThreadPool& pool() override { return inner_.pool(); }
 
-  std::vector<Tensor> run_subgraph(std::string_view attribute,
-                                   std::span<const Tensor> inputs) override {
+  std::vector<RuntimeValue> run_subgraph(std::string_view attribute,
+                                         std::span<const RuntimeValue> inputs) override {
     return inner_.run_subgraph(attribute, inputs);
   }
 

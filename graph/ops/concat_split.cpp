@@ -7,6 +7,7 @@
 #include "graph/ops/broadcasting.h"
 #include "graph/ops/constant.h"
 #include "graph/ops/movement.h"
+#include "graph/ops/pieces.h"
 #include "graph/ops/registry.h"
 
 namespace onnxpress {
@@ -17,27 +18,17 @@ Kernel prepare_concat(const PrepareContext& prepare) {
     move(context, [&](KernelContext& inner) {
       const Tensor& first = inner.required_input(0);
       const auto axis = static_cast<std::size_t>(normalize_axis(given, first.rank()));
-      Dims dims = first.dims();
-      for (std::size_t i = 1; i < inner.input_count(); ++i) {
-        const Tensor& next = inner.required_input(i);
-        Dims expected = first.dims();
-        require(next.rank() == first.rank(), "expected inputs of one rank, found {} and {}",
-                to_string(first.dims()), to_string(next.dims()));
-        expected[axis] = next.dim(axis);
-        require(next.dims() == expected && next.dtype() == first.dtype(),
-                "expected inputs alike but for axis {}, found {}{} and {}{}", axis,
-                name(first.dtype()), to_string(first.dims()), name(next.dtype()),
-                to_string(next.dims()));
-        dims[axis] += next.dim(axis);
-      }
+      std::vector<const Tensor*> parts;
+      for (std::size_t i = 0; i < inner.input_count(); ++i)
+        parts.push_back(&inner.required_input(i));
+      const Dims dims = joined_dims(parts, axis);
       const std::int64_t outer = element_count(std::span(dims).first(axis));
       const std::int64_t row = element_count(std::span(dims).subspan(axis));
       ElementSink sink(inner, 0, first.dtype(), dims);
       std::int64_t start = 0;
-      for (std::size_t i = 0; i < inner.input_count(); ++i) {
-        const Tensor& part = inner.required_input(i);
-        const std::int64_t width = element_count(std::span(part.dims()).subspan(axis));
-        for (std::int64_t o = 0; o < outer; ++o) sink.put(o * row + start, part, o * width, width);
+      for (const Tensor* part : parts) {
+        const std::int64_t width = element_count(std::span(part->dims()).subspan(axis));
+        for (std::int64_t o = 0; o < outer; ++o) sink.put(o * row + start, *part, o * width, width);
         start += width;
       }
       sink.finish();

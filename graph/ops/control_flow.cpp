@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "graph/ops/attributes.h"
+#include "graph/ops/pieces.h"
 #include "graph/ops/registry.h"
 
 namespace onnxpress {
@@ -11,6 +12,8 @@ namespace {
 // What holds for a value that has either type.
 Type either(const Type& a, const Type& b) {
   if (a.kind != b.kind || a.elem != b.elem) return {};
+  if (a.inner && b.inner && *a.inner != *b.inner)
+    return {.kind = a.kind, .inner = std::make_shared<const Type>(either(*a.inner, *b.inner))};
   std::optional<Shape> shape;
   if (a.shape && b.shape && a.shape->size() == b.shape->size()) {
     shape = a.shape;
@@ -30,9 +33,10 @@ bool truth(const Tensor& condition) {
 Kernel prepare_if(const PrepareContext&) {
   return [](KernelContext& context) {
     const bool taken = truth(context.required_input(0));
-    std::vector<Tensor> results = context.run_subgraph(taken ? "then_branch" : "else_branch", {});
+    std::vector<RuntimeValue> results =
+        context.run_subgraph(taken ? "then_branch" : "else_branch", {});
     for (std::size_t i = 0; i < results.size(); ++i)
-      if (context.wants_output(i)) context.forward_output(i, std::move(results[i]));
+      if (context.wants_output(i)) context.forward_value(i, std::move(results[i]));
   };
 }
 
@@ -51,56 +55,24 @@ void infer_if(InferContext& context) {
   for (std::size_t i = 0; i < types.size(); ++i) context.set_output(i, std::move(types[i]));
 }
 
-// --- Slices of one step, and their stacking ---
-
-struct Steps {
-  std::int64_t outer, count, bytes;  // before the axis, along it, and of everything after it
-
-  Steps(const Tensor& tensor, std::size_t axis)
-      : outer(element_count(std::span(tensor.dims()).first(axis))), count(tensor.dim(axis)) {
-    require(bits(tensor.dtype()) >= 8, "element type {} is not supported here",
-            name(tensor.dtype()));
-    bytes = element_count(std::span(tensor.dims()).subspan(axis + 1)) * bits(tensor.dtype()) / 8;
-  }
-};
+// --- One step of an input, and the steps of an output ---
 
 Tensor take_step(const Tensor& tensor, std::size_t axis, std::int64_t index) {
-  const Steps steps(tensor, axis);
   Dims dims = tensor.dims();
   dims.erase(dims.begin() + static_cast<std::ptrdiff_t>(axis));
-  Tensor result = Tensor::uninitialized(tensor.dtype(), std::move(dims));
-  const auto target = result.mutable_bytes();
-  for (std::int64_t o = 0; o < steps.outer; ++o)
-    std::copy_n(tensor.bytes().begin() + (o * steps.count + index) * steps.bytes, steps.bytes,
-                target.begin() + o * steps.bytes);
-  return result;
+  return take(tensor, axis, index, 1).reshaped(std::move(dims));
 }
 
-// `parts` of equal dims along a new axis, which may be counted from the end.
-Tensor stack(const std::vector<Tensor>& parts, std::int64_t axis, const Type& declared) {
-  if (parts.empty()) {
-    require(declared.is_tensor() && declared.shape,
-            "a loop that runs no step needs a declared output shape");
-    Dims dims;
-    for (const Dim& dim : *declared.shape) dims.push_back(dim.is_known() ? dim.value() : 0);
-    dims.insert(dims.begin() + normalize_axis(axis, dims.size() + 1), 0);
-    return Tensor(declared.elem, std::move(dims));
-  }
-  Dims dims = parts[0].dims();
-  const std::int64_t place = normalize_axis(axis, dims.size() + 1);
-  dims.insert(dims.begin() + place, static_cast<std::int64_t>(parts.size()));
-  Tensor result = Tensor::uninitialized(parts[0].dtype(), std::move(dims));
-  const Steps steps(result, static_cast<std::size_t>(place));
-  const auto target = result.mutable_bytes();
-  for (std::size_t k = 0; k < parts.size(); ++k) {
-    require(parts[k].dims() == parts[0].dims() && parts[k].dtype() == parts[0].dtype(),
-            "expected a step's output {} as in the first step, found {}",
-            to_string(parts[0].dims()), to_string(parts[k].dims()));
-    for (std::int64_t o = 0; o < steps.outer; ++o)
-      std::copy_n(parts[k].bytes().begin() + o * steps.bytes, steps.bytes,
-                  target.begin() + (o * steps.count + static_cast<std::int64_t>(k)) * steps.bytes);
-  }
-  return result;
+// The outputs of all steps along a new axis, which may be counted from the end.
+Tensor stack_steps(const std::vector<Tensor>& steps, std::int64_t axis, const Type& declared) {
+  if (!steps.empty())
+    return stack(steps, static_cast<std::size_t>(normalize_axis(axis, steps[0].rank() + 1)));
+  require(declared.is_tensor() && declared.shape,
+          "a loop that runs no step needs a declared output shape");
+  Dims dims;
+  for (const Dim& dim : *declared.shape) dims.push_back(dim.is_known() ? dim.value() : 0);
+  dims.insert(dims.begin() + normalize_axis(axis, dims.size() + 1), 0);
+  return Tensor(declared.elem, std::move(dims));
 }
 
 // --- Loop ---
@@ -114,23 +86,23 @@ Kernel prepare_loop(const PrepareContext& prepare) {
     const Tensor* limit = context.input(0);
     const std::int64_t trips =
         limit != nullptr ? limit->to_ints().at(0) : std::numeric_limits<std::int64_t>::max();
-    std::vector<Tensor> inputs{Tensor(), Tensor::scalar(true)};
+    std::vector<RuntimeValue> inputs{Tensor(), Tensor::scalar(true)};
     if (const Tensor* condition = context.input(1)) inputs[1] = Tensor::scalar(truth(*condition));
-    for (std::size_t i = 0; i < carried; ++i) inputs.push_back(context.required_input(i + 2));
+    for (std::size_t i = 0; i < carried; ++i) inputs.push_back(context.required_input_value(i + 2));
     std::vector<std::vector<Tensor>> stacks(body.outputs().size() - 1 - carried);
-    for (std::int64_t trip = 0; trip < trips && truth(inputs[1]); ++trip) {
+    for (std::int64_t trip = 0; trip < trips && truth(inputs[1].tensor()); ++trip) {
       inputs[0] = Tensor::scalar(trip);
-      std::vector<Tensor> results = context.run_subgraph("body", inputs);
+      std::vector<RuntimeValue> results = context.run_subgraph("body", inputs);
       for (std::size_t i = 0; i <= carried; ++i) inputs[i + 1] = std::move(results[i]);
       for (std::size_t i = 0; i < stacks.size(); ++i)
-        stacks[i].push_back(std::move(results[i + 1 + carried]));
+        stacks[i].push_back(std::move(results[i + 1 + carried]).tensor());
     }
     for (std::size_t i = 0; i < carried; ++i)
-      if (context.wants_output(i)) context.forward_output(i, std::move(inputs[i + 2]));
+      if (context.wants_output(i)) context.forward_value(i, std::move(inputs[i + 2]));
     for (std::size_t i = 0; i < stacks.size(); ++i)
       if (context.wants_output(carried + i))
         context.forward_output(carried + i,
-                               stack(stacks[i], 0, body.outputs()[i + 1 + carried]->type));
+                               stack_steps(stacks[i], 0, body.outputs()[i + 1 + carried]->type));
   };
 }
 
@@ -205,8 +177,8 @@ struct ScanAttrs {
 
 Kernel prepare_scan(const PrepareContext& prepare) {
   return [&node = prepare.node(), attrs = ScanAttrs::from(prepare.node())](KernelContext& context) {
-    std::vector<Tensor> inputs(context.input_count());
-    for (std::size_t i = 0; i < attrs.state; ++i) inputs[i] = context.required_input(i);
+    std::vector<RuntimeValue> inputs(context.input_count());
+    for (std::size_t i = 0; i < attrs.state; ++i) inputs[i] = context.required_input_value(i);
     std::vector<std::size_t> axes;
     std::int64_t steps = -1;
     for (std::size_t i = 0; i < attrs.scanned; ++i) {
@@ -222,19 +194,19 @@ Kernel prepare_scan(const PrepareContext& prepare) {
         inputs[attrs.state + i] =
             take_step(context.required_input(attrs.state + i), axes[i],
                       attrs.input_directions[i] != 0 ? steps - 1 - step : step);
-      std::vector<Tensor> results = context.run_subgraph("body", inputs);
+      std::vector<RuntimeValue> results = context.run_subgraph("body", inputs);
       for (std::size_t i = 0; i < attrs.state; ++i) inputs[i] = std::move(results[i]);
       for (std::size_t i = 0; i < stacks.size(); ++i)
-        stacks[i].push_back(std::move(results[attrs.state + i]));
+        stacks[i].push_back(std::move(results[attrs.state + i]).tensor());
     }
     for (std::size_t i = 0; i < attrs.state; ++i)
-      if (context.wants_output(i)) context.forward_output(i, std::move(inputs[i]));
+      if (context.wants_output(i)) context.forward_value(i, std::move(inputs[i]));
     const Graph& body = require_graph(node, "body");
     for (std::size_t i = 0; i < stacks.size(); ++i) {
       if (attrs.output_directions[i] != 0) std::ranges::reverse(stacks[i]);
       if (context.wants_output(attrs.state + i))
-        context.forward_output(attrs.state + i, stack(stacks[i], attrs.output_axes[i],
-                                                      body.outputs()[attrs.state + i]->type));
+        context.forward_output(attrs.state + i, stack_steps(stacks[i], attrs.output_axes[i],
+                                                            body.outputs()[attrs.state + i]->type));
     }
   };
 }

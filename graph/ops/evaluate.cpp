@@ -48,7 +48,7 @@ class SingleCall final : public KernelContext {
     outputs_.at(index) = std::move(tensor);
   }
   ThreadPool& pool() override { return pool_; }
-  std::vector<Tensor> run_subgraph(std::string_view, std::span<const Tensor>) override {
+  std::vector<RuntimeValue> run_subgraph(std::string_view, std::span<const RuntimeValue>) override {
     fail("{} runs a subgraph: it needs the engine", node_.describe());
   }
 

@@ -7,11 +7,6 @@
 namespace onnxpress {
 namespace {
 
-std::int64_t checked_index(std::int64_t index, std::int64_t size) {
-  require(-size <= index && index < size, "index {} is out of range for {} elements", index, size);
-  return index < 0 ? index + size : index;
-}
-
 Kernel prepare_gather(const PrepareContext& prepare) {
   return [given = get_int(prepare.node(), "axis", 0)](KernelContext& context) {
     const Tensor indices = context.required_input(1).cast(DType::int64);

@@ -10,7 +10,7 @@ namespace onnxpress {
 namespace {
 
 Kernel prepare_identity(const PrepareContext&) {
-  return [](KernelContext& context) { context.forward_output(0, context.required_input(0)); };
+  return [](KernelContext& context) { context.forward_value(0, context.required_input_value(0)); };
 }
 
 void infer_identity(InferContext& context) {

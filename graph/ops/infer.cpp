@@ -70,6 +70,11 @@ std::vector<std::int64_t> normalize_axes(std::vector<std::int64_t> axes, std::si
   return axes;
 }
 
+std::int64_t checked_index(std::int64_t index, std::int64_t size) {
+  require(-size <= index && index < size, "index {} is out of range for {} elements", index, size);
+  return index < 0 ? index + size : index;
+}
+
 bool same_dim(const Dim& a, const Dim& b) {
   if (a.is_known() || b.is_known()) return a.value() == b.value();
   return a.is_symbol() && a.symbol() == b.symbol();

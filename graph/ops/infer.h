@@ -66,6 +66,8 @@ Dims broadcast(const Dims& a, const Dims& b);
 std::int64_t normalize_axis(std::int64_t axis, std::size_t rank);
 // The same for each, sorted; throws Error when one is there twice.
 std::vector<std::int64_t> normalize_axes(std::vector<std::int64_t> axes, std::size_t rank);
+// `index` in [-size, size) made non-negative; throws Error otherwise.
+std::int64_t checked_index(std::int64_t index, std::int64_t size);
 // Same number or same symbol.
 bool same_dim(const Dim& a, const Dim& b);
 // What is known of a dim that both describe; throws Error naming `what` for two different numbers.

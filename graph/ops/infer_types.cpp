@@ -34,6 +34,11 @@ Shape as_contents(const Tensor& tensor) {
 // The found type where it says something, what is declared elsewhere.
 Type completed(const Type& found, const Type& declared) {
   if (found.kind == Type::Kind::unknown) return declared;
+  if (found.kind == declared.kind && found.inner && declared.inner) {
+    Type result = found;
+    result.inner = std::make_shared<const Type>(completed(*found.inner, *declared.inner));
+    return result;
+  }
   if (!found.is_tensor() || !declared.is_tensor()) return found;
   if (found.elem != DType::undefined && declared.elem != DType::undefined)
     require(found.elem == declared.elem, "declared as {}, but the operator gives {}",

@@ -9,7 +9,7 @@
 
 #include "graph/base/threads.h"
 #include "graph/ir/graph.h"
-#include "graph/ir/tensor.h"
+#include "graph/ir/runtime_value.h"
 
 namespace onnxpress {
 
@@ -67,17 +67,23 @@ class KernelContext {
  public:
   virtual ~KernelContext() = default;
   virtual std::size_t input_count() const = 0;
-  virtual const Tensor* input(std::size_t index) const = 0;  // nullptr when omitted
+  // nullptr when omitted; throws Error for a sequence or optional.
+  virtual const Tensor* input(std::size_t index) const = 0;
   virtual bool wants_output(std::size_t index) const = 0;
   virtual Tensor& output(std::size_t index, DType type, const Dims& dims) = 0;
   // Sets an output that shares an input's storage (Reshape, Identity).
   virtual void forward_output(std::size_t index, Tensor tensor) = 0;
   virtual ThreadPool& pool() = 0;
   // Runs a subgraph of the node (If, Loop, Scan) with the given values for its inputs.
-  virtual std::vector<Tensor> run_subgraph(std::string_view attribute,
-                                           std::span<const Tensor> inputs) = 0;
+  virtual std::vector<RuntimeValue> run_subgraph(std::string_view attribute,
+                                                 std::span<const RuntimeValue> inputs) = 0;
+  // An input of any kind, undefined when omitted, and an output of any kind, which may share what
+  // inputs hold. Contexts that only know tensors keep these defaults.
+  virtual RuntimeValue input_value(std::size_t index) const;
+  virtual void forward_value(std::size_t index, RuntimeValue value);
 
-  const Tensor& required_input(std::size_t index) const;  // throws Error when omitted
+  const Tensor& required_input(std::size_t index) const;       // throws Error when omitted
+  RuntimeValue required_input_value(std::size_t index) const;  // the same
 };
 
 using Kernel = std::function<void(KernelContext&)>;

@@ -114,7 +114,8 @@ class Case {
     }
     void forward_output(std::size_t, Tensor tensor) override { result = std::move(tensor); }
     ThreadPool& pool() override { return threads; }
-    std::vector<Tensor> run_subgraph(std::string_view, std::span<const Tensor>) override {
+    std::vector<RuntimeValue> run_subgraph(std::string_view,
+                                           std::span<const RuntimeValue>) override {
       fail("no subgraph");
     }
     const Case& test;
