@@ -162,8 +162,8 @@ class StepContext final : public KernelContext {
   static void check(const Slot& slot, DType type, const Dims& dims) {
     const Type& expected = slot.stored_type();
     if (expected.kind == Type::Kind::unknown) return;
-    bool fits = expected.is_tensor() &&
-                (expected.elem == DType::undefined || expected.elem == type);
+    bool fits =
+        expected.is_tensor() && (expected.elem == DType::undefined || expected.elem == type);
     if (fits && expected.shape) {
       fits = expected.shape->size() == dims.size();
       for (std::size_t i = 0; fits && i < dims.size(); ++i) {
