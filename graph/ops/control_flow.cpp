@@ -83,9 +83,11 @@ Kernel prepare_loop(const PrepareContext& prepare) {
     const std::size_t carried = context.input_count() > 2 ? context.input_count() - 2 : 0;
     require(body.outputs().size() > carried, "expected a body with more than {} outputs, found {}",
             carried, body.outputs().size());
-    const Tensor* limit = context.input(0);
-    const std::int64_t trips =
-        limit != nullptr ? limit->to_ints().at(0) : std::numeric_limits<std::int64_t>::max();
+    std::int64_t trips = std::numeric_limits<std::int64_t>::max();
+    if (const Tensor* limit = context.input(0)) {
+      require(limit->size() == 1, "expected one trip count, found {}", to_string(limit->dims()));
+      trips = limit->to_ints()[0];
+    }
     std::vector<RuntimeValue> inputs{Tensor(), Tensor::scalar(true)};
     if (const Tensor* condition = context.input(1)) inputs[1] = Tensor::scalar(truth(*condition));
     for (std::size_t i = 0; i < carried; ++i) inputs.push_back(context.required_input_value(i + 2));
