@@ -17,17 +17,18 @@ RuntimeValue list(const std::vector<float>& values) {
 // "[1 2] [] 3": elements of a sequence; "-" for an empty optional.
 std::string text(const RuntimeValue& value) {
   if (value.kind() == Type::Kind::optional)
-    return value.content() != nullptr ? "?" + text(*value.content()) : "-";
+    return value.content() != nullptr ? fmt::format("?{}", text(*value.content())) : "-";
   if (value.is_tensor()) {
     std::string numbers;
-    for (const double number : value.tensor().cast(DType::float64).data<double>())
+    const Tensor wide = value.tensor().cast(DType::float64);
+    for (const double number : wide.data<double>())
       numbers += fmt::format("{}{}", numbers.empty() ? "" : " ", number);
-    return value.tensor().rank() == 0 ? numbers : "[" + numbers + "]";
+    return value.tensor().rank() == 0 ? numbers : fmt::format("[{}]", numbers);
   }
   std::string elements;
   for (const RuntimeValue& element : value.elements())
-    elements += (elements.empty() ? "" : " ") + text(element);
-  return "{" + elements + "}";
+    elements += fmt::format("{}{}", elements.empty() ? "" : " ", text(element));
+  return fmt::format("{{{}}}", elements);
 }
 
 // Outputs of two runs, which must agree.
