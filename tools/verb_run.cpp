@@ -8,7 +8,7 @@
 #include "tools/cli.h"
 #include "tools/data/npz.h"
 #include "tools/flags.h"
-#include "tools/output_spool.h"
+#include "tools/run_output.h"
 #include "tools/verb.h"
 
 namespace onnxpress {
@@ -22,11 +22,12 @@ class StandardOutput : public StagedFiles::Sink {
   }
 };
 
-void write_npz(const std::vector<OutputSpool>& outputs, StagedFiles::Sink& sink) {
+void write_npz(const std::vector<RunOutput>& outputs, StagedFiles::Sink& sink) {
   NpzWriter writer(sink);
-  for (const OutputSpool& output : outputs)
-    writer.add(output.name(), output.stored_type(), output.dims(),
-               [&](const auto& put) { output.read(put); });
+  for (const RunOutput& output : outputs)
+    for (const OutputSpool& part : output.parts())
+      writer.add(part.name(), part.stored_type(), part.dims(),
+                 [&](const auto& put) { part.read(put); });
   writer.finish();
 }
 
@@ -53,7 +54,8 @@ class RunVerb : public Verb {
     require(!output_.empty(), "run: expected -o OUT.npz or -o FOLDER");
     const bool to_pipe = output_ == "-";
     const bool to_npz = to_pipe || std::filesystem::path(output_).extension() == ".npz";
-    const DataOptions options = flags_.options();
+    DataOptions options = flags_.options();
+    options.accepts_values = true;
     if (!to_npz)
       require(std::filesystem::is_directory(output_),
               "run: '{}' is neither a .npz file nor a folder that exists", output_);
@@ -61,7 +63,7 @@ class RunVerb : public Verb {
       check_writable(output_);
     const LoadedModel loaded = load_model(path_, DeflatedSize::off);
     const std::unique_ptr<Dataset> data = open_data(input_, *loaded.model, options);
-    const std::vector<OutputSpool> outputs = run_all(*loaded.model, *data, to_npz, session);
+    const std::vector<RunOutput> outputs = run_all(*loaded.model, *data, to_npz, session);
 
     StagedFiles staged;
     if (to_pipe) {
@@ -78,17 +80,19 @@ class RunVerb : public Verb {
   }
 
  private:
-  static std::vector<OutputSpool> run_all(const Model& model, Dataset& data, bool to_npz,
-                                          Session& session) {
+  static std::vector<RunOutput> run_all(const Model& model, Dataset& data, bool to_npz,
+                                        Session& session) {
     Engine engine(model, {.threads = session.threads()});
-    std::vector<OutputSpool> outputs;
+    std::vector<RunOutput> outputs;
     for (const Value* value : model.graph.outputs()) outputs.emplace_back(value->name(), to_npz);
     WatchedDataset watched(data, session.progress());
     session.progress().stage("running");
     watched.rewind();
     Batch batch;
     while (watched.next(batch)) {
-      const std::vector<Tensor> results = engine.run(batch.inputs);
+      std::vector<RuntimeValue> inputs = batch.values;
+      if (inputs.empty()) inputs.assign(batch.inputs.begin(), batch.inputs.end());
+      const std::vector<RuntimeValue> results = engine.run(inputs);
       const std::int64_t rows = std::max(leading_count(batch.inputs), batch.samples);
       for (std::size_t i = 0; i < results.size(); ++i)
         outputs[i].append(results[i], batch.samples, rows);
@@ -96,27 +100,28 @@ class RunVerb : public Verb {
     return outputs;
   }
 
-  void stage_protobufs(const std::vector<OutputSpool>& outputs, StagedFiles& staged) const {
+  void stage_protobufs(const std::vector<RunOutput>& outputs, StagedFiles& staged) const {
     for (std::size_t i = 0; i < outputs.size(); ++i) {
-      const std::string bytes = tensor_to_bytes(outputs[i].whole(), outputs[i].name());
+      const std::string bytes = value_to_bytes(outputs[i].whole(), outputs[i].name());
       staged.add(std::filesystem::path(output_) / fmt::format("output_{}.pb", i),
                  [&](StagedFiles::Sink& sink) { sink.write(std::as_bytes(std::span(bytes))); });
     }
   }
 
-  Json report(const LoadedModel& loaded, const Dataset& data,
-              const std::vector<OutputSpool>& outputs, const Session& session) const {
+  Json report(const LoadedModel& loaded, const Dataset& data, const std::vector<RunOutput>& outputs,
+              const Session& session) const {
     Json result = report_header(session.run_info(name()));
     result["headline"] = "";
     result["model"] = {{"file", loaded.file.path}, {"sha256", loaded.file.sha256}};
     result["data"] = {{"input", data_section(data)}};
     result["preprocessing"] = flags_.said();
     result["outputs"] = Json::array();
-    for (const OutputSpool& output : outputs)
-      result["outputs"].push_back({{"name", output.name()},
-                                   {"type", onnxpress::name(output.type())},
-                                   {"dims", output.dims()},
-                                   {"stored_as", onnxpress::name(output.stored_type())}});
+    for (const RunOutput& output : outputs)
+      for (const OutputSpool& part : output.parts())
+        result["outputs"].push_back({{"name", part.name()},
+                                     {"type", onnxpress::name(part.type())},
+                                     {"dims", part.dims()},
+                                     {"stored_as", onnxpress::name(part.stored_type())}});
     return result;
   }
 

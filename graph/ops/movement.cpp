@@ -105,6 +105,11 @@ void ElementSink::put(std::int64_t at, const Tensor& from, std::int64_t first, s
   }
 }
 
+void ElementSink::clear() {
+  std::ranges::fill(strings_, std::string());
+  if (width_ > 0) std::memset(target_, 0, static_cast<std::size_t>(element_count(dims_)) * width_);
+}
+
 void ElementSink::finish() {
   if (width_ == 0) context_.forward_output(index_, Tensor::of_strings(dims_, std::move(strings_)));
 }

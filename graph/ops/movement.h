@@ -28,6 +28,7 @@ class ElementSink {
   // Elements [first, first + count) of `from` to position `at`; disjoint runs may be put in
   // parallel.
   void put(std::int64_t at, const Tensor& from, std::int64_t first, std::int64_t count = 1);
+  void clear();   // zeros, or empty strings, everywhere
   void finish();  // once, after all
 
  private:

@@ -148,6 +148,15 @@ Kernel prepare_average_pool(const PrepareContext& prepare) {
   };
 }
 
+// The power of LpPool and GlobalLpPool, which opset 1 has as a float.
+std::int64_t lp_power(const Node& node) {
+  if (node.opset() >= 2) return get_int(node, "p", 2);
+  const float p = get_float(node, "p", 2);
+  require(1 <= p && p <= 64 && p == std::floor(p),
+          "attribute 'p': expected a whole number from 1 to 64, found {}", p);
+  return static_cast<std::int64_t>(p);
+}
+
 template <class T>
 T power_sum_root(double sum, std::int64_t p) {
   if (p == 1) return static_cast<T>(sum);
@@ -184,8 +193,7 @@ enum class GlobalKind { average, max, lp };
 
 template <GlobalKind kind>
 Kernel prepare_global(const PrepareContext& prepare) {
-  return [p = kind == GlobalKind::lp ? get_int(prepare.node(), "p", 2)
-                                     : 2](KernelContext& context) {
+  return [p = kind == GlobalKind::lp ? lp_power(prepare.node()) : 2](KernelContext& context) {
     run_as(context, float_compute_type, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
       require(x.rank() >= 2, "expected an input of at least 2 axes, found {}", to_string(x.dims()));
@@ -262,7 +270,7 @@ PoolAttrs PoolAttrs::from(const Node& node) {
   PoolAttrs attrs{.window = Window::from(node, require_ints(node, "kernel_shape"))};
   attrs.count_include_pad = get_bool(node, "count_include_pad", false);
   attrs.column_major_indices = get_bool(node, "storage_order", false);
-  if (node.is("LpPool")) attrs.p = node.opset() < 2 ? std::int64_t{2} : get_int(node, "p", 2);
+  if (node.is("LpPool")) attrs.p = lp_power(node);
   return attrs;
 }
 
