@@ -1,6 +1,7 @@
 #include "graph/ops/resample.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "graph/ops/dispatch.h"
 #include "graph/ops/movement.h"
@@ -183,6 +184,17 @@ void filter_planes(ThreadPool& pool, const T* in, std::int64_t planes, std::int6
 }
 
 }  // namespace
+
+DType interpolation_type(DType type) {
+  if (is_integer(type)) return bits(type) <= 16 ? DType::float32 : DType::float64;
+  return float_compute_type(type);
+}
+
+double cubic_weight(double distance, double a) {
+  const double d = std::fabs(distance);
+  if (d <= 1) return ((a + 2) * d - (a + 3)) * d * d + 1;
+  return d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0;
+}
 
 void pick_along(KernelContext& context, const Tensor& x, std::span<const AxisTaps> axes,
                 const Dims& dims, const Tensor& fill) {

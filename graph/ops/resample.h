@@ -5,9 +5,17 @@
 #include <span>
 #include <vector>
 
-#include "graph/ops/kernel.h"
+#include "graph/ops/compute_type.h"
 
 namespace onnxpress {
+
+// The type that elements are interpolated in: float32 for integers of at most 16 bits, float64 for
+// wider ones, float_compute_type() for floats.
+DType interpolation_type(DType type);
+
+// Weight of a cell at `distance` from the point in cubic convolution of coefficient a (R. Keys,
+// Cubic convolution interpolation for digital image processing, 1981, equation 4).
+double cubic_weight(double distance, double a);
 
 // One axis resampled: the elements of the input that each output index is made of. An axis without
 // an entry stays as it is.

@@ -237,13 +237,9 @@ std::int64_t nearest_index(Nearest how, float x, bool shrinks) {
   return static_cast<std::int64_t>(down) + up;
 }
 
-// Weight of a cell at `distance` from the point, in cells of the filter.
 double filter_weight(const ResizeAttrs& attrs, double distance) {
-  const double d = std::fabs(distance);
-  if (attrs.mode == Interpolation::linear) return std::max(0.0, 1 - d);
-  const double a = double{attrs.cubic_a};
-  if (d <= 1) return ((a + 2) * d - (a + 3)) * d * d + 1;
-  return d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0;
+  if (attrs.mode == Interpolation::cubic) return cubic_weight(distance, double{attrs.cubic_a});
+  return std::max(0.0, 1 - std::fabs(distance));
 }
 
 // The filter's cells around `x`, appended to `taps`: those from the last one before x (x itself
@@ -292,12 +288,6 @@ AxisTaps taps_of(const ResizeAttrs& attrs, const ResizedAxis& axis) {
       add_filter(attrs, stretch, double{x}, axis.input, taps);
   }
   return taps;
-}
-
-// Integers of at most 16 bits are interpolated in float32, wider ones in float64.
-DType interpolation_type(DType type) {
-  if (is_integer(type)) return bits(type) <= 16 ? DType::float32 : DType::float64;
-  return float_compute_type(type);
 }
 
 // Rounds to the nearest value of an integer type.
