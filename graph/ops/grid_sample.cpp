@@ -96,8 +96,9 @@ class Sampler {
       T x = attrs_.align_corners ? (location[i] + 1) / 2 * static_cast<T>(axis.size - 1)
                                  : ((location[i] + 1) * static_cast<T>(axis.size) - 1) / 2;
       if (attrs_.mode == Sampling::nearest) x = std::nearbyint(x);
-      if (attrs_.padding == Padding::border && !(x >= low && x <= high))
-        x = x > 0 ? static_cast<T>(axis.size - 1) : T(0);
+      // In cubic mode only the cells are kept inside, as PyTorch and ONNX Runtime have it.
+      if (attrs_.padding == Padding::border && attrs_.mode != Sampling::cubic)
+        x = x >= 0 ? std::min(x, static_cast<T>(axis.size - 1)) : T(0);
       if (attrs_.padding == Padding::reflection) x = reflected(x, low, high);
       // What is farther out than any filter reaches is all alike.
       x = x >= -4 ? std::min(x, static_cast<T>(axis.size + 3)) : T(-4);
