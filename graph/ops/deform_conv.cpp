@@ -100,6 +100,8 @@ void sample_columns(const DeformCall& call, const T* image, const T* offsets, co
     for (std::int64_t tap = 0; tap < taps; ++tap) {
       const std::int64_t k[3] = {tap / g.kernel[2] / g.kernel[1], tap / g.kernel[2] % g.kernel[1],
                                  tap % g.kernel[2]};
+      std::vector<Corners> corners;
+      corners.reserve(static_cast<std::size_t>(width));
       for (std::int64_t position = begin; position < end; ++position) {
         const std::int64_t o[3] = {position / g.output[2] / g.output[1],
                                    position / g.output[2] % g.output[1], position % g.output[2]};
@@ -115,13 +117,16 @@ void sample_columns(const DeformCall& call, const T* image, const T* offsets, co
         const double scale =
             mask != nullptr ? static_cast<double>(mask[(og * taps + tap) * positions + position])
                             : 1;
-        const Corners corners(g, at, scale);
-        for (std::int64_t c = og * per_group; c < (og + 1) * per_group; ++c) {
-          const T* plane = image + c * g.input_size();
+        corners.emplace_back(g, at, scale);
+      }
+      for (std::int64_t c = og * per_group; c < (og + 1) * per_group; ++c) {
+        const T* plane = image + c * g.input_size();
+        T* row = columns + (c * taps + tap) * width;
+        for (const Corners& around : corners) {
           double sum = 0;
-          for (std::size_t i = 0; i < corners.count; ++i)
-            sum += corners.weights[i] * static_cast<double>(plane[corners.cells[i]]);
-          columns[(c * taps + tap) * width + position - begin] = static_cast<T>(sum);
+          for (std::size_t i = 0; i < around.count; ++i)
+            sum += around.weights[i] * static_cast<double>(plane[around.cells[i]]);
+          *row++ = static_cast<T>(sum);
         }
       }
     }

@@ -72,11 +72,12 @@ T reflected(T x, T low, T high) {
   return at >= low && at <= high ? at : low;  // also for what is not finite
 }
 
-// Cells of the input that one sample is made of, as offsets into a plane, and their weights. Cells
+// Cells of the input that samples are made of, as offsets into a plane, with their weights. Cells
 // of zero padding are left out.
 struct Cells {
   std::vector<std::int64_t> offsets;
   std::vector<double> weights;
+  std::vector<std::size_t> ends;  // of each sample's cells
 };
 
 class Sampler {
@@ -84,11 +85,10 @@ class Sampler {
   Sampler(const GridSampleAttrs& attrs, std::vector<SampledAxis> axes)
       : attrs_(attrs), axes_(std::move(axes)) {}
 
-  // The cells for a location whose coordinates are innermost axis first.
+  // Adds the cells for a location whose coordinates are innermost axis first.
   template <class T>
-  void cells_at(const T* location, Cells& cells) const {
-    cells.offsets.assign(1, 0);
-    cells.weights.assign(1, 1);
+  void add(const T* location, Cells& cells) const {
+    AxisCells along[most_axes];
     for (std::size_t i = 0; i < axes_.size(); ++i) {
       const SampledAxis& axis = axes_[axes_.size() - 1 - i];
       const T low = attrs_.align_corners ? T(0) : T(-0.5);
@@ -102,13 +102,20 @@ class Sampler {
       if (attrs_.padding == Padding::reflection) x = reflected(x, low, high);
       // What is farther out than any filter reaches is all alike.
       x = x >= -4 ? std::min(x, static_cast<T>(axis.size + 3)) : T(-4);
-      multiply(axis, static_cast<double>(x), low, high, cells);
+      along[i] = cells_along(axis, static_cast<double>(x), low, high);
     }
+    combine(along, axes_.size(), 0, 1, cells);
+    cells.ends.push_back(cells.offsets.size());
   }
 
  private:
-  // The cells found so far, for each of those along one more axis.
-  void multiply(const SampledAxis& axis, double x, double low, double high, Cells& cells) const {
+  struct AxisCells {
+    std::int64_t offsets[4];
+    double weights[4];
+    std::size_t count = 0;
+  };
+
+  AxisCells cells_along(const SampledAxis& axis, double x, double low, double high) const {
     const double down = std::floor(x);
     const double part = x - down;
     double weights[4] = {1, 0, 0, 0};
@@ -124,21 +131,31 @@ class Sampler {
       for (std::int64_t k = 0; k < 4; ++k)
         weights[k] = cubic_weight(part + 1 - static_cast<double>(k), -0.75);
     }
-    const Cells before = std::move(cells);
-    cells = {};
+    AxisCells cells;
     for (std::int64_t k = 0; k < taps; ++k) {
       std::int64_t index = first + k;
-      if (attrs_.padding == Padding::zeros) {
-        if (index < 0 || index >= axis.size) continue;
-      } else if (attrs_.padding == Padding::reflection) {
+      const bool inside = index >= 0 && index < axis.size;
+      if (!inside && attrs_.padding == Padding::zeros) continue;
+      if (!inside && attrs_.padding == Padding::reflection)
         index = static_cast<std::int64_t>(reflected(static_cast<double>(index), low, high));
-      }
       index = std::clamp<std::int64_t>(index, 0, axis.size - 1);
-      for (std::size_t i = 0; i < before.offsets.size(); ++i) {
-        cells.offsets.push_back(before.offsets[i] + index * axis.stride);
-        cells.weights.push_back(before.weights[i] * weights[k]);
-      }
+      cells.offsets[cells.count] = index * axis.stride;
+      cells.weights[cells.count++] = weights[k];
     }
+    return cells;
+  }
+
+  // All combinations of the cells along the first `count` axes, the innermost varying fastest.
+  static void combine(const AxisCells* along, std::size_t count, std::int64_t offset, double weight,
+                      Cells& cells) {
+    if (count == 0) {
+      cells.offsets.push_back(offset);
+      cells.weights.push_back(weight);
+      return;
+    }
+    const AxisCells& axis = along[count - 1];
+    for (std::size_t k = 0; k < axis.count; ++k)
+      combine(along, count - 1, offset + axis.offsets[k], weight * axis.weights[k], cells);
   }
 
   GridSampleAttrs attrs_;
@@ -161,9 +178,9 @@ struct SampleCall {
             to_string(x.dims()));
   }
 
-  // Calls body(channel's plane in the input, channel's plane in the output, point, cells).
-  template <class G, class Body>
-  void run(ThreadPool& pool, const G* grid, Body&& body) const {
+  // out[channel, point] = sample(plane of the input, offsets, weights, number of cells).
+  template <class G, class T, class Sample>
+  void run(ThreadPool& pool, const G* grid, const T* in, T* out, Sample&& sample) const {
     constexpr std::int64_t block = 64;
     const std::int64_t rank = static_cast<std::int64_t>(dims.size()) - 2;
     const std::int64_t blocks = (points + block - 1) / block;
@@ -172,10 +189,16 @@ struct SampleCall {
       const std::int64_t image = task / blocks;
       const std::int64_t first = task % blocks * block;
       Cells cells;
-      for (std::int64_t point = first; point < std::min(points, first + block); ++point) {
-        sampler.cells_at(grid + (image * points + point) * rank, cells);
-        for (std::int64_t c = image * channels; c < (image + 1) * channels; ++c)
-          body(c * plane, c * points + point, cells);
+      for (std::int64_t point = first; point < std::min(points, first + block); ++point)
+        sampler.add(grid + (image * points + point) * rank, cells);
+      for (std::int64_t c = image * channels; c < (image + 1) * channels; ++c) {
+        T* target = out + c * points + first;
+        std::size_t begin = 0;
+        for (const std::size_t end : cells.ends) {
+          *target++ = sample(in + c * plane, cells.offsets.data() + begin,
+                             cells.weights.data() + begin, end - begin);
+          begin = end;
+        }
       }
     });
   }
@@ -191,9 +214,10 @@ struct SampleCall {
 
 template <class T, class G>
 void sample_nearest(ThreadPool& pool, const SampleCall& call, const G* grid, const T* in, T* out) {
-  call.run(pool, grid, [=](std::int64_t from, std::int64_t to, const Cells& cells) {
-    out[to] = cells.offsets.empty() ? T() : in[from + cells.offsets[0]];
-  });
+  call.run(pool, grid, in, out,
+           [](const T* plane, const std::int64_t* offsets, const double*, std::size_t count) {
+             return count == 0 ? T() : plane[*offsets];
+           });
 }
 
 template <class G>
@@ -227,12 +251,14 @@ void interpolate(KernelContext& context, const GridSampleAttrs& attrs, const G* 
       using T = typename decltype(tag)::type;
       const T* in = x.data<T>().data();
       T* out = y.mutable_data<T>().data();
-      call.run(inner.pool(), grid, [=](std::int64_t from, std::int64_t to, const Cells& cells) {
-        double sum = 0;
-        for (std::size_t i = 0; i < cells.offsets.size(); ++i)
-          sum += cells.weights[i] * static_cast<double>(in[from + cells.offsets[i]]);
-        out[to] = static_cast<T>(sum);
-      });
+      call.run(inner.pool(), grid, in, out,
+               [](const T* plane, const std::int64_t* offsets, const double* weights,
+                  std::size_t count) {
+                 double sum = 0;
+                 for (std::size_t i = 0; i < count; ++i)
+                   sum += weights[i] * static_cast<double>(plane[offsets[i]]);
+                 return static_cast<T>(sum);
+               });
     });
   });
 }
