@@ -1,7 +1,10 @@
 // Copying elements of any type without looking at them.
 #pragma once
 
+#include <complex>
+#include <cstdint>
 #include <functional>
+#include <type_traits>
 
 #include "graph/ops/compute_type.h"
 #include "graph/ops/infer.h"
@@ -39,6 +42,26 @@ class ElementSink {
   std::byte* target_ = nullptr;
   std::vector<std::string> strings_;
 };
+
+// Calls fn(std::type_identity<T>()) for a T as wide as an element of `type`; throws Error for
+// strings and sub-byte types.
+template <class Fn>
+void dispatch_storage(DType type, Fn&& fn) {
+  switch (bits(type)) {
+    case 8:
+      return fn(std::type_identity<std::uint8_t>());
+    case 16:
+      return fn(std::type_identity<std::uint16_t>());
+    case 32:
+      return fn(std::type_identity<std::uint32_t>());
+    case 64:
+      return fn(std::type_identity<std::uint64_t>());
+    case 128:
+      return fn(std::type_identity<std::complex<double>>());
+    default:
+      fail("element type {} is not supported here", name(type));
+  }
+}
 
 // Calls `body` with sub-byte types in a byte each.
 inline void move(KernelContext& context, const std::function<void(KernelContext&)>& body) {

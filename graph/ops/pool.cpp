@@ -148,19 +148,18 @@ Kernel prepare_average_pool(const PrepareContext& prepare) {
   };
 }
 
-// The power of LpPool and GlobalLpPool, which opset 1 has as a float.
-std::int64_t lp_power(const Node& node) {
-  if (node.opset() >= 2) return get_int(node, "p", 2);
-  const float p = get_float(node, "p", 2);
-  require(1 <= p && p <= 64 && p == std::floor(p),
-          "attribute 'p': expected a whole number from 1 to 64, found {}", p);
-  return static_cast<std::int64_t>(p);
+// Attribute p of LpPool and GlobalLpPool, a float before opset 2.
+double exponent_of(const Node& node) {
+  const double p = node.opset() < 2 ? double{get_float(node, "p", 2)}
+                                    : static_cast<double>(get_int(node, "p", 2));
+  require(p > 0 && std::isfinite(p), "attribute 'p': expected a number above 0, found {}", p);
+  return p;
 }
 
 template <class T>
-T power_sum_root(double sum, std::int64_t p) {
+T power_sum_root(double sum, double p) {
   if (p == 1) return static_cast<T>(sum);
-  return static_cast<T>(p == 2 ? std::sqrt(sum) : std::pow(sum, 1.0 / static_cast<double>(p)));
+  return static_cast<T>(p == 2 ? std::sqrt(sum) : std::pow(sum, 1 / p));
 }
 
 Kernel prepare_lp_pool(const PrepareContext& prepare) {
@@ -180,7 +179,7 @@ Kernel prepare_lp_pool(const PrepareContext& prepare) {
                           for_each_tap(g, o, [&](std::int64_t i) {
                             sum += std::pow(
                                 std::fabs(static_cast<double>(in[plane * g.input_size() + i])),
-                                static_cast<double>(attrs.p));
+                                attrs.p);
                           });
                           out[plane * g.output_size() + offset] = power_sum_root<T>(sum, attrs.p);
                         });
@@ -193,7 +192,7 @@ enum class GlobalKind { average, max, lp };
 
 template <GlobalKind kind>
 Kernel prepare_global(const PrepareContext& prepare) {
-  return [p = kind == GlobalKind::lp ? lp_power(prepare.node()) : 2](KernelContext& context) {
+  return [p = kind == GlobalKind::lp ? exponent_of(prepare.node()) : 2](KernelContext& context) {
     run_as(context, float_compute_type, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
       require(x.rank() >= 2, "expected an input of at least 2 axes, found {}", to_string(x.dims()));
@@ -217,9 +216,7 @@ Kernel prepare_global(const PrepareContext& prepare) {
             double sum = 0;
             for (std::int64_t i = 0; i < cells; ++i) {
               const double value = first[i];
-              sum += kind == GlobalKind::average
-                         ? value
-                         : std::pow(std::fabs(value), static_cast<double>(p));
+              sum += kind == GlobalKind::average ? value : std::pow(std::fabs(value), p);
             }
             out[plane] = kind == GlobalKind::average
                              ? static_cast<T>(sum / static_cast<double>(cells))
@@ -270,7 +267,7 @@ PoolAttrs PoolAttrs::from(const Node& node) {
   PoolAttrs attrs{.window = Window::from(node, require_ints(node, "kernel_shape"))};
   attrs.count_include_pad = get_bool(node, "count_include_pad", false);
   attrs.column_major_indices = get_bool(node, "storage_order", false);
-  if (node.is("LpPool")) attrs.p = lp_power(node);
+  if (node.is("LpPool")) attrs.p = exponent_of(node);
   return attrs;
 }
 

@@ -9,7 +9,7 @@ struct PoolAttrs {
   Window window;
   bool count_include_pad = false;     // AveragePool
   bool column_major_indices = false;  // MaxPool's storage_order
-  std::int64_t p = 2;                 // LpPool
+  double p = 2;                       // LpPool
 
   static PoolAttrs from(const Node& node);
 };
