@@ -1,6 +1,7 @@
 // MaxPool, AveragePool, LpPool and their global forms.
 #pragma once
 
+#include "graph/base/threads.h"
 #include "graph/ops/window.h"
 
 namespace onnxpress {
@@ -12,6 +13,15 @@ struct PoolAttrs {
   std::int64_t p = 2;                 // LpPool
 
   static PoolAttrs from(const Node& node);
+  // Dims of the result for an input [N,C,spatial...]. Throws Error when the window does not fit.
+  Dims output_dims(const Dims& input) const;
+  Shape output_shape(const Shape& input) const;
 };
+
+// y, of attrs.output_dims(), from x: float32, float64, int64 or uint64 for the maximum (with the
+// flat index of each, unless nullptr), float32 or float64 for the average.
+void max_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Tensor& y,
+              std::int64_t* indices);
+void average_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Tensor& y);
 
 }  // namespace onnxpress

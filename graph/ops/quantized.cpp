@@ -132,7 +132,7 @@ void Requantization::put(KernelContext& context, const Tensor& sums) const {
     }
     IntegerGrid shifted = grid;
     shifted.zero = spread[3];
-    out[i] = static_cast<std::byte>(static_cast<int>(shifted.code(scaled)) & 0xff);
+    out[i] = static_cast<std::byte>(byte_of(shifted.code(scaled)));
   });
 }
 
@@ -194,8 +194,7 @@ CodeTable::CodeTable(DType type, Quantization from, Quantization to,
   for (int i = 0; i < 256; ++i) {
     const float code = static_cast<float>(is_signed && i > 127 ? i - 256 : i);
     const float value = function(from.scale * (code - from.zero_point));
-    codes_.push_back(
-        static_cast<std::uint8_t>(static_cast<int>(grid.code(value / to.scale)) & 0xff));
+    codes_.push_back(byte_of(grid.code(value / to.scale)));
   }
 }
 
@@ -206,6 +205,17 @@ void CodeTable::put(KernelContext& context, const Tensor& x) const {
   context.pool().parallel_for(x.size(), piece, [&](std::int64_t begin, std::int64_t end) {
     for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
       out[i] = codes_[in[i]];
+  });
+}
+
+void put_codes(KernelContext& context, const Tensor& values,
+               const std::function<float(double)>& code) {
+  Tensor& y = context.output(0, context.required_input(0).dtype(), values.dims());
+  const std::span<std::uint8_t> out = mutable_codes_of(y);
+  const std::span<const double> in = values.data<double>();
+  context.pool().parallel_for(values.size(), piece, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+      out[i] = byte_of(code(in[i]));
   });
 }
 

@@ -26,6 +26,11 @@ struct IntegerGrid {
   }
 };
 
+// The byte that holds an 8-bit code.
+inline std::uint8_t byte_of(float code) {
+  return static_cast<std::uint8_t>(static_cast<int>(code) & 0xff);
+}
+
 // The one element of scale input `index`; throws Error when there are more or it is omitted.
 float scalar_scale(const KernelContext& context, std::size_t index);
 // The one element of zero point input `index`, 0 when omitted; throws Error when there are more or
@@ -118,6 +123,10 @@ class CodeTable {
  private:
   std::vector<std::uint8_t> codes_;
 };
+
+// Output 0, of input 0's 8-bit type: code(value) for every value, which is in the type's range.
+void put_codes(KernelContext& context, const Tensor& values,
+               const std::function<float(double)>& code);
 
 // The scale and zero point inputs that start at `scale`, both scalar.
 CodeTable::Quantization quantization_at(const KernelContext& context, std::size_t scale,
