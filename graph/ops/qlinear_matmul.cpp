@@ -91,10 +91,11 @@ Kernel prepare_qlinear_matmul(const PrepareContext&) {
 
 // y = float32(sum) * (a_scale * b_scale) + bias.
 void put_floats(KernelContext& context, const Tensor& sums, const Spread& a_scale,
-                const Spread& b_scale, const Tensor* bias) {
+                const Spread& b_scale, const Tensor* bias, DType type) {
   Dequantization dequantization;
   dequantization.a_scale = a_scale;
   dequantization.b_scale = b_scale;
+  dequantization.type = type;
   if (bias != nullptr) {
     require(bias->rank() == 1 && sums.rank() >= 1 && bias->dim(0) == sums.dims().back(),
             "expected one bias per column of {}, found {}", to_string(sums.dims()),
@@ -110,7 +111,8 @@ Kernel prepare_matmul_integer_to_float(const PrepareContext&) {
     const Tensor sums = multiply(context, operands);
     const Tensor& b = context.required_input(operands.b);
     put_floats(context, sums, row_scale(context.required_input(operands.a_scale), b, sums.rank()),
-               by_column(context.required_input(operands.b_scale), sums.rank()), context.input(6));
+               by_column(context.required_input(operands.b_scale), sums.rank()), context.input(6),
+               context.required_input(operands.a_scale).dtype());
   };
 }
 
@@ -122,7 +124,8 @@ Kernel prepare_dynamic_quantize_matmul(const PrepareContext&) {
     const Tensor sums =
         multiply(context, operands, quantized(context.pool(), a, range), Spread(range.zero_point));
     put_floats(context, sums, Spread(range.scale),
-               by_column(context.required_input(operands.b_scale), sums.rank()), context.input(4));
+               by_column(context.required_input(operands.b_scale), sums.rank()), context.input(4),
+               DType::float32);
   };
 }
 
@@ -176,7 +179,10 @@ OPERATORS(qlinear_matmul) {
   registry.add(OpDef{
       .name = "MatMulIntegerToFloat",
       .domain = "com.microsoft",
-      .infer = [](InferContext& context) { infer_as(context, to_float_operands, DType::float32); },
+      .infer =
+          [](InferContext& context) {
+            infer_as(context, to_float_operands, context.input_dtype(to_float_operands.a_scale));
+          },
       .prepare = prepare_matmul_integer_to_float,
       .axes = [](const Node& node) { return axes_of(node, to_float_operands, 6); },
       .cost = [](const PrepareContext& context) { return cost_of(context, to_float_operands); }});

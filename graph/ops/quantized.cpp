@@ -138,11 +138,16 @@ void Requantization::put(KernelContext& context, const Tensor& sums) const {
 
 void Dequantization::put(KernelContext& context, const Tensor& sums) const {
   const SpreadPlan<3> plan(sums.dims(), {&a_scale, &b_scale, &bias});
-  float* const out = context.output(0, DType::float32, sums.dims()).mutable_data<float>().data();
+  const bool is_narrow = type != DType::float32;
+  Tensor wide;
+  if (is_narrow) wide = Tensor::uninitialized(DType::float32, sums.dims());
+  Tensor& y = is_narrow ? wide : context.output(0, DType::float32, sums.dims());
+  const std::span<float> out = y.mutable_data<float>();
   const double* const in = sums.data<double>().data();
   plan.run(context.pool(), [&](std::size_t i, const std::array<float, 3>& spread) {
     out[i] = static_cast<float>(to_int32(in[i])) * (spread[0] * spread[1]) + spread[2];
   });
+  if (is_narrow) context.forward_output(0, wide.cast(type));
 }
 
 DynamicRange DynamicRange::of(std::span<const float> values) {

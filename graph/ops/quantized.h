@@ -69,9 +69,10 @@ struct Requantization {
   void put(KernelContext& context, const Tensor& sums) const;
 };
 
-// Output 0 in float32: float32(int32 sum) * (a * b) + bias.
+// Output 0 of a float type, computed in float32: float32(int32 sum) * (a * b) + bias.
 struct Dequantization {
   Spread a_scale, b_scale, bias;
+  DType type = DType::float32;
 
   void put(KernelContext& context, const Tensor& sums) const;
 };
