@@ -204,6 +204,7 @@ OperandAxes pool_axes(const Node& node) {
 PoolAttrs PoolAttrs::from(const Node& node) {
   PoolAttrs attrs{.window = Window::from(node, require_ints(node, "kernel_shape"))};
   attrs.count_include_pad = get_bool(node, "count_include_pad", false);
+  attrs.count_beyond_padding = node.is("QLinearAveragePool", "com.microsoft");
   attrs.column_major_indices = get_bool(node, "storage_order", false);
   if (node.is("LpPool")) attrs.p = node.opset() < 2 ? std::int64_t{2} : get_int(node, "p", 2);
   return attrs;
@@ -264,19 +265,20 @@ void average_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Ten
     using T = typename decltype(tag)::type;
     const T* in = x.data<T>().data();
     T* out = y.mutable_data<T>().data();
-    for_each_output(pool, call.planes, g,
-                    [&](std::int64_t plane, std::int64_t offset, const std::int64_t(&o)[3]) {
-                      const T* cells = in + plane * g.input_size();
-                      T sum = 0;
-                      std::int64_t count = 0;
-                      for_each_tap(g, o, [&](std::int64_t i) {
-                        sum += cells[i];
-                        ++count;
-                      });
-                      if (attrs.count_include_pad) count = averaged_cells(g, pad_end, o);
-                      out[plane * g.output_size() + offset] =
-                          count == 0 ? T(0) : sum / static_cast<T>(count);
-                    });
+    for_each_output(
+        pool, call.planes, g,
+        [&](std::int64_t plane, std::int64_t offset, const std::int64_t(&o)[3]) {
+          const T* cells = in + plane * g.input_size();
+          T sum = 0;
+          std::int64_t count = 0;
+          for_each_tap(g, o, [&](std::int64_t i) {
+            sum += cells[i];
+            ++count;
+          });
+          if (attrs.count_include_pad)
+            count = attrs.count_beyond_padding ? g.kernel_size() : averaged_cells(g, pad_end, o);
+          out[plane * g.output_size() + offset] = count == 0 ? T(0) : sum / static_cast<T>(count);
+        });
   });
 }
 

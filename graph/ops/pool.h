@@ -8,7 +8,9 @@ namespace onnxpress {
 
 struct PoolAttrs {
   Window window;
-  bool count_include_pad = false;     // AveragePool
+  bool count_include_pad = false;  // AveragePool
+  // With it, what ceil_mode adds beyond the padding counts too: ONNX Runtime's QLinearAveragePool.
+  bool count_beyond_padding = false;
   bool column_major_indices = false;  // MaxPool's storage_order
   std::int64_t p = 2;                 // LpPool
 
