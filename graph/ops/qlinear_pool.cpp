@@ -41,17 +41,25 @@ Kernel prepare_max(const PrepareContext& prepare) {
   };
 }
 
-// x, scale, zero point, y's scale, zero point. ONNX Runtime adds the zero point before it rounds.
+// x, scale, zero point, y's scale, zero point. As ONNX Runtime computes it: the sum of dequantized
+// values in float32, and the zero point added before rounding.
 Kernel prepare_average(const PrepareContext& prepare) {
   return [&node = prepare.node()](KernelContext& context) {
     const DType type = context.required_input(0).dtype();
     const auto from = quantization_at(context, 1, type);
     const auto to = quantization_at(context, 3, type);
-    const Tensor y = pooled(context, node, from.zero_point, average_pool);
+    const Tensor y = pooled(
+        context, node, from.zero_point,
+        [&](ThreadPool& threads, const PoolAttrs& attrs, const Tensor& planes, Tensor& result) {
+          Tensor values = planes.cast(DType::float32);
+          for (float& value : values.mutable_data<float>()) value *= from.scale;
+          Tensor means = Tensor::uninitialized(DType::float32, result.dims());
+          average_pool(threads, attrs, values, means);
+          result = means.cast(DType::float64);
+        });
     const IntegerGrid grid(type);
     put_codes(context, y, [&](double mean) {
-      const float value = static_cast<float>(mean * static_cast<double>(from.scale));
-      return grid.code(value / to.scale + to.zero_point);
+      return grid.code(static_cast<float>(mean) / to.scale + to.zero_point);
     });
   };
 }
