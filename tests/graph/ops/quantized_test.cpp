@@ -80,6 +80,43 @@ y = Cast(q) {to=1}
           "float32[3,4]{0,1,2,4,-6,-6,2,3,0,-0.5,-1,-2}", 23);
 }
 
+TEST_CASE("QuantizeLinear divides in the given precision and adds zero points to floats too") {
+  const std::string x = "initializer x: float32[2] = {2049,1}\n" + scalar("s", "float32", "2");
+  // 2049 is 2048 in float16, and 2049 / 2 is 1024.5, which rounds to 1024 in any precision.
+  check_y(x + "y = QuantizeLinear(x, s) {output_dtype=5}\n", "int16[2]{1024,0}", 23);
+  check_y("initializer x: float32[1] = {2051}\n" + scalar("s", "float32", "2") +
+              "y = QuantizeLinear(x, s) {output_dtype=5}\n",
+          "int16[1]{1026}", 23);  // 1025.5
+  check_y("initializer x: float32[1] = {2051}\n" + scalar("s", "float32", "2") +
+              "y = QuantizeLinear(x, s) {output_dtype=5, precision=10}\n",
+          "int16[1]{1026}", 23);  // 2052 / 2
+  check_y("initializer x: float32[1] = {1000}\n" + scalar("s", "float32", "3") +
+              "y = QuantizeLinear(x, s) {output_dtype=5, precision=16}\n",
+          "int16[1]{334}", 23);  // 333.3 has 8 bits: 334
+  check_y("initializer x: float32[2] = {1,-0.0}\n" + scalar("s", "float32", "2") +
+              scalar("z", "float4e2m1", "1") + "q = QuantizeLinear(x, s, z)\ny = Cast(q) {to=1}\n",
+          "float32[2]{1.5,1}", 23);
+  check_y("initializer x: int32[2] = {7,-300}\n" + scalar("s", "float32", "2") +
+              scalar("z", "int8", "1") + "y = QuantizeLinear(x, s, z)\n",
+          "int8[2]{5,-128}", 13);
+  check_y(R"(initializer x: float32[2] = {3e38,448.1}
+initializer s: float32[] = {1}
+initializer z: float8e4m3fn[] = {0}
+q = QuantizeLinear(x, s, z) {saturate=0}
+y = Cast(q) {to=1}
+)",
+          "float32[2]{nan,448}", 19);
+  check_fails(x + "y = QuantizeLinear(x, s) {precision=11}\n", "attribute 'precision'", 23);
+  check_fails(x + scalar("z", "int8", "0") + "y = QuantizeLinear(x, s, z) {output_dtype=2}\n",
+              "attribute 'output_dtype'");
+  check_fails(x + "y = QuantizeLinear(x, s) {output_dtype=6}\n", "expected a type to quantize to");
+  check_fails(x + "initializer s2: float32[2] = {1,2}\ny = QuantizeLinear(x, s2) {axis=0}\n",
+              "from opset 13", 10);
+  check_fails("initializer x: int8[2] = {1,2}\n" + scalar("s", "float32", "2") +
+                  scalar("z", "uint8", "0") + "y = DequantizeLinear(x, s, z)\n",
+              "expected a zero point of type int8, found uint8");
+}
+
 TEST_CASE("DynamicQuantizeLinear covers the range of the data and zero") {
   const Computed computed(R"(initializer x: float32[6] = {0,2,-3,-2.5,1.34,0.5}
 y, s, z = DynamicQuantizeLinear(x)
