@@ -1,33 +1,13 @@
 #include "graph/kernels/primitive_kernel.h"
 
 #include <algorithm>
-#include <new>
 #include <unordered_map>
 #include <utility>
 
+#include "graph/kernels/scratch_memory.h"
+
 namespace onnxpress::onednn {
 namespace {
-
-constexpr std::size_t alignment = 64;
-
-struct AlignedDelete {
-  void operator()(std::byte* memory) const {
-    ::operator delete (memory, std::align_val_t{alignment});
-  }
-};
-
-// Memory of the calling thread for reordered operands and scratchpads: primitives run one after the
-// other, so they share it.
-std::byte* scratch_memory(std::size_t bytes) {
-  thread_local std::unique_ptr<std::byte, AlignedDelete> buffer;
-  thread_local std::size_t capacity = 0;
-  if (bytes > capacity) {
-    buffer.reset();
-    buffer.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment})));
-    capacity = bytes;
-  }
-  return buffer.get();
-}
 
 memory over(const memory::desc& layout, const void* data) {
   return memory(layout, cpu_engine(), const_cast<void*>(data));
@@ -77,7 +57,8 @@ void PrimitiveKernel::make_reorder(Operand& operand, const memory::desc& from,
   operand.reorder = dnnl::reorder(descriptor);
   operand.scratchpad = descriptor.scratchpad_desc();
   operand.scratch = copies_bytes_;
-  copies_bytes_ += (operand.wanted.get_size() + alignment - 1) / alignment * alignment;
+  copies_bytes_ +=
+      (operand.wanted.get_size() + scratch_alignment - 1) / scratch_alignment * scratch_alignment;
   scratchpad_bytes_ = std::max(scratchpad_bytes_, operand.scratchpad.get_size());
 }
 

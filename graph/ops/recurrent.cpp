@@ -166,10 +166,10 @@ RecurrentSizes RecurrentSizes::of(const RecurrentAttrs& attrs,
   const std::int64_t directions = attrs.directions(), gates = attrs.gates();
   RecurrentSizes sizes;
   if (attrs.hidden_size > 0) sizes.hidden = attrs.hidden_size;
-  const auto shape = [&](std::size_t index, std::string_view input, std::size_t rank) {
+  const auto shape = [&](std::size_t index, std::string_view what, std::size_t rank) {
     const Shape* found = index < input_shapes.size() ? input_shapes[index] : nullptr;
     if (found != nullptr)
-      require(found->size() == rank, "expected {} of {} axes, found {}", input, rank,
+      require(found->size() == rank, "expected {} of {} axes, found {}", what, rank,
               to_string(*found));
     return found;
   };
@@ -210,13 +210,13 @@ RecurrentSizes RecurrentSizes::of(const RecurrentAttrs& attrs,
   }
   if (const Shape* lengths = shape(in::sequence_lens, "sequence_lens", 1))
     sizes.batch = expect((*lengths)[0], sizes.batch, "batch size of sequence_lens");
-  const auto check_state = [&](std::size_t index, std::string_view input) {
-    const Shape* state = shape(index, input, 3);
+  const auto check_state = [&](std::size_t index, std::string_view what) {
+    const Shape* state = shape(index, what, 3);
     if (state == nullptr) return;
-    expect((*state)[attrs.batch_first ? 1 : 0], directions, fmt::format("directions of {}", input));
+    expect((*state)[attrs.batch_first ? 1 : 0], directions, fmt::format("directions of {}", what));
     sizes.batch = expect((*state)[attrs.batch_first ? 0 : 1], sizes.batch,
-                         fmt::format("batch size of {}", input));
-    sizes.hidden = expect((*state)[2], sizes.hidden, fmt::format("hidden size of {}", input));
+                         fmt::format("batch size of {}", what));
+    sizes.hidden = expect((*state)[2], sizes.hidden, fmt::format("hidden size of {}", what));
   };
   check_state(in::initial_h, "initial_h");
   if (attrs.cell != RecurrentCell::lstm) return sizes;
@@ -258,6 +258,9 @@ RecurrentCall RecurrentCall::of(const RecurrentAttrs& attrs, const KernelContext
                      .input = sizes.input.value(),
                      .hidden = sizes.hidden.value(),
                      .lengths = {}};
+  constexpr std::int64_t most_empty = 1 << 24;  // sequences that take no memory of X
+  require(call.batch <= std::max(context.required_input(in::x).size(), most_empty),
+          "a batch of {} empty sequences is too large", call.batch);
   call.lengths.assign(static_cast<std::size_t>(call.batch), call.steps);
   if (given[in::sequence_lens] == nullptr) return call;
   const Tensor lengths = context.input(in::sequence_lens)->cast(DType::int64);

@@ -1,0 +1,504 @@
+// RNN, GRU and LSTM in float32 with their usual activations, on vector loops.
+//
+// Units (rows of a gate's weights) are taken in tiles of a vector, all gates of a tile together:
+// weights are packed in panels [depth, gates, vector], the product of a step with a panel is all
+// that the activations of its units need. The products of X with W are taken for many steps at a
+// time.
+#include "graph/ops/recurrent.h"
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <utility>
+
+#include "graph/kernels/phases.h"
+#include "graph/kernels/recurrent_loops.h"
+#include "graph/kernels/scratch_memory.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+namespace in = recurrent_input;
+
+// Vectors of a tile's panels: gates (or, for RNN, vectors of units) by position.
+struct Panel {
+  std::int64_t vectors = 0;
+  std::array<std::int64_t, 4> gates{};
+  std::int64_t slot = 0;  // where the product goes in the tile's gates, in vectors
+};
+
+// How a cell computes a tile.
+struct CellLayout {
+  std::int64_t units = 0;  // vectors of units in a tile
+  std::int64_t slots = 0;  // vectors of a tile's gates
+  Panel input, recurrent;
+  Panel reset;  // GRU: R of the hidden gate, multiplied by r * h
+
+  static CellLayout of(const RecurrentAttrs& attrs) {
+    switch (attrs.cell) {
+      case RecurrentCell::rnn:
+        return {.units = 4, .slots = 4, .input = {.vectors = 4}, .recurrent = {.vectors = 4}};
+      case RecurrentCell::lstm:
+        return {.units = 1,
+                .slots = 4,
+                .input = {.vectors = 4, .gates = {0, 1, 2, 3}},
+                .recurrent = {.vectors = 4, .gates = {0, 1, 2, 3}}};
+      case RecurrentCell::gru:
+        break;
+    }
+    const Panel input{.vectors = 3, .gates = {2, 0, 1}};
+    if (attrs.linear_before_reset)
+      return {.units = 1,
+              .slots = 4,
+              .input = input,
+              .recurrent = {.vectors = 3, .gates = {0, 1, 2}, .slot = 1}};
+    return {.units = 1,
+            .slots = 3,
+            .input = input,
+            .recurrent = {.vectors = 2, .gates = {0, 1}, .slot = 1},
+            .reset = {.vectors = 1, .gates = {2}}};
+  }
+};
+
+// Weights of all directions in panels. Tiles are counted over the directions.
+class PackedWeights {
+ public:
+  PackedWeights(RecurrentAttrs attrs, const Tensor& w, const Tensor& r, const Tensor* b)
+      : attrs_(std::move(attrs)),
+        layout_(CellLayout::of(attrs_)),
+        lanes_(vector_lanes()),
+        hidden_(r.dim(2)),
+        input_(w.dim(2)),
+        direction_tiles_((hidden_ + units() - 1) / units()),
+        w_(pack(layout_.input, w, input_)),
+        r_(pack(layout_.recurrent, r, hidden_)),
+        reset_(pack(layout_.reset, r, hidden_)),
+        bias_(pack_bias(b)) {}
+
+  const RecurrentAttrs& attrs() const { return attrs_; }
+  const CellLayout& layout() const { return layout_; }
+  std::int64_t lanes() const { return lanes_; }
+  std::int64_t units() const { return layout_.units * lanes_; }  // of a tile
+  std::int64_t tiles() const { return attrs_.directions() * direction_tiles_; }
+  std::int64_t direction_tiles() const { return direction_tiles_; }
+  std::int64_t hidden() const { return hidden_; }
+  std::int64_t input() const { return input_; }
+  std::int64_t stride() const { return layout_.slots * lanes_; }  // of a tile's gates
+
+  const float* w(std::int64_t tile) const { return at(w_, tile, layout_.input, input_); }
+  const float* r(std::int64_t tile) const { return at(r_, tile, layout_.recurrent, hidden_); }
+  const float* reset(std::int64_t tile) const { return at(reset_, tile, layout_.reset, hidden_); }
+  // As many vectors as there are slots.
+  const float* bias(std::int64_t tile) const { return floats(bias_) + tile * stride(); }
+
+ private:
+  static float* floats(const AlignedBytes& bytes) { return reinterpret_cast<float*>(bytes.get()); }
+  static AlignedBytes allocate(std::int64_t count) {
+    return allocate_aligned(static_cast<std::size_t>(count) * sizeof(float));
+  }
+  const float* at(const AlignedBytes& panels, std::int64_t tile, const Panel& panel,
+                  std::int64_t depth) const {
+    return floats(panels) + tile * depth * panel.vectors * lanes_;
+  }
+
+  // body(float of the tile's row, row of the gates' weights or nothing) for vector `v`.
+  template <class Body>
+  void each_lane(const Panel& panel, std::int64_t tile, std::int64_t v, Body&& body) const {
+    const std::int64_t first =
+        tile % direction_tiles_ * units() + (layout_.units > 1 ? v * lanes_ : 0);
+    const std::int64_t gate = panel.gates[static_cast<std::size_t>(v)];
+    for (std::int64_t lane = 0; lane < lanes_; ++lane)
+      if (first + lane < hidden_) body(v * lanes_ + lane, gate * hidden_ + first + lane);
+  }
+
+  AlignedBytes pack(const Panel& panel, const Tensor& weights, std::int64_t depth) const {
+    const std::int64_t width = panel.vectors * lanes_;
+    AlignedBytes panels = allocate(tiles() * depth * width);
+    std::fill_n(floats(panels), tiles() * depth * width, 0.0f);
+    const float* const from = weights.data<float>().data();
+    for (std::int64_t tile = 0; tile < tiles(); ++tile) {
+      float* const to = floats(panels) + tile * depth * width;
+      const std::int64_t above = tile / direction_tiles_ * weights.dim(1);
+      for (std::int64_t v = 0; v < panel.vectors; ++v)
+        each_lane(panel, tile, v, [&](std::int64_t column, std::int64_t row) {
+          for (std::int64_t k = 0; k < depth; ++k)
+            to[k * width + column] = from[(above + row) * depth + k];
+        });
+    }
+    return panels;
+  }
+
+  // Wb + Rb; where the reset gate applies to Rb of the hidden gate, that in the slot of its own.
+  AlignedBytes pack_bias(const Tensor* b) const {
+    AlignedBytes biases = allocate(tiles() * stride());
+    std::fill_n(floats(biases), tiles() * stride(), 0.0f);
+    if (b == nullptr) return biases;
+    const std::int64_t rows = attrs_.gates() * hidden_;
+    const float* const from = b->data<float>().data();
+    for (std::int64_t tile = 0; tile < tiles(); ++tile) {
+      float* const to = floats(biases) + tile * stride();
+      const float* const wb = from + tile / direction_tiles_ * 2 * rows;
+      const float* const rb = wb + rows;
+      for (std::int64_t v = 0; v < layout_.input.vectors; ++v)
+        each_lane(layout_.input, tile, v, [&](std::int64_t column, std::int64_t row) {
+          const bool apart = attrs_.linear_before_reset && row >= 2 * hidden_;
+          to[column] = wb[row] + (apart ? 0.0f : rb[row]);
+          if (apart) to[column + layout_.input.vectors * lanes_] = rb[row];
+        });
+    }
+    return biases;
+  }
+
+  RecurrentAttrs attrs_;
+  CellLayout layout_;
+  std::int64_t lanes_, hidden_, input_, direction_tiles_;
+  AlignedBytes w_, r_, reset_, bias_;
+};
+
+// One call: its memory and its phases, which are a projection for every few steps and then one or
+// two for each of these steps. Sequences of all directions go on together; position s of a sequence
+// is the sth from its end in reverse. Rows are sequences.
+class RecurrentRun {
+ public:
+  RecurrentRun(const PackedWeights& weights, const RecurrentCall& call, KernelContext& context)
+      : weights_(weights),
+        attrs_(weights.attrs()),
+        layout_(weights.layout()),
+        call_(call),
+        rows_(call.batch),
+        lanes_(weights.lanes()),
+        h_stride_(weights.direction_tiles() * weights.units()),
+        longest_(call.lengths.empty() ? 0 : *std::ranges::max_element(call.lengths)),
+        block_(std::clamp<std::int64_t>(rows_of_projection / std::max<std::int64_t>(rows_, 1), 1,
+                                        std::max<std::int64_t>(longest_, 1))) {
+    y_ = wanted(context, 0, call.y_dims(attrs_));
+    y_h_ = wanted(context, 1, call.state_dims(attrs_));
+    if (is_lstm()) y_c_ = wanted(context, 2, call.state_dims(attrs_));
+    lay_out();
+    point_to_rows(context.required_input(in::x).data<float>().data());
+    load_states(context.input(in::initial_h), is_lstm() ? context.input(in::initial_c) : nullptr);
+  }
+
+  void run(ThreadPool& pool) {
+    const std::int64_t step_phases = has_reset_phase() ? 2 : 1;
+    const std::int64_t group = 1 + block_ * step_phases;
+    const std::int64_t whole = longest_ / block_, rest = longest_ % block_;
+    const std::int64_t phases = whole * group + (rest > 0 ? 1 + rest * step_phases : 0);
+    const std::int64_t tiles = weights_.tiles();
+    const std::int64_t macs_of_step =
+        tiles * weights_.stride() * rows_ * (weights_.input() + weights_.hidden());
+    const std::int64_t participants = std::clamp<std::int64_t>(
+        macs_of_step / macs_worth_a_thread, 1, std::min<std::int64_t>(pool.size(), tiles));
+    const std::int64_t chunks = participants == 1 ? 1 : std::min(tiles, 2 * participants);
+    run_phases(pool, participants, phases, chunks, [&](std::int64_t phase, std::int64_t chunk) {
+      const std::int64_t first = phase / group * block_, in_group = phase % group;
+      const std::int64_t end = (chunk + 1) * tiles / chunks;
+      for (std::int64_t tile = chunk * tiles / chunks; tile < end; ++tile) {
+        if (in_group == 0)
+          project(tile, first);
+        else if ((in_group - 1) % step_phases == 0)
+          step(tile, first, (in_group - 1) / step_phases);
+        else
+          finish_step(tile, first, (in_group - 1) / step_phases);
+      }
+    });
+    if (y_ != nullptr) pad_outputs();
+    store_states();
+  }
+
+ private:
+  static constexpr std::int64_t rows_of_projection = 192;
+  static constexpr std::int64_t macs_worth_a_thread = 32768;
+
+  static float* wanted(KernelContext& context, std::size_t index, const Dims& dims) {
+    if (!context.wants_output(index)) return nullptr;
+    return context.output(index, DType::float32, dims).mutable_data<float>().data();
+  }
+
+  bool is_lstm() const { return attrs_.cell == RecurrentCell::lstm; }
+  bool has_reset_phase() const { return layout_.reset.vectors > 0; }
+  std::int64_t direction(std::int64_t tile) const { return tile / weights_.direction_tiles(); }
+  std::int64_t first_unit(std::int64_t tile) const {
+    return tile % weights_.direction_tiles() * weights_.units();
+  }
+  std::int64_t length(std::int64_t row) const {
+    return call_.lengths[static_cast<std::size_t>(row)];
+  }
+
+  void lay_out() {
+    const std::int64_t directions = attrs_.directions();
+    const std::int64_t gates = weights_.tiles() * block_ * rows_ * weights_.stride();
+    const std::int64_t state = directions * rows_ * h_stride_;
+    const std::int64_t cells = is_lstm() ? weights_.tiles() * rows_ * lanes_ : 0;
+    const std::int64_t reset = has_reset_phase() ? state : 0;
+    const std::int64_t x_rows = directions * longest_ * rows_, state_rows = directions * rows_;
+    const auto floats = static_cast<std::size_t>(gates + 2 * state + reset + cells);
+    const auto pointers = static_cast<std::size_t>(x_rows + 3 * state_rows);
+    std::byte* const memory =
+        scratch_memory(floats * sizeof(float) + pointers * sizeof(const float*));
+    gates_ = reinterpret_cast<float*>(memory);
+    h_ = {gates_ + gates, gates_ + gates + state};
+    reset_ = h_[1] + state;
+    cells_ = reset_ + reset;
+    x_rows_ = reinterpret_cast<const float**>(memory + floats * sizeof(float));
+    h_rows_ = {x_rows_ + x_rows, x_rows_ + x_rows + state_rows};
+    reset_rows_ = h_rows_[1] + state_rows;
+  }
+
+  void point_to_rows(const float* x) {
+    for (std::int64_t d = 0; d < attrs_.directions(); ++d) {
+      const float** out = x_rows_ + d * longest_ * rows_;
+      for (std::int64_t s = 0; s < longest_; ++s)
+        for (std::int64_t row = 0; row < rows_; ++row) {
+          const std::int64_t t =
+              s < length(row) ? call_.time(row, s, attrs_.is_reverse(d)) : 0;  // ended: any row
+          *out++ = x + call_.x_row(attrs_, t, row) * weights_.input();
+        }
+    }
+    for (std::int64_t i = 0; i < attrs_.directions() * rows_; ++i) {
+      h_rows_[0][i] = h_[0] + i * h_stride_;
+      h_rows_[1][i] = h_[1] + i * h_stride_;
+      reset_rows_[i] = reset_ + i * h_stride_;
+    }
+  }
+
+  // body(direction, row, position of the state in Y_h and the like)
+  template <class Body>
+  void each_state(Body&& body) const {
+    for (std::int64_t d = 0; d < attrs_.directions(); ++d)
+      for (std::int64_t row = 0; row < rows_; ++row)
+        body(d, row, call_.state_row(attrs_, d, row) * weights_.hidden());
+  }
+
+  // body(tile, units in it, float of the cell states) for the tiles of a direction.
+  template <class Body>
+  void each_cell(std::int64_t d, std::int64_t row, Body&& body) const {
+    for (std::int64_t tile = d * weights_.direction_tiles(); direction(tile) == d; ++tile)
+      body(first_unit(tile), units_in(tile), cells_ + (tile * rows_ + row) * lanes_);
+  }
+
+  std::int64_t units_in(std::int64_t tile) const {
+    return std::min(weights_.units(), weights_.hidden() - first_unit(tile));
+  }
+
+  void load_states(const Tensor* initial_h, const Tensor* initial_c) {
+    std::fill_n(h_[0], attrs_.directions() * rows_ * h_stride_, 0.0f);
+    if (initial_h != nullptr) {
+      const float* const from = initial_h->data<float>().data();
+      each_state([&](std::int64_t d, std::int64_t row, std::int64_t at) {
+        std::copy_n(from + at, weights_.hidden(), h_[0] + (d * rows_ + row) * h_stride_);
+      });
+    }
+    if (!is_lstm()) return;
+    std::fill_n(cells_, weights_.tiles() * rows_ * lanes_, 0.0f);
+    if (initial_c == nullptr) return;
+    const float* const from = initial_c->data<float>().data();
+    each_state([&](std::int64_t d, std::int64_t row, std::int64_t at) {
+      each_cell(d, row, [&](std::int64_t unit, std::int64_t count, float* cell) {
+        std::copy_n(from + at + unit, count, cell);
+      });
+    });
+  }
+
+  // Zeros for empty sequences, as the reference kernel has it.
+  void store_states() const {
+    each_state([&](std::int64_t d, std::int64_t row, std::int64_t at) {
+      const bool is_empty = length(row) == 0;
+      const float* const h = h_[longest_ % 2] + (d * rows_ + row) * h_stride_;
+      if (y_h_ != nullptr && is_empty) std::fill_n(y_h_ + at, weights_.hidden(), 0.0f);
+      if (y_h_ != nullptr && !is_empty) std::copy_n(h, weights_.hidden(), y_h_ + at);
+      if (y_c_ == nullptr) return;
+      each_cell(d, row, [&](std::int64_t unit, std::int64_t count, const float* cell) {
+        if (is_empty)
+          std::fill_n(y_c_ + at + unit, count, 0.0f);
+        else
+          std::copy_n(cell, count, y_c_ + at + unit);
+      });
+    });
+  }
+
+  void pad_outputs() const {
+    for (std::int64_t row = 0; row < rows_; ++row)
+      for (std::int64_t t = length(row); t < call_.steps; ++t)
+        for (std::int64_t d = 0; d < attrs_.directions(); ++d)
+          std::fill_n(y_ + call_.y_row(attrs_, t, d, row) * weights_.hidden(), weights_.hidden(),
+                      0.0f);
+  }
+
+  float* gates(std::int64_t tile, std::int64_t i) const {
+    return gates_ + (tile * block_ + i) * rows_ * weights_.stride();
+  }
+
+  // X W^T + bias of the steps from `first` on.
+  void project(std::int64_t tile, std::int64_t first) const {
+    const std::int64_t rows = std::min(block_, longest_ - first) * rows_;
+    const float* const bias = weights_.bias(tile);
+    float* const out = gates(tile, 0);
+    panel_product({.vectors = layout_.input.vectors,
+                   .depth = weights_.input(),
+                   .panel = weights_.w(tile),
+                   .a = x_rows_ + (direction(tile) * longest_ + first) * rows_,
+                   .rows = rows,
+                   .start = bias,
+                   .start_stride = 0,
+                   .out = out,
+                   .out_stride = weights_.stride()});
+    const std::int64_t written = layout_.input.vectors * lanes_;
+    const std::int64_t left = weights_.stride() - written;
+    for (std::int64_t row = 0; left > 0 && row < rows; ++row)
+      std::copy_n(bias + written, left, out + row * weights_.stride() + written);
+  }
+
+  void add_product(const Panel& panel, const float* weights, const float* const* a,
+                   float* gates) const {
+    float* const out = gates + panel.slot * lanes_;
+    panel_product({.vectors = panel.vectors,
+                   .depth = weights_.hidden(),
+                   .panel = weights,
+                   .a = a,
+                   .rows = rows_,
+                   .start = out,
+                   .start_stride = weights_.stride(),
+                   .out = out,
+                   .out_stride = weights_.stride()});
+  }
+
+  GateTile gate_tile(std::int64_t tile, std::int64_t s, float* gates) const {
+    const std::int64_t offset = direction(tile) * rows_ * h_stride_ + first_unit(tile);
+    return {.rows = rows_,
+            .lengths = call_.lengths.data(),
+            .step = s,
+            .gates = gates,
+            .gate_stride = weights_.stride(),
+            .h_before = h_[s % 2] + offset,
+            .h_after = h_[(s + 1) % 2] + offset,
+            .reset = reset_ + offset,
+            .h_stride = h_stride_,
+            .c = cells_ + tile * rows_ * lanes_};
+  }
+
+  // Step first + i; of a GRU without linear_before_reset up to r * h.
+  void step(std::int64_t tile, std::int64_t first, std::int64_t i) const {
+    const std::int64_t s = first + i;
+    const GateTile t = gate_tile(tile, s, gates(tile, i));
+    add_product(layout_.recurrent, weights_.r(tile), h_rows_[s % 2] + direction(tile) * rows_,
+                t.gates);
+    if (has_reset_phase()) return gru_reset_gates(t);
+    switch (attrs_.cell) {
+      case RecurrentCell::rnn:
+        rnn_gates(t, attrs_.activations[0].kind == GateActivation::Kind::relu);
+        break;
+      case RecurrentCell::gru:
+        gru_gates(t);
+        break;
+      case RecurrentCell::lstm:
+        lstm_gates(t);
+        break;
+    }
+    write_output(tile, t);
+  }
+
+  void finish_step(std::int64_t tile, std::int64_t first, std::int64_t i) const {
+    const GateTile t = gate_tile(tile, first + i, gates(tile, i));
+    add_product(layout_.reset, weights_.reset(tile), reset_rows_ + direction(tile) * rows_,
+                t.gates);
+    gru_update_gates(t);
+    write_output(tile, t);
+  }
+
+  void write_output(std::int64_t tile, const GateTile& t) const {
+    if (y_ == nullptr) return;
+    const std::int64_t d = direction(tile), count = units_in(tile);
+    for (std::int64_t row = 0; row < rows_; ++row) {
+      if (t.step >= length(row)) continue;
+      const std::int64_t time = call_.time(row, t.step, attrs_.is_reverse(d));
+      std::copy_n(t.h_after + row * h_stride_, count,
+                  y_ + call_.y_row(attrs_, time, d, row) * weights_.hidden() + first_unit(tile));
+    }
+  }
+
+  const PackedWeights& weights_;
+  const RecurrentAttrs& attrs_;
+  const CellLayout& layout_;
+  const RecurrentCall& call_;
+  const std::int64_t rows_, lanes_, h_stride_;
+  const std::int64_t longest_;  // sequence
+  const std::int64_t block_;    // steps of a projection
+  float *y_ = nullptr, *y_h_ = nullptr, *y_c_ = nullptr;
+  float* gates_ = nullptr;          // [tiles, block, rows, stride]
+  std::array<float*, 2> h_{};       // [directions, rows, h_stride], before and after even steps
+  float* reset_ = nullptr;          // the same: r * h
+  float* cells_ = nullptr;          // [tiles, rows, lanes]
+  const float** x_rows_ = nullptr;  // [directions, longest, rows]
+  std::array<const float**, 2> h_rows_{};  // [directions, rows]
+  const float** reset_rows_ = nullptr;
+};
+
+bool is_float(const Type* type) {
+  return type != nullptr && type->is_tensor() && type->elem == DType::float32;
+}
+
+bool has_usual_activations(const RecurrentAttrs& attrs) {
+  using Kind = GateActivation::Kind;
+  for (std::int64_t d = 0; d < attrs.directions(); ++d) {
+    const auto given = attrs.of_direction(d);
+    if (attrs.cell == RecurrentCell::rnn) {
+      const bool same = given[0] == attrs.activations[0];
+      if (!same || (given[0].kind != Kind::tanh && given[0].kind != Kind::relu)) return false;
+      continue;
+    }
+    if (given[0].kind != Kind::sigmoid) return false;
+    for (const GateActivation& activation : given.subspan(1))
+      if (activation.kind != Kind::tanh) return false;
+  }
+  return true;
+}
+
+bool supports_recurrent(const PrepareContext& context) {
+  const RecurrentAttrs attrs = RecurrentAttrs::from(context.node());
+  const bool has_weights =
+      context.constant_input(in::w) != nullptr && context.constant_input(in::r) != nullptr &&
+      (context.input_type(in::b) == nullptr || context.constant_input(in::b) != nullptr);
+  return is_float(context.input_type(in::x)) && has_weights && has_usual_activations(attrs) &&
+         attrs.clip == 0 && !attrs.input_forget &&
+         (attrs.cell != RecurrentCell::lstm || context.input_type(in::peepholes) == nullptr);
+}
+
+// Throws Error for weights that do not fit together.
+void check_weights(const RecurrentAttrs& attrs, const PrepareContext& context) {
+  std::array<Shape, in::b + 1> shapes;
+  std::vector<const Shape*> given(in::b + 1, nullptr);
+  for (const std::size_t i : {in::w, in::r, in::b}) {
+    const Tensor* tensor = context.constant_input(i);
+    if (tensor == nullptr) continue;
+    require(tensor->dtype() == DType::float32, "expected float32 for input {}, found {}", i,
+            name(tensor->dtype()));
+    shapes[i] = to_shape(tensor->dims());
+    given[i] = &shapes[i];
+  }
+  RecurrentSizes::of(attrs, given);
+}
+
+Kernel prepare_recurrent_vectors(const PrepareContext& context) {
+  const RecurrentAttrs attrs = RecurrentAttrs::from(context.node());
+  check_weights(attrs, context);
+  return [weights = std::make_shared<const PackedWeights>(
+              attrs, *context.constant_input(in::w), *context.constant_input(in::r),
+              context.constant_input(in::b))](KernelContext& call_context) {
+    const RecurrentCall call = RecurrentCall::of(weights->attrs(), call_context);
+    RecurrentRun(*weights, call, call_context).run(call_context.pool());
+  };
+}
+
+}  // namespace
+
+OPERATORS(vector_recurrent) {
+  for (const char* name : {"RNN", "GRU", "LSTM"})
+    registry.add(KernelDef{.name = name,
+                           .backend = "vector",
+                           .supports = supports_recurrent,
+                           .prepare = prepare_recurrent_vectors});
+}
+
+}  // namespace onnxpress
