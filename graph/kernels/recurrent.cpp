@@ -181,28 +181,32 @@ class RecurrentRun {
   }
 
   void run(ThreadPool& pool) {
-    const std::int64_t step_phases = has_reset_phase() ? 2 : 1;
-    const std::int64_t group = 1 + block_ * step_phases;
-    const std::int64_t whole = longest_ / block_, rest = longest_ % block_;
-    const std::int64_t phases = whole * group + (rest > 0 ? 1 + rest * step_phases : 0);
-    const std::int64_t tiles = weights_.tiles();
+    const std::int64_t tiles = weights_.tiles(), directions = attrs_.directions();
     const std::int64_t macs_of_step =
         tiles * weights_.stride() * rows_ * (weights_.input() + weights_.hidden());
-    const std::int64_t participants = std::clamp<std::int64_t>(
+    const std::int64_t threads = std::clamp<std::int64_t>(
         macs_of_step / macs_worth_a_thread, 1, std::min<std::int64_t>(pool.size(), tiles));
-    const std::int64_t chunks = participants == 1 ? 1 : std::min(tiles, 2 * participants);
-    run_phases(pool, participants, phases, chunks, [&](std::int64_t phase, std::int64_t chunk) {
-      const std::int64_t first = phase / group * block_, in_group = phase % group;
-      const std::int64_t end = (chunk + 1) * tiles / chunks;
-      for (std::int64_t tile = chunk * tiles / chunks; tile < end; ++tile) {
-        if (in_group == 0)
-          project(tile, first);
-        else if ((in_group - 1) % step_phases == 0)
-          step(tile, first, (in_group - 1) / step_phases);
-        else
-          finish_step(tile, first, (in_group - 1) / step_phases);
-      }
-    });
+    // Directions, and sequences, are independent; few of them share the work of every step.
+    const std::int64_t groups = std::clamp<std::int64_t>(
+        (threads + directions - 1) / directions, 1, std::max<std::int64_t>(rows_ / fewest_rows, 1));
+    if (directions * groups >= threads) {
+      pool.parallel_for(directions * groups, 1, [&](std::int64_t i, std::int64_t) {
+        const std::int64_t d = i / groups, group = i % groups;
+        const Part part{.tile = d * weights_.direction_tiles(),
+                        .end_tile = (d + 1) * weights_.direction_tiles(),
+                        .row = group * rows_ / groups,
+                        .end_row = (group + 1) * rows_ / groups};
+        for (std::int64_t phase = 0; phase < phases(); ++phase) run_phase(phase, part);
+      });
+    } else {
+      const std::int64_t chunks = std::min(tiles, 2 * threads);
+      run_phases(pool, threads, phases(), chunks, [&](std::int64_t phase, std::int64_t chunk) {
+        run_phase(phase, {.tile = chunk * tiles / chunks,
+                          .end_tile = (chunk + 1) * tiles / chunks,
+                          .row = 0,
+                          .end_row = rows_});
+      });
+    }
     if (y_ != nullptr) pad_outputs();
     store_states();
   }
@@ -210,6 +214,13 @@ class RecurrentRun {
  private:
   static constexpr std::int64_t rows_of_projection = 192;
   static constexpr std::int64_t macs_worth_a_thread = 32768;
+  static constexpr std::int64_t fewest_rows = 8;  // for which a thread reads all weights
+
+  // Tiles and rows that are computed together.
+  struct Part {
+    std::int64_t tile, end_tile, row, end_row;
+    std::int64_t rows() const { return end_row - row; }
+  };
 
   static float* wanted(KernelContext& context, std::size_t index, const Dims& dims) {
     if (!context.wants_output(index)) return nullptr;
@@ -330,60 +341,91 @@ class RecurrentRun {
     return gates_ + (tile * block_ + i) * rows_ * weights_.stride();
   }
 
+  std::int64_t step_phases() const { return has_reset_phase() ? 2 : 1; }
+  // Of a projection and its steps.
+  std::int64_t group_phases() const { return 1 + block_ * step_phases(); }
+  std::int64_t phases() const {
+    const std::int64_t rest = longest_ % block_;
+    return longest_ / block_ * group_phases() + (rest > 0 ? 1 + rest * step_phases() : 0);
+  }
+
+  void run_phase(std::int64_t phase, const Part& part) const {
+    const std::int64_t first = phase / group_phases() * block_, in_group = phase % group_phases();
+    for (std::int64_t tile = part.tile; tile < part.end_tile; ++tile) {
+      const std::int64_t i = (in_group - 1) / step_phases();
+      if (in_group == 0)
+        project(tile, part, first);
+      else if ((in_group - 1) % step_phases() == 0)
+        step(tile, part, first, i);
+      else
+        finish_step(tile, part, first, i);
+    }
+  }
+
   // X W^T + bias of the steps from `first` on.
-  void project(std::int64_t tile, std::int64_t first) const {
-    const std::int64_t rows = std::min(block_, longest_ - first) * rows_;
-    const float* const bias = weights_.bias(tile);
-    float* const out = gates(tile, 0);
-    panel_product({.vectors = layout_.input.vectors,
-                   .depth = weights_.input(),
-                   .panel = weights_.w(tile),
-                   .a = x_rows_ + (direction(tile) * longest_ + first) * rows_,
-                   .rows = rows,
-                   .start = bias,
-                   .start_stride = 0,
-                   .out = out,
-                   .out_stride = weights_.stride()});
-    const std::int64_t written = layout_.input.vectors * lanes_;
-    const std::int64_t left = weights_.stride() - written;
-    for (std::int64_t row = 0; left > 0 && row < rows; ++row)
-      std::copy_n(bias + written, left, out + row * weights_.stride() + written);
+  void project(std::int64_t tile, const Part& part, std::int64_t first) const {
+    const std::int64_t steps = std::min(block_, longest_ - first);
+    const bool all = part.rows() == rows_;  // then the rows of all steps follow one another
+    for (std::int64_t i = 0; i < (all ? 1 : steps); ++i) {
+      const std::int64_t rows = all ? steps * rows_ : part.rows();
+      const float* const bias = weights_.bias(tile);
+      float* const out = gates(tile, i) + part.row * weights_.stride();
+      panel_product({.vectors = layout_.input.vectors,
+                     .depth = weights_.input(),
+                     .panel = weights_.w(tile),
+                     .a = x_rows_ + (direction(tile) * longest_ + first + i) * rows_ + part.row,
+                     .rows = rows,
+                     .start = bias,
+                     .start_stride = 0,
+                     .out = out,
+                     .out_stride = weights_.stride()});
+      const std::int64_t written = layout_.input.vectors * lanes_;
+      const std::int64_t left = weights_.stride() - written;
+      for (std::int64_t row = 0; left > 0 && row < rows; ++row)
+        std::copy_n(bias + written, left, out + row * weights_.stride() + written);
+    }
   }
 
   void add_product(const Panel& panel, const float* weights, const float* const* a,
-                   float* gates) const {
-    float* const out = gates + panel.slot * lanes_;
+                   const GateTile& t) const {
+    float* const out = t.gates + panel.slot * lanes_;
     panel_product({.vectors = panel.vectors,
                    .depth = weights_.hidden(),
                    .panel = weights,
                    .a = a,
-                   .rows = rows_,
+                   .rows = t.rows,
                    .start = out,
                    .start_stride = weights_.stride(),
                    .out = out,
                    .out_stride = weights_.stride()});
   }
 
-  GateTile gate_tile(std::int64_t tile, std::int64_t s, float* gates) const {
-    const std::int64_t offset = direction(tile) * rows_ * h_stride_ + first_unit(tile);
-    return {.rows = rows_,
-            .lengths = call_.lengths.data(),
+  GateTile gate_tile(std::int64_t tile, const Part& part, std::int64_t first,
+                     std::int64_t i) const {
+    const std::int64_t s = first + i;
+    const std::int64_t offset = state_row(tile, part) * h_stride_ + first_unit(tile);
+    return {.rows = part.rows(),
+            .lengths = call_.lengths.data() + part.row,
             .step = s,
-            .gates = gates,
+            .gates = gates(tile, i) + part.row * weights_.stride(),
             .gate_stride = weights_.stride(),
             .h_before = h_[s % 2] + offset,
             .h_after = h_[(s + 1) % 2] + offset,
             .reset = reset_ + offset,
             .h_stride = h_stride_,
-            .c = cells_ + tile * rows_ * lanes_};
+            .c = cells_ + (tile * rows_ + part.row) * lanes_};
+  }
+
+  // Of the part's first sequence.
+  std::int64_t state_row(std::int64_t tile, const Part& part) const {
+    return direction(tile) * rows_ + part.row;
   }
 
   // Step first + i; of a GRU without linear_before_reset up to r * h.
-  void step(std::int64_t tile, std::int64_t first, std::int64_t i) const {
-    const std::int64_t s = first + i;
-    const GateTile t = gate_tile(tile, s, gates(tile, i));
-    add_product(layout_.recurrent, weights_.r(tile), h_rows_[s % 2] + direction(tile) * rows_,
-                t.gates);
+  void step(std::int64_t tile, const Part& part, std::int64_t first, std::int64_t i) const {
+    const GateTile t = gate_tile(tile, part, first, i);
+    add_product(layout_.recurrent, weights_.r(tile), h_rows_[t.step % 2] + state_row(tile, part),
+                t);
     if (has_reset_phase()) return gru_reset_gates(t);
     switch (attrs_.cell) {
       case RecurrentCell::rnn:
@@ -396,24 +438,23 @@ class RecurrentRun {
         lstm_gates(t);
         break;
     }
-    write_output(tile, t);
+    write_output(tile, part, t);
   }
 
-  void finish_step(std::int64_t tile, std::int64_t first, std::int64_t i) const {
-    const GateTile t = gate_tile(tile, first + i, gates(tile, i));
-    add_product(layout_.reset, weights_.reset(tile), reset_rows_ + direction(tile) * rows_,
-                t.gates);
+  void finish_step(std::int64_t tile, const Part& part, std::int64_t first, std::int64_t i) const {
+    const GateTile t = gate_tile(tile, part, first, i);
+    add_product(layout_.reset, weights_.reset(tile), reset_rows_ + state_row(tile, part), t);
     gru_update_gates(t);
-    write_output(tile, t);
+    write_output(tile, part, t);
   }
 
-  void write_output(std::int64_t tile, const GateTile& t) const {
+  void write_output(std::int64_t tile, const Part& part, const GateTile& t) const {
     if (y_ == nullptr) return;
     const std::int64_t d = direction(tile), count = units_in(tile);
-    for (std::int64_t row = 0; row < rows_; ++row) {
+    for (std::int64_t row = part.row; row < part.end_row; ++row) {
       if (t.step >= length(row)) continue;
       const std::int64_t time = call_.time(row, t.step, attrs_.is_reverse(d));
-      std::copy_n(t.h_after + row * h_stride_, count,
+      std::copy_n(t.h_after + (row - part.row) * h_stride_, count,
                   y_ + call_.y_row(attrs_, time, d, row) * weights_.hidden() + first_unit(tile));
     }
   }
@@ -427,7 +468,7 @@ class RecurrentRun {
   const std::int64_t block_;    // steps of a projection
   float *y_ = nullptr, *y_h_ = nullptr, *y_c_ = nullptr;
   float* gates_ = nullptr;          // [tiles, block, rows, stride]
-  std::array<float*, 2> h_{};       // [directions, rows, h_stride], before and after even steps
+  std::array<float*, 2> h_{};       // [directions, rows, h_stride]: before and after even steps
   float* reset_ = nullptr;          // the same: r * h
   float* cells_ = nullptr;          // [tiles, rows, lanes]
   const float** x_rows_ = nullptr;  // [directions, longest, rows]

@@ -60,12 +60,10 @@ HWY_INLINE void product_rows(const PanelProduct& p, std::int64_t row,
 // One row: U elements of the depth at a time, each with accumulators of its own, since additions
 // take longer than loads.
 template <std::size_t V, std::size_t U, std::size_t... I>
-HWY_INLINE void product_row(const PanelProduct& p, std::int64_t row, std::index_sequence<I...>) {
+HWY_INLINE void product_row(const PanelProduct& p, std::index_sequence<I...>) {
   const Lanes d;
-  const float* const start = p.start + row * p.start_stride;
-  float* const out = p.out + row * p.out_stride;
-  const float* const a = p.a[row];
-  Vector sums[V * U] = {(I < V ? hn::Load(d, start + I % V * lanes) : hn::Zero(d))...};
+  const float* const a = p.a[0];
+  Vector sums[V * U] = {(I < V ? hn::Load(d, p.start + I % V * lanes) : hn::Zero(d))...};
   const float* panel = p.panel;
   std::int64_t k = 0;
   for (; k + static_cast<std::int64_t>(U) <= p.depth; k += U, panel += V * U * lanes)
@@ -77,7 +75,7 @@ HWY_INLINE void product_row(const PanelProduct& p, std::int64_t row, std::index_
   for (std::size_t v = 0; v < V; ++v) {
     Vector sum = sums[v];
     for (std::size_t u = 1; u < U; ++u) sum = hn::Add(sum, sums[u * V + v]);
-    hn::Store(sum, d, out + v * lanes);
+    hn::Store(sum, d, p.out + v * lanes);
   }
 }
 
@@ -87,15 +85,16 @@ HWY_INLINE void product_blocks(const PanelProduct& p, std::int64_t& row) {
     product_rows<V, R>(p, row, std::make_index_sequence<V * R>());
 }
 
+// A row's sums do not depend on the rows beside it, unless it is the only one.
 template <std::size_t V>
 void product_of(const PanelProduct& p) {
+  constexpr std::size_t unrolled = V == 1 ? 8 : V == 2 ? 4 : 2;
+  if (p.rows == 1) return product_row<V, unrolled>(p, std::make_index_sequence<V * unrolled>());
   std::int64_t row = 0;
   product_blocks<V, most_rows(V)>(p, row);
   if constexpr (most_rows(V) > 4) product_blocks<V, 4>(p, row);
   product_blocks<V, 2>(p, row);
-  constexpr std::size_t unrolled = V == 1 ? 8 : V == 2 ? 4 : 2;
-  for (; row < p.rows; ++row)
-    product_row<V, unrolled>(p, row, std::make_index_sequence<V * unrolled>());
+  product_blocks<V, 1>(p, row);
 }
 
 void panel_product(const PanelProduct& p) {

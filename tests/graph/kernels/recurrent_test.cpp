@@ -97,14 +97,19 @@ TEST_CASE("vector kernels take sequence lengths, layouts and omitted inputs") {
 }
 
 TEST_CASE("vector kernels give the same on any number of threads") {
-  for (const auto& [op, attributes] : cells) {
-    const std::string text =
-        network(op, {30, 8, 30, 150},
-                {.direction = "bidirectional", .attributes = both_directions(attributes)});
-    const Tensor serial = Case(text).run_fast();
-    for (const int threads : {2, 3})
-      CHECK(Case(text, 17, {.threads = threads}).run_fast().equals(serial));
-  }
+  for (const auto& [op, attributes] : cells)
+    for (const char* direction : {"forward", "bidirectional"})
+      for (const int batch : {1, 8, 21}) {
+        const bool both = std::string_view(direction) == "bidirectional";
+        const std::string text =
+            network(op, {30, batch, 30, 150},
+                    {.direction = direction,
+                     .attributes = both ? both_directions(attributes) : attributes});
+        CAPTURE(text);
+        const Tensor serial = Case(text).run_fast();
+        for (const int threads : {2, 3})
+          CHECK(Case(text, 17, {.threads = threads}).run_fast().equals(serial));
+      }
 }
 
 TEST_CASE("vector kernels of recurrent networks work on every instruction set") {
