@@ -4,16 +4,13 @@
 // weights are packed in panels [depth, gates, vector], the product of a step with a panel is all
 // that the activations of its units need. The products of X with W are taken for many steps at a
 // time.
-#include "graph/ops/recurrent.h"
-
 #include <algorithm>
 #include <array>
 #include <memory>
-#include <utility>
 
 #include "graph/kernels/phases.h"
 #include "graph/kernels/recurrent_loops.h"
-#include "graph/kernels/scratch_memory.h"
+#include "graph/kernels/recurrent_weights.h"
 #include "graph/ops/registry.h"
 
 namespace onnxpress {
@@ -21,147 +18,12 @@ namespace {
 
 namespace in = recurrent_input;
 
-// Vectors of a tile's panels: gates (or, for RNN, vectors of units) by position.
-struct Panel {
-  std::int64_t vectors = 0;
-  std::array<std::int64_t, 4> gates{};
-  std::int64_t slot = 0;  // where the product goes in the tile's gates, in vectors
-};
-
-// How a cell computes a tile.
-struct CellLayout {
-  std::int64_t units = 0;  // vectors of units in a tile
-  std::int64_t slots = 0;  // vectors of a tile's gates
-  Panel input, recurrent;
-  Panel reset;  // GRU: R of the hidden gate, multiplied by r * h
-
-  static CellLayout of(const RecurrentAttrs& attrs) {
-    switch (attrs.cell) {
-      case RecurrentCell::rnn:
-        return {.units = 4, .slots = 4, .input = {.vectors = 4}, .recurrent = {.vectors = 4}};
-      case RecurrentCell::lstm:
-        return {.units = 1,
-                .slots = 4,
-                .input = {.vectors = 4, .gates = {0, 1, 2, 3}},
-                .recurrent = {.vectors = 4, .gates = {0, 1, 2, 3}}};
-      case RecurrentCell::gru:
-        break;
-    }
-    const Panel input{.vectors = 3, .gates = {2, 0, 1}};
-    if (attrs.linear_before_reset)
-      return {.units = 1,
-              .slots = 4,
-              .input = input,
-              .recurrent = {.vectors = 3, .gates = {0, 1, 2}, .slot = 1}};
-    return {.units = 1,
-            .slots = 3,
-            .input = input,
-            .recurrent = {.vectors = 2, .gates = {0, 1}, .slot = 1},
-            .reset = {.vectors = 1, .gates = {2}}};
-  }
-};
-
-// Weights of all directions in panels. Tiles are counted over the directions.
-class PackedWeights {
- public:
-  PackedWeights(RecurrentAttrs attrs, const Tensor& w, const Tensor& r, const Tensor* b)
-      : attrs_(std::move(attrs)),
-        layout_(CellLayout::of(attrs_)),
-        lanes_(vector_lanes()),
-        hidden_(r.dim(2)),
-        input_(w.dim(2)),
-        direction_tiles_((hidden_ + units() - 1) / units()),
-        w_(pack(layout_.input, w, input_)),
-        r_(pack(layout_.recurrent, r, hidden_)),
-        reset_(pack(layout_.reset, r, hidden_)),
-        bias_(pack_bias(b)) {}
-
-  const RecurrentAttrs& attrs() const { return attrs_; }
-  const CellLayout& layout() const { return layout_; }
-  std::int64_t lanes() const { return lanes_; }
-  std::int64_t units() const { return layout_.units * lanes_; }  // of a tile
-  std::int64_t tiles() const { return attrs_.directions() * direction_tiles_; }
-  std::int64_t direction_tiles() const { return direction_tiles_; }
-  std::int64_t hidden() const { return hidden_; }
-  std::int64_t input() const { return input_; }
-  std::int64_t stride() const { return layout_.slots * lanes_; }  // of a tile's gates
-
-  const float* w(std::int64_t tile) const { return at(w_, tile, layout_.input, input_); }
-  const float* r(std::int64_t tile) const { return at(r_, tile, layout_.recurrent, hidden_); }
-  const float* reset(std::int64_t tile) const { return at(reset_, tile, layout_.reset, hidden_); }
-  // As many vectors as there are slots.
-  const float* bias(std::int64_t tile) const { return floats(bias_) + tile * stride(); }
-
- private:
-  static float* floats(const AlignedBytes& bytes) { return reinterpret_cast<float*>(bytes.get()); }
-  static AlignedBytes allocate(std::int64_t count) {
-    return allocate_aligned(static_cast<std::size_t>(count) * sizeof(float));
-  }
-  const float* at(const AlignedBytes& panels, std::int64_t tile, const Panel& panel,
-                  std::int64_t depth) const {
-    return floats(panels) + tile * depth * panel.vectors * lanes_;
-  }
-
-  // body(float of the tile's row, row of the gates' weights or nothing) for vector `v`.
-  template <class Body>
-  void each_lane(const Panel& panel, std::int64_t tile, std::int64_t v, Body&& body) const {
-    const std::int64_t first =
-        tile % direction_tiles_ * units() + (layout_.units > 1 ? v * lanes_ : 0);
-    const std::int64_t gate = panel.gates[static_cast<std::size_t>(v)];
-    for (std::int64_t lane = 0; lane < lanes_; ++lane)
-      if (first + lane < hidden_) body(v * lanes_ + lane, gate * hidden_ + first + lane);
-  }
-
-  AlignedBytes pack(const Panel& panel, const Tensor& weights, std::int64_t depth) const {
-    const std::int64_t width = panel.vectors * lanes_;
-    AlignedBytes panels = allocate(tiles() * depth * width);
-    std::fill_n(floats(panels), tiles() * depth * width, 0.0f);
-    const float* const from = weights.data<float>().data();
-    for (std::int64_t tile = 0; tile < tiles(); ++tile) {
-      float* const to = floats(panels) + tile * depth * width;
-      const std::int64_t above = tile / direction_tiles_ * weights.dim(1);
-      for (std::int64_t v = 0; v < panel.vectors; ++v)
-        each_lane(panel, tile, v, [&](std::int64_t column, std::int64_t row) {
-          for (std::int64_t k = 0; k < depth; ++k)
-            to[k * width + column] = from[(above + row) * depth + k];
-        });
-    }
-    return panels;
-  }
-
-  // Wb + Rb; where the reset gate applies to Rb of the hidden gate, that in the slot of its own.
-  AlignedBytes pack_bias(const Tensor* b) const {
-    AlignedBytes biases = allocate(tiles() * stride());
-    std::fill_n(floats(biases), tiles() * stride(), 0.0f);
-    if (b == nullptr) return biases;
-    const std::int64_t rows = attrs_.gates() * hidden_;
-    const float* const from = b->data<float>().data();
-    for (std::int64_t tile = 0; tile < tiles(); ++tile) {
-      float* const to = floats(biases) + tile * stride();
-      const float* const wb = from + tile / direction_tiles_ * 2 * rows;
-      const float* const rb = wb + rows;
-      for (std::int64_t v = 0; v < layout_.input.vectors; ++v)
-        each_lane(layout_.input, tile, v, [&](std::int64_t column, std::int64_t row) {
-          const bool apart = attrs_.linear_before_reset && row >= 2 * hidden_;
-          to[column] = wb[row] + (apart ? 0.0f : rb[row]);
-          if (apart) to[column + layout_.input.vectors * lanes_] = rb[row];
-        });
-    }
-    return biases;
-  }
-
-  RecurrentAttrs attrs_;
-  CellLayout layout_;
-  std::int64_t lanes_, hidden_, input_, direction_tiles_;
-  AlignedBytes w_, r_, reset_, bias_;
-};
-
 // One call: its memory and its phases, which are a projection for every few steps and then one or
 // two for each of these steps. Sequences of all directions go on together; position s of a sequence
 // is the sth from its end in reverse. Rows are sequences.
 class RecurrentRun {
  public:
-  RecurrentRun(const PackedWeights& weights, const RecurrentCall& call, KernelContext& context)
+  RecurrentRun(const RecurrentWeights& weights, const RecurrentCall& call, KernelContext& context)
       : weights_(weights),
         attrs_(weights.attrs()),
         layout_(weights.layout()),
@@ -244,7 +106,7 @@ class RecurrentRun {
     const std::int64_t cells = is_lstm() ? weights_.tiles() * rows_ * lanes_ : 0;
     const std::int64_t reset = has_reset_phase() ? state : 0;
     const std::int64_t x_rows = directions * longest_ * rows_, state_rows = directions * rows_;
-    const auto floats = static_cast<std::size_t>(gates + 2 * state + reset + cells);
+    const auto floats = (static_cast<std::size_t>(gates + 2 * state + reset + cells) + 1) / 2 * 2;
     const auto pointers = static_cast<std::size_t>(x_rows + 3 * state_rows);
     std::byte* const memory =
         scratch_memory(floats * sizeof(float) + pointers * sizeof(const float*));
@@ -386,7 +248,7 @@ class RecurrentRun {
     }
   }
 
-  void add_product(const Panel& panel, const float* weights, const float* const* a,
+  void add_product(const RecurrentPanel& panel, const float* weights, const float* const* a,
                    const GateTile& t) const {
     float* const out = t.gates + panel.slot * lanes_;
     panel_product({.vectors = panel.vectors,
@@ -459,9 +321,9 @@ class RecurrentRun {
     }
   }
 
-  const PackedWeights& weights_;
+  const RecurrentWeights& weights_;
   const RecurrentAttrs& attrs_;
-  const CellLayout& layout_;
+  const RecurrentLayout& layout_;
   const RecurrentCall& call_;
   const std::int64_t rows_, lanes_, h_stride_;
   const std::int64_t longest_;  // sequence
@@ -524,7 +386,7 @@ void check_weights(const RecurrentAttrs& attrs, const PrepareContext& context) {
 Kernel prepare_recurrent_vectors(const PrepareContext& context) {
   const RecurrentAttrs attrs = RecurrentAttrs::from(context.node());
   check_weights(attrs, context);
-  return [weights = std::make_shared<const PackedWeights>(
+  return [weights = std::make_shared<const RecurrentWeights>(
               attrs, *context.constant_input(in::w), *context.constant_input(in::r),
               context.constant_input(in::b))](KernelContext& call_context) {
     const RecurrentCall call = RecurrentCall::of(weights->attrs(), call_context);

@@ -275,11 +275,11 @@ TEST_CASE("recurrent networks in other element types") {
   for (const auto& [type, code, tolerance] :
        {std::tuple{"float16", 10, 2e-3}, std::tuple{"float64", 11, 1e-6},
         std::tuple{"bfloat16", 16, 2e-2}}) {
-    CAPTURE(type);
     std::string text = body.substr(0, body.find("y, y_h"));
     for (const char* name : {"x", "w", "r", "b"})
       text += fmt::format("{0}_ = Cast({0}) {{to={1}}}\n", name, code);
     text += "t, t_h, _ = LSTM(x_, w_, r_, b_) {hidden_size=2, direction=\"bidirectional\"}\n";
+    CAPTURE(text);
     const Computed other(text, 22);
     CHECK(name(other["t"].dtype()) == std::string_view(type));
     check_close(other["t"].cast(DType::float32), computed["y"], tolerance);
