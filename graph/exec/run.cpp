@@ -7,6 +7,7 @@
 
 #include "graph/exec/arena.h"
 #include "graph/exec/plan.h"
+#include "graph/exec/step_timer.h"
 
 namespace onnxpress {
 namespace {
@@ -162,8 +163,8 @@ class StepContext final : public KernelContext {
   static void check(const Slot& slot, DType type, const Dims& dims) {
     const Type& expected = slot.stored_type();
     if (expected.kind == Type::Kind::unknown) return;
-    bool fits = expected.is_tensor() &&
-                (expected.elem == DType::undefined || expected.elem == type);
+    bool fits =
+        expected.is_tensor() && (expected.elem == DType::undefined || expected.elem == type);
     if (fits && expected.shape) {
       fits = expected.shape->size() == dims.size();
       for (std::size_t i = 0; fits && i < dims.size(); ++i) {
@@ -246,6 +247,7 @@ class RunningPlan {
 void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
   if (step.kernel) {
     StepContext context(plan, step, run);
+    const StepTimer timer(run.resources, step);
     step.kernel(context);
   }
   for (std::size_t index : step.outputs) {
