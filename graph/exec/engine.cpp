@@ -100,6 +100,7 @@ struct Engine::State {
         capacity(std::max<std::size_t>(options.plans, 1)) {
     resources.reference = options.reference;
     may_fuse = options.fuse && !options.reference;
+    resources.on_step = options.on_step;
     inline_functions(*model);
     inputs = model->required_inputs();
   }

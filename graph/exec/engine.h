@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "graph/ir/model.h"
@@ -27,6 +29,14 @@ class Observer {
   virtual void observe(const Value& value, const Tensor& tensor) = 0;
 };
 
+// One executed step of a plan, as it ended. A step that runs a subgraph is told after the steps of
+// the subgraph, and its time contains theirs.
+struct StepTiming {
+  std::string_view node_name, op_type, backend;  // valid during the call
+  std::int64_t macs = 0;                         // 0: none, or not known before the run
+  double start_us = 0, duration_us = 0;          // since the engine was made
+};
+
 struct EngineOptions {
   int threads = 0;         // 0: available_cpus()
   bool reference = false;  // plain kernels only (tests)
@@ -35,6 +45,8 @@ struct EngineOptions {
   // observer are so in any case.
   bool fuse = true;
   std::size_t plans = 4;  // LRU of plans by input shapes
+  // Called on the thread that runs, after every step; must not throw.
+  std::function<void(const StepTiming&)> on_step = {};
 };
 
 // What one plan knows: for tests, reports and --verbose.

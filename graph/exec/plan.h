@@ -1,8 +1,10 @@
 // How one graph is executed for one set of concrete types: internal to graph/exec.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -26,6 +28,8 @@ struct EngineResources {
 
   int threads;
   bool reference = false;
+  std::function<void(const StepTiming&)> on_step;
+  std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
   ThreadPool pool;
   BufferPool buffers;
   // Results computed from initializers alone, kept from plan to plan.

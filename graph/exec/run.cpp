@@ -7,6 +7,7 @@
 
 #include "graph/exec/arena.h"
 #include "graph/exec/plan.h"
+#include "graph/exec/step_timer.h"
 
 namespace onnxpress {
 namespace {
@@ -246,6 +247,7 @@ class RunningPlan {
 void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
   if (step.kernel) {
     StepContext context(plan, step, run);
+    const StepTimer timer(run.resources, step);
     step.kernel(context);
   }
   for (std::size_t index : step.outputs) {

@@ -128,6 +128,27 @@ TEST_CASE("a chain takes less memory than its values together") {
   CHECK(summary.steps[1].backend == "reference");
 }
 
+TEST_CASE("on_step tells every executed step once a run, in order, with its work") {
+  const auto model = parse_model(chain);
+  std::vector<std::string> steps;
+  double end = 0;
+  std::int64_t macs = 0;
+  Engine engine(*model, {.on_step = [&](const StepTiming& timing) {
+    steps.push_back(std::string(timing.op_type) + ":" + std::string(timing.backend));
+    CHECK(timing.start_us >= end);
+    CHECK(timing.duration_us >= 0);
+    end = timing.start_us + timing.duration_us;
+    macs += timing.macs;
+  }});
+  run(engine, {random_tensor({8, 4}, 0)});
+  REQUIRE(steps.size() == 5);
+  CHECK(steps[0].starts_with("MatMul:"));
+  CHECK(steps[4] == "Add:reference");
+  CHECK(macs == 8 * 4 * 4);
+  run(engine, {random_tensor({8, 4}, 1)});
+  CHECK(steps.size() == 10);
+}
+
 TEST_CASE("outputs stay as they are when the engine runs again or goes") {
   const auto model = parse_model(chain);
   auto engine = std::make_unique<Engine>(*model);
