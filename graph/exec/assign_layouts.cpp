@@ -75,9 +75,16 @@ class LayoutPlanner {
     set_channels_last(step.outputs[0]);
   }
 
-  static bool is_elementwise(const PlanStep& step) {
+  bool has_one_scale(const PlanStep& step) const {
+    const auto dims = step.inputs.size() > 1 ? plan_.slots[step.inputs[1]].dims() : std::nullopt;
+    return dims && element_count(*dims) == 1;
+  }
+
+  bool is_elementwise(const PlanStep& step) const {
     if (!step.subgraphs.empty() || step.outputs.size() != 1) return false;
     const OpDef* op = operators().find(*step.node);
+    if (step.node->is("QuantizeLinear") || step.node->is("DequantizeLinear"))
+      return has_one_scale(step);
     return op && op->axes == broadcast_axes &&
            (step.node->opset() >= 7 || !step.node->domain().empty());
   }

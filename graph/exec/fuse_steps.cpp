@@ -59,7 +59,9 @@ class StepFusion {
     PlanStep merged = std::exchange(plan_.steps[at], PlanStep{});
     const PlanStep replaced = std::exchange(plan_.steps[reader], std::move(merged));
     plan_.steps[reader].outputs = replaced.outputs;
-    index_.merge(plan_.steps[reader], at, replaced.inputs, reader);
+    index_.forget(at, plan_.steps[reader].inputs);
+    index_.forget(reader, replaced.inputs);
+    index_.add(plan_.steps[reader], reader);
     return reader;
   }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "graph/exec/prepare.h"
+#include "graph/onnx/mapped_pages.h"
 #include "graph/ops/evaluate.h"
 #include "graph/ops/infer.h"
 
@@ -32,9 +33,12 @@ class Planner {
     for (const Value* output : graph_.outputs()) plan_->outputs.push_back(slot(*output));
     drop_unneeded_steps(*plan_, fuse);
     if (fuse) {
+      quantize_steps(*plan_);
+      recognize_steps(*plan_);
       fuse_steps(*plan_, resources_.pool);
       assign_layouts(*plan_);
     }
+    count_readers();
     for (PlanStep& step : plan_->steps)
       in_context([&] { return step.node->describe(); }, [&] { prepare(step); });
     assign_memory(*plan_);
@@ -204,12 +208,33 @@ class Planner {
         if (fast->supports(context)) {
           step.kernel = fast->prepare(context);
           step.backend = fast->backend;
-          for (std::size_t input : context.packed_inputs())
-            if (context.constant_input(input)) step.inputs[input] = no_slot;
+          drop_packed(step, context.packed_inputs());
           return;
         }
     step.kernel = op->prepare(context);
     step.backend = "reference";
+  }
+
+  void count_readers() {
+    readers_.assign(plan_->slots.size(), 0);
+    for (std::size_t output : plan_->outputs) ++readers_[output];
+    for (const PlanStep& step : plan_->steps)
+      for_each_read(step, [&](std::size_t input) { ++readers_[input]; });
+  }
+
+  // Kernels hold these constants in a form of their own: ours go, and the pages of mapped files.
+  void drop_packed(PlanStep& step, const std::vector<std::size_t>& packed) {
+    for (std::size_t input : packed) {
+      if (input >= step.inputs.size() || step.inputs[input] == no_slot) continue;
+      Slot& slot = plan_->slots[step.inputs[input]];
+      if (slot.source != Slot::Source::constant) continue;
+      release_pages(slot.constant.bytes());
+      if (--readers_[step.inputs[input]] == 0) {
+        slot.constant = Tensor();
+        resources_.folded.erase(slot.value);
+      }
+      step.inputs[input] = no_slot;
+    }
   }
 
   bool has_static_types(const PlanStep& step) const {
@@ -241,6 +266,7 @@ class Planner {
   TypeInference inference_;
   std::unique_ptr<GraphPlan> plan_;
   std::unordered_map<const Value*, std::size_t> slot_of_;
+  std::vector<std::size_t> readers_;  // by slot
 };
 
 }  // namespace

@@ -117,6 +117,7 @@ class GraphPlan {
   // Nodes that stand for several of the graph's (Gelu written out).
   OpsetImports made_up_opsets;
   std::unique_ptr<Graph> made_up;
+  Graph* made_up_graph();
 
   // Memory of the current run.
   std::vector<RuntimeValue> values;  // by slot; those in the arena stay from run to run
@@ -135,6 +136,11 @@ std::unique_ptr<GraphPlan> make_plan(const Model& model, const Graph& graph,
 // The stages of a plan, in this order; the steps have no kernels before the last.
 // Removes steps that no output depends on, and with `all` those with known results.
 void drop_unneeded_steps(GraphPlan& plan, bool all);
+// Replaces operators between DequantizeLinear and QuantizeLinear by those on integers.
+void quantize_steps(GraphPlan& plan);
+// Replaces operators that are written out in several steps (Gelu, Swish, LayerNormalization ...) by
+// one step each.
+void recognize_steps(GraphPlan& plan);
 // Merges elementwise steps into the convolutions and products before them.
 void fuse_steps(GraphPlan& plan, ThreadPool& pool);
 // Keeps images in channels-last layout between the steps that want it, with reorders around them.

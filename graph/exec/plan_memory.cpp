@@ -136,12 +136,14 @@ class MemoryPlanner {
   // Of an accumulating step, what it accumulates onto; of an elementwise one, any input.
   std::vector<std::size_t> overwritable_inputs(const PlanStep& step) const {
     std::vector<std::size_t> found;
-    for (const PostOp& op : step.post_ops)
-      if (op.kind == PostOp::Kind::add) found.push_back(step.inputs[op.operand]);
-    // These kernels read an element of each input before they write that of the output.
-    if (found.empty() && step.backend == "elementwise")
+    if (step.backend == "elementwise") {
+      // These kernels read an element of each input before they write that of the output.
       for (std::size_t input : step.inputs)
         if (input != no_slot) found.push_back(input);
+      return found;
+    }
+    for (const PostOp& op : step.post_ops)
+      if (op.kind == PostOp::Kind::add) found.push_back(step.inputs[op.operand]);
     return found;
   }
 
@@ -173,6 +175,14 @@ void drop_unneeded_steps(GraphPlan& plan, bool all) {
   }
   std::ranges::reverse(kept);
   plan.steps = std::move(kept);
+}
+
+Graph* GraphPlan::made_up_graph() {
+  if (!made_up) {
+    made_up_opsets = {{"", 24}, {"com.microsoft", 1}};
+    made_up = std::make_unique<Graph>(&made_up_opsets);
+  }
+  return made_up.get();
 }
 
 void assign_memory(GraphPlan& plan) { MemoryPlanner(plan).run(); }

@@ -50,20 +50,20 @@ class StepIndex {
     std::ranges::replace(reads_[slot], Read{from, from_input}, Read{step, input});
   }
 
-  // `merged`, which was at `from`, replaces the step at `to`, whose inputs were `replaced`.
-  void merge(const PlanStep& merged, std::size_t from, const std::vector<std::size_t>& replaced,
-             std::size_t to) {
-    const auto forget = [&](std::size_t slot) {
+  std::size_t readers(std::size_t slot) const { return reads_[slot].size(); }
+
+  // The step at `at` with these inputs is no more.
+  void forget(std::size_t at, const std::vector<std::size_t>& inputs) {
+    for (std::size_t slot : inputs)
       if (slot < reads_.size())
-        std::erase_if(reads_[slot],
-                      [&](const Read& read) { return read.step == from || read.step == to; });
-    };
-    std::ranges::for_each(replaced, forget);
-    std::ranges::for_each(merged.inputs, forget);
-    for (std::size_t k = 0; k < merged.inputs.size(); ++k)
-      if (merged.inputs[k] < reads_.size()) reads_[merged.inputs[k]].push_back({to, k});
-    for (std::size_t output : merged.outputs)
-      if (output != no_slot) producer_[output] = to;
+        std::erase_if(reads_[slot], [&](const Read& read) { return read.step == at; });
+  }
+  // A step stands at `at` now.
+  void add(const PlanStep& step, std::size_t at) {
+    for (std::size_t k = 0; k < step.inputs.size(); ++k)
+      if (step.inputs[k] < reads_.size()) reads_[step.inputs[k]].push_back({at, k});
+    for (std::size_t output : step.outputs)
+      if (output != no_slot) producer_[output] = at;
   }
 
  private:

@@ -21,13 +21,13 @@ class StepTimer {
       return std::chrono::duration<double, std::micro>(time).count();
     };
     const Clock::time_point end = Clock::now();
-    resources_.on_step({.node_name = step_.node->name,
-                        .op_type = step_.is_relayout ? std::string_view("(layout)")
-                                                     : step_.node->op_type(),
-                        .backend = step_.backend,
-                        .macs = step_.macs,
-                        .start_us = micros(start_ - resources_.started),
-                        .duration_us = micros(end - start_)});
+    resources_.on_step(
+        {.node_name = step_.node->name,
+         .op_type = step_.is_relayout ? std::string_view("(layout)") : step_.node->op_type(),
+         .backend = step_.backend,
+         .macs = step_.macs,
+         .start_us = micros(start_ - resources_.started),
+         .duration_us = micros(end - start_)});
   }
   StepTimer(const StepTimer&) = delete;
   StepTimer& operator=(const StepTimer&) = delete;

@@ -43,6 +43,12 @@ Eltwise eltwise(const PostOp& op) {
       return {algorithm::eltwise_hardswish, 1.0f / 6, 0.5f};
     case PostOp::Kind::mish:
       return {algorithm::eltwise_mish};
+    case PostOp::Kind::exp:
+      return {algorithm::eltwise_exp};
+    case PostOp::Kind::sqrt:
+      return {algorithm::eltwise_sqrt};
+    case PostOp::Kind::abs:
+      return {algorithm::eltwise_abs};
     case PostOp::Kind::tanh:
       return {algorithm::eltwise_tanh};
     case PostOp::Kind::swish:
@@ -62,7 +68,19 @@ Eltwise eltwise(const PostOp& op) {
 }  // namespace
 
 bool fuses_post_op(const PrepareContext& context, const PostOp& op) {
-  if (op.kind != PostOp::Kind::add) return op.kind != PostOp::Kind::hard_sigmoid;
+  using Kind = PostOp::Kind;
+  switch (op.kind) {
+    case Kind::add:
+      break;
+    case Kind::hard_sigmoid:  // 3.x only
+    case Kind::softplus:
+    case Kind::erf:
+    case Kind::reciprocal:
+    case Kind::multiply:
+      return false;
+    default:
+      return true;
+  }
   return std::ranges::none_of(context.post_ops(),
                               [](const PostOp& other) { return other.kind == PostOp::Kind::add; });
 }
@@ -87,27 +105,40 @@ dnnl::primitive_attr attributes(std::span<const PostOp> post_ops) {
   return result;
 }
 
-memory::desc plain(const Dims& dims) {
+memory::desc plain(const Dims& dims, DataType type) {
   Dims strides(dims.size(), 1);
   for (std::size_t i = dims.size(); i-- > 1;) strides[i - 1] = strides[i] * dims[i];
-  return strided(dims, strides);
+  return strided(dims, strides, type);
 }
 
-memory::desc any_layout(const Dims& dims) {
-  return {dims, memory::data_type::f32, memory::format_tag::any};
+memory::desc any_layout(const Dims& dims, DataType type) {
+  return {dims, type, memory::format_tag::any};
 }
 
-memory::desc image(const Dims& dims, Layout layout) {
-  if (layout == Layout::row_major) return plain(dims);
+memory::desc image(const Dims& dims, Layout layout, DataType type) {
+  if (layout == Layout::row_major) return plain(dims, type);
   Dims strides(dims.size(), 1);
   std::int64_t stride = dims[1];
   for (std::size_t axis = dims.size(); axis-- > 2; stride *= dims[axis]) strides[axis] = stride;
   strides[0] = stride;
-  return strided(dims, strides);
+  return strided(dims, strides, type);
 }
 
-memory::desc strided(const Dims& dims, const Dims& strides) {
-  return {dims, memory::data_type::f32, strides};
+memory::desc strided(const Dims& dims, const Dims& strides, DataType type) {
+  return {dims, type, strides};
+}
+
+DataType data_type(DType type) {
+  switch (type) {
+    case DType::float32:
+      return DataType::f32;
+    case DType::uint8:
+      return DataType::u8;
+    case DType::int8:
+      return DataType::s8;
+    default:
+      fail("oneDNN kernels are not made for {}", name(type));
+  }
 }
 
 }  // namespace onnxpress::onednn

@@ -38,12 +38,14 @@ decltype(auto) guarded(const Body& body) {
   }
 }
 
-// float32 of the given dims: row-major, in a layout that oneDNN chooses, or with strides in
-// elements.
-memory::desc plain(const Dims& dims);
-memory::desc any_layout(const Dims& dims);
-memory::desc image(const Dims& dims, Layout layout);
-memory::desc strided(const Dims& dims, const Dims& strides);
+// Of the given dims: row-major, in a layout that oneDNN chooses, or with strides in elements.
+using DataType = memory::data_type;
+memory::desc plain(const Dims& dims, DataType type = DataType::f32);
+memory::desc any_layout(const Dims& dims, DataType type = DataType::f32);
+memory::desc image(const Dims& dims, Layout layout, DataType type = DataType::f32);
+memory::desc strided(const Dims& dims, const Dims& strides, DataType type = DataType::f32);
+// float32, uint8 or int8.
+DataType data_type(DType type);
 
 // Spatial geometry as oneDNN takes it: `dilations` are ONNX's less one.
 struct Spatial {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "graph/kernels/primitive_kernel.h"
+#include "graph/kernels/conv_layouts.h"
 #include "graph/ops/registry.h"
 
 namespace onnxpress {
@@ -12,12 +12,17 @@ namespace {
 
 using onednn::dims_of;
 using onednn::is_float_operand;
+using onednn::stored;
 
-bool is_float_image(const PrepareContext& context) {
-  if (!is_float_operand(context.input_type(0)) || !is_float_operand(context.output_type(0)))
-    return false;
+bool is_image(const PrepareContext& context, bool (*is_operand)(const Type*)) {
+  if (!is_operand(context.input_type(0)) || !is_operand(context.output_type(0))) return false;
   const std::size_t rank = dims_of(context.input_type(0)).size();
   return rank >= 3 && rank <= 5;
+}
+
+bool is_float_image(const PrepareContext& context) { return is_image(context, is_float_operand); }
+bool is_code_image(const PrepareContext& context) {
+  return is_image(context, onednn::is_code_operand);
 }
 
 // Where windows lie, the padding at the end stretched or cut to the cells that windows reach.
@@ -43,28 +48,26 @@ struct PoolSpatial {
 };
 
 bool supports_pool(const PrepareContext& context) {
-  if (!is_float_image(context) || context.output_type(1)) return false;
+  const bool is_code_maximum = context.node().is("MaxPool") && is_code_image(context);
+  if (!(is_float_image(context) || is_code_maximum) || context.output_type(1)) return false;
   const PoolAttrs attrs = PoolAttrs::from(context.node());
   const PoolSpatial spatial(attrs.window, dims_of(context.input_type(0)),
                             dims_of(context.output_type(0)));
   return spatial.is_covered && (spatial.is_plain || !attrs.count_include_pad);
 }
 
-Dims stored(Dims dims, Layout layout) {
-  if (layout == Layout::channels_last) std::rotate(dims.begin() + 1, dims.begin() + 2, dims.end());
-  return dims;
-}
-
 Kernel make_kernel(const PrepareContext& context, dnnl::algorithm algorithm, const Dims& kernel,
                    const onednn::Spatial& spatial) {
   return onednn::guarded([&]() -> Kernel {
     const Dims x = dims_of(context.input_type(0)), y = dims_of(context.output_type(0));
-    const onednn::memory::desc given = onednn::image(x, context.input_layout(0));
-    const onednn::memory::desc target = onednn::image(y, context.output_layout());
-    const onednn::memory::desc source = onednn::image(x, context.output_layout());
+    const DType type = context.input_type(0)->elem;
+    const auto element = onednn::data_type(type);
+    const onednn::memory::desc given = onednn::image(x, context.input_layout(0), element);
+    const onednn::memory::desc target = onednn::image(y, context.output_layout(), element);
+    const onednn::memory::desc source = onednn::image(x, context.output_layout(), element);
     const auto descriptor = onednn::pooling(algorithm, source, target, kernel, spatial);
     onednn::PrimitiveKernel result(onednn::pooling_forward(descriptor),
-                                   descriptor.scratchpad_desc(), DType::float32,
+                                   descriptor.scratchpad_desc(), type,
                                    stored(y, context.output_layout()));
     result.add_input(DNNL_ARG_SRC, 0, given, descriptor.src_desc(), nullptr);
     result.set_output(target, descriptor.dst_desc());

@@ -87,7 +87,8 @@ struct PrimitiveKernel::State {
 
   std::size_t add_copy(const memory::desc& layout) {
     const std::size_t offset = copies_bytes;
-    copies_bytes += (layout.get_size() + scratch_alignment - 1) / scratch_alignment * scratch_alignment;
+    copies_bytes +=
+        (layout.get_size() + scratch_alignment - 1) / scratch_alignment * scratch_alignment;
     return offset;
   }
 
@@ -168,6 +169,10 @@ void PrimitiveKernel::add_constant(int arg, const Tensor& tensor, const memory::
   state_->main.add(arg, packed);
 }
 
+void PrimitiveKernel::add_argument(int arg, const Tensor& tensor, const memory::desc& layout) {
+  add_constant(arg, tensor, layout, layout);
+}
+
 void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted) {
   state_->given_output = given;
   state_->wanted_output = wanted;
@@ -187,10 +192,21 @@ void PrimitiveKernel::operator()(KernelContext& context) const {
   guarded([&] { state_->run(context); });
 }
 
-bool is_float_operand(const Type* type) {
-  if (!type || !type->is_tensor() || type->elem != DType::float32 || !type->shape) return false;
-  const auto dims = concrete(*type->shape);
+namespace {
+
+bool has_elements(const Type& type) {
+  const auto dims = type.is_tensor() && type.shape ? concrete(*type.shape) : std::nullopt;
   return dims && std::ranges::find(*dims, 0) == dims->end();
+}
+
+}  // namespace
+
+bool is_float_operand(const Type* type) {
+  return type && type->elem == DType::float32 && has_elements(*type);
+}
+
+bool is_code_operand(const Type* type) {
+  return type && (type->elem == DType::uint8 || type->elem == DType::int8) && has_elements(*type);
 }
 
 Dims dims_of(const Type* type) { return concrete(*type->shape).value(); }

@@ -25,6 +25,8 @@ class PrimitiveKernel {
   // A constant that is not an input as it stands (weights scaled or expanded beforehand).
   void add_constant(int arg, const Tensor& tensor, const memory::desc& given,
                     const memory::desc& wanted);
+  // A constant of any element type that is used as it lies.
+  void add_argument(int arg, const Tensor& tensor, const memory::desc& layout);
   // The first output.
   void set_output(const memory::desc& given, const memory::desc& wanted);
   // The primitive adds to its destination, which is to hold input `index` before: of the output's
@@ -40,6 +42,8 @@ class PrimitiveKernel {
 
 // What kernel rows ask of a node before they take it: float32 with concrete dims, none of them 0.
 bool is_float_operand(const Type* type);
+// The same for uint8 and int8.
+bool is_code_operand(const Type* type);
 // The dims of such an operand.
 Dims dims_of(const Type* type);
 

@@ -47,6 +47,23 @@ HWY_INLINE hn::Vec<D> vector_sigmoid(D d, hn::Vec<D> x) {
   return keep_nan(d, x, y);
 }
 
+// Within 1e-6: a rational function of the argument clamped to [-4, 4], with the coefficients of
+// Eigen (unsupported/Eigen/src/SpecialFunctions, generic_fast_erf_float).
+template <class D>
+HWY_INLINE hn::Vec<D> vector_erf(D d, hn::Vec<D> x) {
+  const auto c = [&](float value) { return hn::Set(d, value); };
+  const auto y = hn::Min(hn::Max(x, c(-4)), c(4));
+  const auto s = hn::Mul(y, y);
+  auto p = hn::MulAdd(c(-2.72614225801306e-10f), s, c(2.77068142495902e-08f));
+  for (const float next : {-2.10102402082508e-06f, -5.69250639462346e-05f, -7.34990630326855e-04f,
+                           -2.95459980854025e-03f, -1.60960333262415e-02f})
+    p = hn::MulAdd(p, s, c(next));
+  auto q = hn::MulAdd(c(-1.45660718464996e-05f), s, c(-2.13374055278905e-04f));
+  for (const float next : {-1.68282697438203e-03f, -7.37332916720468e-03f, -1.42647390514189e-02f})
+    q = hn::MulAdd(q, s, c(next));
+  return keep_nan(d, x, hn::Div(hn::Mul(y, p), q));
+}
+
 // Within 1e-6.
 template <class D>
 HWY_INLINE hn::Vec<D> vector_tanh(D d, hn::Vec<D> x) {

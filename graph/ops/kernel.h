@@ -33,12 +33,19 @@ struct PostOp {
     gelu,          // with erf
     gelu_tanh,     // with tanh
     linear,        // alpha * x + beta
-    add,           // input `operand`, of the output's dims and layout
+    softplus,
+    erf,
+    exp,
+    sqrt,
+    abs,
+    reciprocal,
+    add,       // input `operand`, of the output's dims and layout
+    multiply,  // by such an input
   };
   Kind kind = Kind::relu;
   float alpha = 0;
   float beta = 0;
-  std::size_t operand = 0;
+  std::size_t operand = 0;  // add, multiply
 };
 
 // Plan-time knowledge of one node, which outlives the kernels prepared for it. Types are concrete

@@ -117,15 +117,22 @@ TEST_CASE("memory reuse changes no result") {
 
 TEST_CASE("a chain takes less memory than its values together") {
   const auto model = parse_model(chain);
-  Engine engine(*model);
+  Engine engine(*model, {.reference = true});
   const PlanSummary summary = engine.summary(types_of({random_tensor({64, 4}, 0)}));
-  CHECK(summary.unshared_bytes == 4 * 64 * 4 * 4);  // b, c, d, e; y is the caller's
+  CHECK(summary.unshared_bytes == 5 * 64 * 4 * 4);  // a, b, c, d, e; y is the caller's
   CHECK(summary.arena_bytes == 3 * 64 * 4 * 4);
   CHECK(summary.dynamic_values == 0);
-  REQUIRE(summary.steps.size() == 5);  // MatMul and Relu are one
+  REQUIRE(summary.steps.size() == 6);
   CHECK(summary.steps[0].op_type == "MatMul");
   CHECK(summary.steps[0].macs == 64 * 4 * 4);
   CHECK(summary.steps[1].backend == "reference");
+
+  Engine fused(*model);
+  const PlanSummary merged = fused.summary(types_of({random_tensor({64, 4}, 0)}));
+  CHECK(merged.unshared_bytes == 64 * 4 * 4);  // b: the rest is one chain
+  REQUIRE(merged.steps.size() == 2);
+  CHECK(merged.steps[0].backend == "onednn");
+  CHECK(merged.steps[1].backend == "elementwise");
 }
 
 TEST_CASE("on_step tells every executed step once a run, in order, with its work") {
@@ -133,7 +140,7 @@ TEST_CASE("on_step tells every executed step once a run, in order, with its work
   std::vector<std::string> steps;
   double end = 0;
   std::int64_t macs = 0;
-  Engine engine(*model, {.on_step = [&](const StepTiming& timing) {
+  Engine engine(*model, {.reference = true, .on_step = [&](const StepTiming& timing) {
     steps.push_back(std::string(timing.op_type) + ":" + std::string(timing.backend));
     CHECK(timing.start_us >= end);
     CHECK(timing.duration_us >= 0);
@@ -141,12 +148,12 @@ TEST_CASE("on_step tells every executed step once a run, in order, with its work
     macs += timing.macs;
   }});
   run(engine, {random_tensor({8, 4}, 0)});
-  REQUIRE(steps.size() == 5);
+  REQUIRE(steps.size() == 6);
   CHECK(steps[0].starts_with("MatMul:"));
-  CHECK(steps[4] == "Add:reference");
+  CHECK(steps[5] == "Add:reference");
   CHECK(macs == 8 * 4 * 4);
   run(engine, {random_tensor({8, 4}, 1)});
-  CHECK(steps.size() == 10);
+  CHECK(steps.size() == 12);
 }
 
 TEST_CASE("outputs stay as they are when the engine runs again or goes") {

@@ -121,7 +121,8 @@ y = PRelu(x, s)
   const std::string image = "initializer x: float32[1,1,2] = {1,-2}\n";
   check_y(image + "y = LpPool(x) {kernel_shape=[2], p=1.0}\n", "float32[1,1,1]{3}", 1);
   check_y(image + "y = GlobalLpPool(x) {p=3.0}\n", "float32[1,1,1]{2.0800838}", 1);
-  CHECK_THROWS_AS(Computed(image + "y = GlobalLpPool(x) {p=1.5}\n", 1), Error);
+  check_y(image + "y = GlobalLpPool(x) {p=1.5}\n", "float32[1,1,1]{2.4472608}", 1);
+  CHECK_THROWS_AS(Computed(image + "y = GlobalLpPool(x) {p=-1.0}\n", 1), Error);
 }
 
 }  // namespace

@@ -1,0 +1,103 @@
+// QLinearConv on oneDNN: 8-bit activations, int8 weights, integer sums.
+#include "graph/kernels/conv_layouts.h"
+#include "graph/kernels/quantized_primitive.h"
+#include "graph/ops/attributes.h"
+#include "graph/ops/conv.h"
+#include "graph/ops/registry.h"
+
+namespace onnxpress {
+namespace {
+
+using onednn::dims_of;
+using onednn::is_code_operand;
+using onednn::memory;
+
+// Inputs: x, its scale and zero point, w, ..., y's, bias.
+constexpr std::size_t x_scale = 1, x_zero = 2, w_input = 3, w_scale = 4, w_zero = 5, y_scale = 6,
+                      y_zero = 7, bias_input = 8;
+
+bool supports(const PrepareContext& context) {
+  const Node& node = context.node();
+  if (node.domain() == "com.microsoft" && get_bool(node, "channels_last", false)) return false;
+  if (!is_code_operand(context.input_type(0)) || !is_code_operand(context.output_type(0)))
+    return false;
+  const Tensor* weights = context.constant_input(w_input);
+  if (!weights || weights->dtype() != DType::int8 || weights->size() == 0) return false;
+  for (const std::size_t index : {x_scale, w_scale, y_scale}) {
+    const Tensor* scale = context.constant_input(index);
+    if (!scale || scale->dtype() != DType::float32) return false;
+    if (scale->size() != 1 && (index != w_scale || scale->size() != weights->dim(0))) return false;
+  }
+  for (const std::size_t index : {x_zero, w_zero, y_zero})
+    if (context.input_type(index) && !context.constant_input(index)) return false;
+  for (const std::size_t index : {x_zero, y_zero})
+    if (context.constant_input(index) && context.constant_input(index)->size() != 1) return false;
+  if (!onednn::is_all_zero(context.constant_input(w_zero))) return false;
+  if (context.input_type(bias_input) && !context.constant_input(bias_input)) return false;
+  const std::size_t rank = dims_of(context.input_type(0)).size();
+  return rank >= 3 && rank <= 5 && weights->rank() == rank;
+}
+
+Kernel prepare(const PrepareContext& context) {
+  return onednn::guarded([&]() -> Kernel {
+    const Tensor& w = *context.constant_input(w_input);
+    const Dims x = dims_of(context.input_type(0));
+    const ConvAttrs attrs = ConvAttrs::of(context.node(), w.dims());
+    const Dims y = attrs.output_dims(x, w.dims());
+    const Dims pads = attrs.window.resolved_pads(onednn::spatial_of(x));
+    const auto middle = pads.begin() + static_cast<std::ptrdiff_t>(pads.size() / 2);
+    const onednn::WeightLayout weights(w.dims(), attrs.group, false);
+    const DType y_type = context.output_type(0)->elem;
+    const auto x_data = onednn::data_type(context.input_type(0)->elem);
+    const auto y_data = onednn::data_type(y_type);
+    auto requantization = onednn::Requantization::of(*context.constant_input(x_scale),
+                                                     *context.constant_input(w_scale),
+                                                     *context.constant_input(y_scale));
+    requantization.source_zero_point = onednn::zero_point(context.constant_input(x_zero));
+    requantization.zero_point = onednn::zero_point(context.constant_input(y_zero));
+    const Tensor* bias = context.constant_input(bias_input);
+    const Dims bias_dims{y[1]};
+    const auto attributes = onednn::attributes(
+        requantization, context.post_ops(), {.weights = attrs.group > 1 ? 3 : 1, .destination = 2});
+    const auto describe = [&](const memory::desc& source, const memory::desc& destination) {
+      return onednn::convolution(
+          dnnl::algorithm::convolution_direct, source,
+          onednn::any_layout(weights.dims, onednn::DataType::s8),
+          bias ? onednn::plain(bias_dims, onednn::quantized_bias_type()) : memory::desc(),
+          destination, onednn::spatial(attrs.window, {pads.begin(), middle}, {middle, pads.end()}),
+          attributes);
+    };
+    const std::pair<memory::desc, memory::desc> tried[] = {
+        {onednn::image(x, Layout::channels_last, x_data),
+         onednn::image(y, Layout::channels_last, y_data)},
+        {onednn::any_layout(x, x_data), onednn::any_layout(y, y_data)}};
+    const auto descriptor = onednn::fastest(describe, tried);
+    onednn::PrimitiveKernel kernel(dnnl::convolution_forward(descriptor),
+                                   descriptor.scratchpad_desc(), y_type,
+                                   onednn::stored(y, context.output_layout()));
+    kernel.add_input(DNNL_ARG_SRC, 0, onednn::image(x, context.input_layout(0), x_data),
+                     descriptor.src_desc(), nullptr);
+    kernel.add_constant(DNNL_ARG_WEIGHTS, w,
+                        onednn::strided(weights.dims, weights.strides, onednn::DataType::s8),
+                        descriptor.weights_desc());
+    if (bias) onednn::add_bias(kernel, requantization, *bias, bias_dims);
+    onednn::add_arguments(kernel, requantization);
+    kernel.set_output(onednn::image(y, context.output_layout(), y_data), descriptor.dst_desc());
+    for (std::size_t index = 1; index <= bias_input; ++index) context.packed(index);
+    return kernel;
+  });
+}
+
+}  // namespace
+
+OPERATORS(onednn_qlinear_conv) {
+  for (const char* domain : {"", "com.microsoft"})
+    registry.add(KernelDef{.name = "QLinearConv",
+                           .domain = domain,
+                           .backend = "onednn",
+                           .supports = supports,
+                           .prepare = prepare,
+                           .channels_last = true});
+}
+
+}  // namespace onnxpress
