@@ -31,7 +31,8 @@ TEST_CASE("tensors, sequences and optionals come back as they were") {
       {"optional(float32)", RuntimeValue::filled_optional(tensor)},
       {"optional(sequence(float32))", RuntimeValue::filled_optional(sequence)},
   };
-  for (const auto& [type, value] : cases) {
+  for (const auto& [written, value] : cases) {
+    const std::string type = written;
     CAPTURE(type);
     folder.write("v.pb", value_to_bytes(value, "v"));
     const RuntimeValue found = read_value(folder / "v.pb", type_from(type));
