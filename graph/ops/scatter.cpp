@@ -27,8 +27,8 @@ Reduction reduction_of(const Node& node) {
 // Integers wrap around; NaN stays NaN.
 template <class T>
 T reduce(Reduction reduction, T a, T b) {
-  using Wide =
-      std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, std::type_identity<T>>::type;
+  using Wide = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>,
+                                           std::type_identity<T>>::type;
   if constexpr (std::is_floating_point_v<T>)
     if (std::isnan(a) || std::isnan(b)) return a + b;
   switch (reduction) {

@@ -8,7 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "graph/exec/engine.h"
+#include "graph/ir/parse.h"
 #include "graph/onnx/reader.h"
+#include "graph/onnx/writer.h"
 #include "tests/tools/command.h"
 #include "tests/tools/data/scratch.h"
 #include "tools/data/data.h"
@@ -223,6 +225,35 @@ TEST_CASE("run writes what the engine computes, as .npz and as .pb") {
   fs::create_directory(scratch / "set");
   REQUIRE(in(scratch, {"run", cnn, "--input", test_npz, "-o", "set", "--batch", "7"}).status == 0);
   CHECK(read_tensor(scratch / "set/output_0.pb").tensor.equals(stored));
+}
+
+TEST_CASE("run reads and writes sequences and optionals") {
+  const Scratch scratch;
+  const auto model = parse_model(R"(model ir=8 opset=18
+input s: sequence(float32[?])
+y = SequenceErase(s)
+n = SequenceLength(s)
+o = Optional(n)
+output y: sequence(float32[?])
+output o: optional(int64[])
+)");
+  write_model(*model, scratch / "m.onnx");
+  const Tensor first = parse_tensor("float32[2]{1,2}"), second = parse_tensor("float32[1]{3}");
+  scratch.write("set/input_0.pb",
+                value_to_bytes(RuntimeValue::sequence({first, second, first}), "s"));
+  REQUIRE(in(scratch, {"run", "m.onnx", "--input", "set", "-o", "out.npz"}).status == 0);
+  const auto arrays = open_npz(scratch / "out.npz");
+  REQUIRE(arrays.size() == 3);
+  CHECK(arrays[0]->info().name == "y.0");
+  CHECK(arrays[1]->info().name == "y.1");
+  CHECK(arrays[1]->info().dims == Dims{1});
+  CHECK(arrays[2]->info().name == "o");
+  REQUIRE(in(scratch, {"run", "m.onnx", "--input", "set", "-o", "set"}).status == 0);
+  const auto outputs = model->graph.outputs();
+  CHECK(read_value(scratch / "set/output_0.pb", outputs[0]->type)
+            .equals(RuntimeValue::sequence({first, second})));
+  CHECK(read_value(scratch / "set/output_1.pb", outputs[1]->type)
+            .equals(RuntimeValue::filled_optional(Tensor::scalar(std::int64_t{3}))));
 }
 
 TEST_CASE("compare works without data, with data and with random data") {

@@ -200,6 +200,34 @@ TEST_CASE("an ONNX test set feeds whole runs; its output is the label") {
   CHECK(open_error(scratch.path(), *model) == "input 'x' expects float32, data has int64");
 }
 
+TEST_CASE("a test set holds sequences and optionals where the model takes them") {
+  const Scratch scratch;
+  const auto model = parse_model(R"(model ir=8 opset=18
+input s: sequence(float32[?])
+input o: optional(int64[3])
+input x: float32[n,2]
+y = Identity(s)
+output y: sequence(float32[?])
+)");
+  const RuntimeValue values[] = {
+      RuntimeValue::sequence({counting<float>({2}), counting<float>({1})}),
+      RuntimeValue::filled_optional(counting<std::int64_t>({3})), counting<float>({3, 2})};
+  for (int i = 0; i < 3; ++i)
+    scratch.write(fmt::format("test_data_set_0/input_{}.pb", i), value_to_bytes(values[i], ""));
+  const auto data = open_data(scratch.path(), *model, {.accepts_values = true});
+  CHECK(data->samples() == 1);
+  const auto batches = all_batches(*data);
+  REQUIRE(batches.size() == 1);
+  CHECK(batches[0].inputs.empty());
+  REQUIRE(batches[0].values.size() == 3);
+  for (std::size_t i = 0; i < 3; ++i) CHECK(batches[0].values[i].equals(values[i]));
+  CHECK(open_error(scratch.path(), *model) ==
+        "input 's' is sequence(float32[?]): data files hold tensors only");
+  std::filesystem::remove(scratch / "test_data_set_0/input_2.pb");
+  CHECK(open_error(scratch.path(), *model, {.accepts_values = true}) ==
+        "expected 3 input_*.pb for the model's inputs, found 2");
+}
+
 TEST_CASE("labels come from another file") {
   const Scratch scratch;
   const auto model = model_of("input x: float32[n,3]\n");
