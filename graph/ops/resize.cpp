@@ -426,11 +426,17 @@ OperandAxes resize_axes(const Node& node) {
   const auto axes = attrs.axes_of(rank);
   const bool by_size = attrs.sizes_input != 0 && node.input(attrs.sizes_input) != nullptr &&
                        scales.empty() && attrs.aspect_ratio == AspectRatio::stretch;
+  const auto sizes = by_size ? constant_ints(node.input(attrs.sizes_input)) : std::nullopt;
+  const auto keeps_size = [&](std::size_t i, std::size_t axis) {
+    const Dim& dim = (*x->type.shape)[axis];
+    if (sizes && sizes->size() == axes.size()) return same_dim(dim, Dim((*sizes)[i]));
+    return typed && same_dim(dim, (*y->type.shape)[axis]);
+  };
   for (std::size_t i = 0; i < axes.size(); ++i) {
     const auto axis = static_cast<std::size_t>(axes[i]);
-    const bool stays = attrs.coordinates != Coordinates::tf_crop_and_resize &&
-                       (by_size ? typed && same_dim((*x->type.shape)[axis], (*y->type.shape)[axis])
-                                : scales.size() == axes.size() && scales[i] == 1.0f);
+    const bool stays =
+        attrs.coordinates != Coordinates::tf_crop_and_resize &&
+        (by_size ? keeps_size(i, axis) : scales.size() == axes.size() && scales[i] == 1.0f);
     if (!stays) roles[0][axis] = {};
   }
   return roles;
