@@ -67,7 +67,7 @@ void add_blocks(const Col2ImCall& call, const T* columns, T* plane) {
       for (std::size_t axis = 0; axis < last; ++axis) {
         const std::int64_t at = cell(axis, block[axis]);
         inside = inside && at >= 0 && at < call.image[axis];
-        row += at * strides[axis];
+        if (inside) row += at * strides[axis];
       }
       for (std::int64_t i = 0; i < call.blocks[last]; ++i, ++columns) {
         const std::int64_t at = cell(last, i);

@@ -42,15 +42,19 @@ Ints spread(const Ints& pads, const std::optional<Ints>& axes, std::size_t rank)
   return all;
 }
 
-// The input's index for each index of a padded axis; -1 outside in constant mode.
-Ints source_indices(PadMode mode, std::int64_t size, std::int64_t before, std::int64_t after) {
+std::int64_t padded_size(std::int64_t size, std::int64_t before, std::int64_t after) {
   std::int64_t count = 0;
   require(!__builtin_add_overflow(size, before, &count) &&
               !__builtin_add_overflow(count, after, &count) && count >= 0,
           "pads {} and {} leave no axis of {}", before, after, size);
+  return count;
+}
+
+// The input's index for each index of a padded axis; -1 outside in constant mode.
+Ints source_indices(PadMode mode, std::int64_t size, std::int64_t before, std::int64_t count) {
   require(size > 0 || mode == PadMode::constant || count == 0,
           "an empty axis has nothing to pad with");
-  Ints indices(static_cast<std::size_t>(element_count(Dims{count})));
+  Ints indices(static_cast<std::size_t>(count));
   for (std::int64_t i = 0; i < count; ++i) {
     std::int64_t at = i - before;
     if (at < 0 || at >= size) {
@@ -95,17 +99,18 @@ std::vector<Run> runs_of(const Ints& sources) {
 void pad(KernelContext& context, PadMode mode, const Ints& pads, const Tensor& fill) {
   const Tensor& x = context.required_input(0);
   const std::size_t rank = x.rank();
-  std::vector<Ints> sources;
   Dims dims;
-  for (std::size_t i = 0; i < rank; ++i) {
-    sources.push_back(source_indices(mode, x.dim(i), pads[i], pads[rank + i]));
-    dims.push_back(static_cast<std::int64_t>(sources.back().size()));
-  }
-  const auto strides = row_strides(x.dims());
+  for (std::size_t i = 0; i < rank; ++i)
+    dims.push_back(padded_size(x.dim(i), pads[i], pads[rank + i]));
   ElementSink sink(context, 0, x.dtype(), dims);
+  if (element_count(dims) == 0) return sink.finish();
+  std::vector<Ints> sources;
+  for (std::size_t i = 0; i < rank; ++i)
+    sources.push_back(source_indices(mode, x.dim(i), pads[i], dims[i]));
+  const auto strides = row_strides(x.dims());
   const std::int64_t inner = rank > 0 ? dims.back() : 1;
   const std::vector<Run> runs = runs_of(rank > 0 ? sources.back() : Ints{0});
-  const std::int64_t rows = inner == 0 ? 0 : element_count(dims) / inner;
+  const std::int64_t rows = element_count(dims) / inner;
   context.pool().parallel_for(rows, 64, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       std::int64_t rest = row;

@@ -196,28 +196,23 @@ double cubic_weight(double distance, double a) {
   return d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0;
 }
 
-void pick_along(KernelContext& context, const Tensor& x, std::span<const AxisTaps> axes,
-                const Dims& dims, const Tensor& fill) {
-  if (x.dtype() == DType::string) {
-    std::vector<std::string> strings(static_cast<std::size_t>(element_count(dims)));
-    if (!strings.empty()) {
-      pick(context.pool(), x.strings().data(), groups_of(x.dims(), dims, axes), strings.data());
-      fill_outside(strings.data(), dims, axes, std::string());
-    }
-    return context.forward_output(0, Tensor::of_strings(dims, std::move(strings)));
-  }
-  Tensor& y = context.output(0, x.dtype(), dims);
+void pick_along(ThreadPool& pool, const Tensor& x, std::span<const AxisTaps> axes,
+                const Tensor& fill, Tensor& y) {
   if (y.size() == 0) return;
-  const bool any_outside =
-      std::ranges::any_of(axes, [](const AxisTaps& axis) { return !axis.outside.empty(); });
   dispatch_storage(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     T* out = reinterpret_cast<T*>(y.mutable_bytes().data());
-    pick(context.pool(), reinterpret_cast<const T*>(x.aligned_bytes()),
-         groups_of(x.dims(), dims, axes), out);
-    if (any_outside)
-      fill_outside(out, dims, axes, *reinterpret_cast<const T*>(fill.aligned_bytes()));
+    pick(pool, reinterpret_cast<const T*>(x.aligned_bytes()), groups_of(x.dims(), y.dims(), axes),
+         out);
+    fill_outside(out, y.dims(), axes, *reinterpret_cast<const T*>(fill.aligned_bytes()));
   });
+}
+
+void pick_strings_along(ThreadPool& pool, const Tensor& x, std::span<const AxisTaps> axes,
+                        const Dims& dims, std::vector<std::string>& y) {
+  if (y.empty()) return;
+  pick(pool, x.strings().data(), groups_of(x.dims(), dims, axes), y.data());
+  fill_outside(y.data(), dims, axes, std::string());
 }
 
 void interpolate_along(ThreadPool& pool, const Tensor& x, std::span<const AxisTaps> axes,

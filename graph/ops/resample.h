@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "graph/ops/compute_type.h"
@@ -27,11 +28,13 @@ struct AxisTaps {
   std::vector<std::int64_t> outside;  // output indices that get the fill value instead
 };
 
-// Output 0 of `dims`: each element is the one of `x` at the first tap of its indices. `fill`, of
-// x's type, is only read where an axis has outside indices. `axes` ascend. Not for sub-byte types:
-// see move().
-void pick_along(KernelContext& context, const Tensor& x, std::span<const AxisTaps> axes,
-                const Dims& dims, const Tensor& fill);
+// Each element of y is the one of `x` at the first tap of its indices, or the element `fill` where
+// an axis has it outside. `axes` ascend. Not for strings and sub-byte types.
+void pick_along(ThreadPool& pool, const Tensor& x, std::span<const AxisTaps> axes,
+                const Tensor& fill, Tensor& y);
+// The same for strings; y has the elements of a tensor of `dims`, empty where outside.
+void pick_strings_along(ThreadPool& pool, const Tensor& x, std::span<const AxisTaps> axes,
+                        const Dims& dims, std::vector<std::string>& y);
 
 // Weighted sums along each of `axes` (ascending) of x, float32 or float64, into y of the same type.
 void interpolate_along(ThreadPool& pool, const Tensor& x, std::span<const AxisTaps> axes,

@@ -337,26 +337,35 @@ Kernel prepare_resize(const PrepareContext& prepare) {
     if (resized.empty()) return context.forward_output(0, x);
     Dims dims = x.dims();
     for (const ResizedAxis& axis : resized) dims[axis.axis] = axis.output;
-    std::vector<AxisTaps> taps;
-    if (element_count(dims) > 0) {
-      require(x.size() > 0, "{} cannot become {}", to_string(x.dims()), to_string(dims));
-      for (const ResizedAxis& axis : resized) taps.push_back(taps_of(attrs, axis));
-    }
-    const bool any_outside =
-        std::ranges::any_of(taps, [](const AxisTaps& axis) { return !axis.outside.empty(); });
-    if (attrs.mode == Interpolation::nearest) {
-      return move(context, [&](KernelContext& inner) {
-        const Tensor& moved = inner.required_input(0);
-        Tensor fill;
-        if (any_outside) fill = Tensor::scalar(attrs.extrapolation).cast(moved.dtype());
-        pick_along(inner, moved, taps, dims, fill);
+    require(x.size() > 0 || element_count(dims) == 0, "{} cannot become {}", to_string(x.dims()),
+            to_string(dims));
+    // After the output, whose size is checked where it is requested.
+    const auto make_taps = [&] {
+      std::vector<AxisTaps> taps;
+      if (element_count(dims) > 0)
+        for (const ResizedAxis& axis : resized) taps.push_back(taps_of(attrs, axis));
+      return taps;
+    };
+    if (attrs.mode != Interpolation::nearest) {
+      return run_as(context, interpolation_type, [&](KernelContext& inner) {
+        const Tensor& wide = inner.required_input(0);
+        Tensor& y = inner.output(0, wide.dtype(), dims);
+        interpolate_along(inner.pool(), wide, make_taps(), double{attrs.extrapolation}, y);
+        if (is_integer(x.dtype())) round_to(x.dtype(), y);
       });
     }
-    run_as(context, interpolation_type, [&](KernelContext& inner) {
-      const Tensor& wide = inner.required_input(0);
-      Tensor& y = inner.output(0, wide.dtype(), dims);
-      interpolate_along(inner.pool(), wide, taps, double{attrs.extrapolation}, y);
-      if (is_integer(x.dtype())) round_to(x.dtype(), y);
+    if (x.dtype() == DType::string) {
+      std::vector<std::string> strings(static_cast<std::size_t>(element_count(dims)));
+      pick_strings_along(context.pool(), x, make_taps(), dims, strings);
+      return context.forward_output(0, Tensor::of_strings(dims, std::move(strings)));
+    }
+    move(context, [&](KernelContext& inner) {
+      const Tensor& moved = inner.required_input(0);
+      Tensor& y = inner.output(0, moved.dtype(), dims);
+      const Tensor fill = is_complex(moved.dtype())
+                              ? Tensor(moved.dtype(), {})
+                              : Tensor::scalar(attrs.extrapolation).cast(moved.dtype());
+      pick_along(inner.pool(), moved, make_taps(), fill, y);
     });
   };
 }
@@ -417,11 +426,17 @@ OperandAxes resize_axes(const Node& node) {
   const auto axes = attrs.axes_of(rank);
   const bool by_size = attrs.sizes_input != 0 && node.input(attrs.sizes_input) != nullptr &&
                        scales.empty() && attrs.aspect_ratio == AspectRatio::stretch;
+  const auto sizes = by_size ? constant_ints(node.input(attrs.sizes_input)) : std::nullopt;
+  const auto keeps_size = [&](std::size_t i, std::size_t axis) {
+    const Dim& dim = (*x->type.shape)[axis];
+    if (sizes && sizes->size() == axes.size()) return same_dim(dim, Dim((*sizes)[i]));
+    return typed && same_dim(dim, (*y->type.shape)[axis]);
+  };
   for (std::size_t i = 0; i < axes.size(); ++i) {
     const auto axis = static_cast<std::size_t>(axes[i]);
-    const bool stays = attrs.coordinates != Coordinates::tf_crop_and_resize &&
-                       (by_size ? typed && same_dim((*x->type.shape)[axis], (*y->type.shape)[axis])
-                                : scales.size() == axes.size() && scales[i] == 1.0f);
+    const bool stays =
+        attrs.coordinates != Coordinates::tf_crop_and_resize &&
+        (by_size ? keeps_size(i, axis) : scales.size() == axes.size() && scales[i] == 1.0f);
     if (!stays) roles[0][axis] = {};
   }
   return roles;

@@ -60,6 +60,32 @@ std::int64_t macs(const std::string& body) {
   return operators().find(node)->cost(StaticTypes(node)).macs;
 }
 
+TEST_CASE("axes of image operators") {
+  const std::string x = "input x: float32[2,4,6,6]\n";
+  const std::string scales = "initializer s: float32[4] = {1,1,2,2}\n";
+  CHECK(roles(x + scales + "y = Resize(x, _, s)\noutput y: float32\n") == "0 1 - - |  | ");
+  CHECK(roles(x + scales + "y = Upsample(x, s)\noutput y: float32\n", 9) == "0 1 - - | ");
+  CHECK(roles(x + "initializer s: int64[4] = {2,4,6,9}\ny = Resize(x, _, _, s)\n"
+                  "output y: float32\n") == "0 1 2 - |  |  | ");
+  CHECK(roles(x + "input s: float32[2]\ny = Resize(x, _, s) {axes=[2,3]}\noutput y: float32\n",
+              18) == "0 1 - - |  | ");
+  // Cropping moves elements even where the size stays.
+  CHECK(roles(x + scales +
+              "input r: float32[8]\ny = Resize(x, r, s) "
+              "{coordinate_transformation_mode=\"tf_crop_and_resize\"}\n"
+              "output y: float32\n") == "- - - - |  | ");
+  CHECK(roles(x + "input g: float32[2,3,5,2]\ny = GridSample(x, g)\noutput y: float32\n") ==
+        "0 1 w w | 0 2 3 -");
+  CHECK(roles(x + "input r: float32[7,4]\ninput b: int64[7]\ny = RoiAlign(x, r, b)\n"
+                  "output y: float32\n") == "- 1 w w | 0 - | 0");
+  CHECK(roles(x + "input w: float32[3,4,1,1]\ninput o: float32[2,2,6,6]\ninput b: float32[3]\n"
+                  "y = DeformConv(x, w, o, b)\noutput y: float32\n",
+              19) == "0 r w w | 1 r w w | 0 - 2 3 | 1");
+  CHECK(roles(x + "y = MeanVarianceNormalization(x)\noutput y: float32\n") == "- 1 - -");
+  CHECK(roles(x + "input s: int64[1]\ny = CenterCropPad(x, s) {axes=[2]}\noutput y: float32\n",
+              18) == "0 1 - 3 | ");
+}
+
 TEST_CASE("axes of convolutions") {
   const std::string x = "input x: float32[n,4,9,9]\n";
   CHECK(roles(x + "initializer w: float32[8,4,3,3] = zeros\ninitializer b: float32[8] = zeros\ny = "
