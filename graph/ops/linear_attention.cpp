@@ -89,7 +89,7 @@ Kernel prepare_linear_attention(const PrepareContext& prepare) {
     require(past == nullptr || past->dims() == state_dims, "expected a past state {}, found {}",
             to_string(state_dims), past == nullptr ? "" : to_string(past->dims()));
     Tensor states =
-        past != nullptr ? past->cast(DType::float32) : Tensor(DType::float32, state_dims);
+        past != nullptr ? copy_as(*past, DType::float32) : Tensor(DType::float32, state_dims);
     const Gate decay(context, 4, size, {attrs.heads, attrs.heads * dk});
     const Gate beta(context, 5, size, {attrs.heads, 1});
     Tensor y =
