@@ -38,7 +38,7 @@ struct GroupQueryAttrs {
   std::int64_t query_heads = 0, heads = 0;
   float scale = 0;  // 0: 1 / sqrt(head width)
   float softcap = 0;
-  std::int64_t window = -1;  // keys before the query's own that it sees; -1: all
+  std::int64_t window = -1;  // keys that a query sees, up to its own; -1: all
   bool causal = true, rotary = false, interleaved = false, smooth = false;
   float norm_epsilon = 1e-6f;
 
@@ -279,7 +279,7 @@ Kernel prepare_group_query(const PrepareContext& prepare) {
           std::int64_t end = cache.total[b], begin = 0;
           if (attrs.causal) {
             const std::int64_t seen = cache.past[b] + q + 1;
-            if (attrs.window > 0) begin = std::max<std::int64_t>(0, seen - attrs.window - 1);
+            if (attrs.window > 0) begin = std::max<std::int64_t>(0, seen - attrs.window);
             end = std::max(begin, std::min(end, seen));
           }
           std::fill(scores, scores + begin, none);

@@ -298,8 +298,8 @@ NormalizedRows NormalizedRows::of(ThreadPool& pool, const Tensor& x, std::int64_
 }
 
 OPERATORS(normalization) {
+  // ONNX defines LayerNormalization from 17 on; ONNX Runtime has it in older models too.
   registry.add(OpDef{.name = "LayerNormalization",
-                     .since = 17,
                      .infer = infer_layer_norm,
                      .prepare = prepare_layer_norm,
                      .axes = layer_norm_axes});
