@@ -14,6 +14,8 @@
 namespace onnxpress {
 namespace {
 
+constexpr std::int64_t most_hidden = std::int64_t{1} << 40;
+
 struct ContribAttentionAttrs {
   std::int64_t heads = 0;
   float scale = 0;        // 0: 1 / sqrt(head width)
@@ -27,10 +29,15 @@ struct ContribAttentionAttrs {
                                 .filter = get_float(node, "mask_filter_value", -10000),
                                 .causal = get_bool(node, "unidirectional", false),
                                 .hidden = get_ints(node, "qkv_hidden_sizes")};
-    require(attrs.heads > 0, "attribute 'num_heads': expected at least 1, found {}", attrs.heads);
+    require(0 < attrs.heads && attrs.heads <= most_heads,
+            "attribute 'num_heads': expected 1 to {}, found {}", most_heads, attrs.heads);
     require(attrs.hidden.empty() || attrs.hidden.size() == 3,
             "attribute 'qkv_hidden_sizes': expected 3 sizes, found {}", attrs.hidden.size());
-    for (const std::int64_t size : attrs.hidden) head_width(size, attrs.heads);
+    for (const std::int64_t size : attrs.hidden) {
+      head_width(size, attrs.heads);
+      require(size <= most_hidden, "attribute 'qkv_hidden_sizes': expected at most {}, found {}",
+              most_hidden, size);
+    }
     require(attrs.hidden.empty() ||
                 (attrs.hidden[0] == attrs.hidden[1] && attrs.hidden[0] > 0 && attrs.hidden[2] > 0),
             "attribute 'qkv_hidden_sizes': expected equal positive sizes of Q and K");

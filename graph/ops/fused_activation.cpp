@@ -44,7 +44,7 @@ struct FusedActivation {
                                    {Kind::tanh, "Tanh", 0},
                                    {Kind::sigmoid, "Sigmoid", 0},
                                    {Kind::hard_sigmoid, "HardSigmoid", 2},
-                                   {Kind::hard_swish, "HardSwish", 2},
+                                   {Kind::hard_swish, "HardSwish", 0},
                                    {Kind::softplus, "Softplus", 0},
                                    {Kind::softsign, "Softsign", 0},
                                    {Kind::clip, "Clip", 2}};
@@ -57,7 +57,8 @@ struct FusedActivation {
       given.resize(1);
       given.push_back(*value);
     }
-    if (row->kind == Kind::hard_swish && given.empty()) given = {1.0f / 6, 0.5f};
+    // ONNX Runtime takes parameters of HardSwish, and leaves them unused.
+    if (row->kind == Kind::hard_swish) given = {1.0f / 6, 0.5f};
     require(given.size() >= row->parameters, "activation {}: expected {} parameters, found {}",
             name, row->parameters, given.size());
     given.resize(2);

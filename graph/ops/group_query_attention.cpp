@@ -53,7 +53,8 @@ struct GroupQueryAttrs {
                                 .interleaved = get_bool(node, "rotary_interleaved", false),
                                 .smooth = get_int(node, "smooth_softmax", 0) == 1,
                                 .norm_epsilon = get_float(node, "qk_norm_epsilon", 1e-6f)};
-    require(attrs.heads > 0 && attrs.query_heads > 0 && attrs.query_heads % attrs.heads == 0,
+    require(attrs.heads > 0 && attrs.query_heads > 0 && attrs.query_heads <= most_heads &&
+                attrs.query_heads % attrs.heads == 0,
             "expected num_heads a positive multiple of kv_num_heads, found {} and {}",
             attrs.query_heads, attrs.heads);
     require(attrs.window == -1 || (attrs.window > 0 && attrs.causal),
@@ -115,6 +116,7 @@ struct GroupQueryOperands {
 struct CacheRows {
   std::vector<std::int64_t> past, total;
   std::int64_t most = 0, size = 0;  // in use at most, of the cache
+  bool prompt = false;              // no rows in use before the call
 
   CacheRows(const KernelContext& context, std::int64_t batch, std::int64_t rows,
             const Tensor* past_cache) {
@@ -130,8 +132,8 @@ struct CacheRows {
             "expected a total_sequence_length of {} to {}, found {}", rows, capacity + rows,
             longest);
     size = std::max(capacity, longest);
+    prompt = rows == longest;
     for (const std::int64_t index : last) {
-      const bool prompt = rows == longest;
       require(0 <= index && index < longest && (prompt || index + 1 >= rows),
               "seqlens_k {} does not fit {} new rows of {}", index, rows, longest);
       total.push_back(index + 1);
@@ -186,6 +188,12 @@ Tensor rotated(KernelContext& context, const GroupQueryAttrs& attrs, const Cache
             "expected position ids [{},{}], found {}", task.batch, task.rows,
             to_string(positions->dims()));
     task.cache_rows = positions->to_ints();
+    const std::int64_t start = task.cache_rows.empty() ? 0 : task.cache_rows.front();
+    require(0 <= start && start <= context.required_input(Input::cosines).size(),
+            "position {} is out of range", start);
+    if (cache.prompt)  // the first position is where all rows begin, as ONNX Runtime reads them
+      for (std::size_t i = task.cache_rows.size(); i-- > 0;)
+        task.cache_rows[i] = start + static_cast<std::int64_t>(i) % task.rows;
   } else {
     for (const std::int64_t first : cache.past)
       for (std::int64_t row = 0; row < task.rows; ++row) task.cache_rows.push_back(first + row);
@@ -217,6 +225,8 @@ Kernel prepare_group_query(const PrepareContext& prepare) {
     GroupQueryOperands in(attrs, context, type);
     const std::int64_t batch = in.query.dim(0), rows = in.query.dim(1);
     const std::int64_t width = head_width(in.query.dim(2), attrs.query_heads);
+    require(width > 0, "expected heads of at least 1 element, found {}",
+            to_string(in.query.dims()));
     const Tensor past_k = wide(Input::past_key), past_v = wide(Input::past_value);
     const bool cached = past_k.defined();
     require(cached == past_v.defined(), "expected past_key and past_value together, found one");

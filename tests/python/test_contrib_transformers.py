@@ -267,6 +267,23 @@ def test_group_query_attention(check, rotary, packed, options, past):
           valid={"y1": in_use, "y2": in_use}, **options)
 
 
+@pytest.mark.parametrize("prompt", [False, True])
+def test_group_query_attention_positions(check, prompt):
+    make = arrays()
+    rows, past = (S, 0) if prompt else (1, P)
+    positions = np.asarray([[3, 9, 5], [1, 2, 3]] if prompt else [[2], [9]], dtype=np.int64)
+    inputs = [make(B, rows, 64), make(B, rows, 32), make(B, rows, 32), make(B, 2, past, 16), make(B, 2, past, 16),
+              int32([past + rows - 1] * B), int32(past + rows), make(16, 8), make(16, 8), positions]
+    check("GroupQueryAttention", inputs, 3, num_heads=4, kv_num_heads=2, do_rotary=1)
+
+
+def test_group_query_attention_of_all_rows(check):
+    make = arrays()
+    inputs = [make(B, S, 64), make(B, S, 32), make(B, S, 32), make(B, 2, 0, 16), make(B, 2, 0, 16),
+              int32([S - 1] * B), int32(S)]
+    check("GroupQueryAttention", inputs, 3, num_heads=4, kv_num_heads=2, causal=0)
+
+
 def test_group_query_attention_sinks(check):
     make = arrays()
     inputs = [make(B, S, 32), make(B, S, 16), make(B, S, 16), make(B, 2, 0, 8), make(B, 2, 0, 8),

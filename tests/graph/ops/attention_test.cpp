@@ -186,7 +186,8 @@ TEST_CASE("CausalConvWithState looks back, through its state too") {
           "float32[1,1,3]{0.7310586,11.999926,23}", 27);
   CHECK_THROWS_AS(Computed(x + "y = CausalConvWithState(x, w) {activation=\"relu\"}\n", 27), Error);
   CHECK_THROWS_AS(
-      Computed(x + "initializer u: float32[2,1,2] = ones\ny = CausalConvWithState(x, u)\n", 27), Error);
+      Computed(x + "initializer u: float32[2,1,2] = ones\ny = CausalConvWithState(x, u)\n", 27),
+      Error);
   CHECK_THROWS_AS(Computed(x + "y = CausalConvWithState(x, w, b, w)\n", 27), Error);
 }
 
@@ -271,6 +272,14 @@ TEST_CASE("GroupQueryAttention: rows in use differ by batch element") {
               "y = com.microsoft.GroupQueryAttention(q, k, v, pk, pv, n, t) {kv_num_heads=1, "
               "num_heads=2, smooth_softmax=1}\n",
           "float32[2,1,2]{3,3,3.3333333,3.3333333}");
+  // Keys normalized to their sign: of 3 and -3 times a weight of 2.
+  check_close(
+      Computed("initializer q: float32[1,2,1] = {4,4}\n"
+               "initializer k: float32[1,2,1] = {3,-3}\ninitializer n: int32[1] = {1}\n"
+               "initializer t: int32[] = {2}\ninitializer w: float32[1] = {2}\n"
+               "_, s = com.microsoft.GroupQueryAttention(q, k, k, _, _, n, t, _, _, _, _, _, "
+               "_, _, w, w) {kv_num_heads=1, num_heads=1, qk_norm_epsilon=0.0}\n")["s"],
+      parse_tensor("float32[1,1,2,1]{2,-2}"));
   const auto refused = [&](const std::string& changed, const std::string& attributes) {
     CHECK_THROWS_AS(
         Computed(head + changed + "y = com.microsoft.GroupQueryAttention(q, k, v, pk, pv, m, l) {" +
