@@ -61,7 +61,7 @@ def check(onnxpress, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("trans_a,trans_b,batch_a,batch_b", itertools.product([0, 1], repeat=4))
+@pytest.mark.parametrize("trans_a,trans_b,batch_a,batch_b", list(itertools.product([0, 1], repeat=4)))
 def test_fused_matmul(check, trans_a, trans_b, batch_a, batch_b):
     make = arrays()
 
@@ -148,7 +148,7 @@ def test_simplified_layer_norm(check, axis):
     check("SimplifiedLayerNormalization", [make(2, 3, 8), scale], 2, domain="", axis=axis, epsilon=1e-3)
 
 
-@pytest.mark.parametrize("segments,mask,positions", itertools.product([False, True], repeat=3))
+@pytest.mark.parametrize("segments,mask,positions", list(itertools.product([False, True], repeat=3)))
 def test_embed_layer_norm(check, segments, mask, positions):
     make = arrays()
     ids = int32([[0, 4, 2], [3, 1, 1]])
@@ -171,7 +171,9 @@ MASKS = {
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("past,causal,bias", itertools.product([False, True], repeat=3))
+@pytest.mark.parametrize("past,causal,bias", [
+    case for case in itertools.product([False, True], repeat=3)
+    if not (case[0] and case[2])])  # ONNX Runtime takes no past state together with a bias
 def test_attention(check, mask, past, causal, bias):
     make = arrays()
     total = S + P * past
@@ -191,7 +193,7 @@ def test_attention_attributes(check, attributes):
 
 
 @pytest.mark.parametrize("mask", ["none", "ends", "keys", "queries"])
-@pytest.mark.parametrize("past,causal,biases", itertools.product([False, True], repeat=3))
+@pytest.mark.parametrize("past,causal,biases", list(itertools.product([False, True], repeat=3)))
 def test_multi_head_attention(check, mask, past, causal, biases):
     make = arrays()
     total = S + P * past
