@@ -162,8 +162,9 @@ void add_bias(const ScoreBlock& block, const Tensor& bias, std::int64_t keys, st
 }
 
 std::int64_t head_width(std::int64_t hidden, std::int64_t heads) {
-  require(heads > 0 && hidden % heads == 0, "expected a size divisible by {} heads, found {}",
-          heads, hidden);
+  require(0 < heads && heads <= most_heads && hidden % heads == 0,
+          "expected a size divisible by 1 to {} heads, found {} and {} heads", most_heads, hidden,
+          heads);
   return hidden / heads;
 }
 

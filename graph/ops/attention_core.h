@@ -80,7 +80,9 @@ template <class T>
 void add_bias(const ScoreBlock& block, const Tensor& bias, std::int64_t keys, std::int64_t columns,
               T* scores);
 
-// `hidden` / `heads` where both are known. Throws Error when it does not divide.
+// What numbers of heads are bounded by, so that products of them with sizes do not overflow.
+constexpr std::int64_t most_heads = 1 << 24;
+// `hidden` / `heads`. Throws Error when it does not divide.
 std::int64_t head_width(std::int64_t hidden, std::int64_t heads);
 
 }  // namespace onnxpress

@@ -1,5 +1,6 @@
 #include "graph/ops/compute_type.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -75,6 +76,14 @@ DType movable_type(DType type) {
   if (!is_sub_byte(type)) return type;
   if (is_float(type)) return DType::float32;
   return is_signed_integer(type) ? DType::int8 : DType::uint8;
+}
+
+Tensor copy_as(const Tensor& tensor, DType type) {
+  const Tensor converted = tensor.cast(type);
+  if (!converted.shares_storage_with(tensor)) return converted;
+  Tensor copy = Tensor::uninitialized(type, tensor.dims());
+  std::ranges::copy(tensor.bytes(), copy.mutable_bytes().begin());
+  return copy;
 }
 
 void run_as(KernelContext& context, DType (*compute_type)(DType),

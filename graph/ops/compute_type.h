@@ -15,6 +15,10 @@ DType arithmetic_type(DType type);
 // For kernels that only move elements: 4- and 2-bit types in a byte (float4e2m1: float32).
 DType movable_type(DType type);
 
+// The elements of `tensor` converted, in memory of its own: what Tensor::cast gives may share the
+// input's, which a kernel must not write to.
+Tensor copy_as(const Tensor& tensor, DType type);
+
 enum class ConvertedOutputs { all, none };
 
 // Calls `body` with a view of `context` whose inputs of input 0's element type are converted to

@@ -48,7 +48,11 @@ struct DftAttrs {
     return found;
   }
   // What is transformed where `size` numbers are along the axis.
-  std::int64_t default_length(std::int64_t size) const { return to_real() ? 2 * (size - 1) : size; }
+  std::int64_t default_length(std::int64_t size) const {
+    require(size <= FourierTransform::longest, "expected at most {} points, found {}",
+            FourierTransform::longest, size);
+    return to_real() ? 2 * (size - 1) : size;
+  }
   std::int64_t output_size(std::int64_t length) const {
     return onesided && !inverse ? length / 2 + 1 : length;
   }

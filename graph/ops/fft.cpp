@@ -7,11 +7,6 @@
 #include "graph/base/error.h"
 
 namespace onnxpress {
-namespace {
-
-constexpr std::int64_t longest = std::int64_t{1} << 26;
-
-}  // namespace
 
 FourierTransform::FourierTransform(std::int64_t length, bool inverse) : length_(length) {
   require(1 <= length && length <= longest, "expected a transform of 1 to {} points, found {}",

@@ -13,7 +13,9 @@ namespace onnxpress {
 // serve several threads.
 class FourierTransform {
  public:
-  // `length` >= 1; the inverse has exp(+...).
+  static constexpr std::int64_t longest = 1 << 26;
+
+  // `length` from 1 to `longest`, else Error; the inverse has exp(+...).
   FourierTransform(std::int64_t length, bool inverse);
 
   std::int64_t length() const { return length_; }

@@ -43,7 +43,7 @@ Kernel prepare_gemm(const PrepareContext& prepare) {
         T* out = y.mutable_data<T>().data();
         const Dims c_dims = c != nullptr ? legacy_broadcast_dims(node, 2, c->dims()) : Dims{};
         fill_bias<T>(inner.pool(), c, c_dims, attrs.beta, size, out);
-        Tensor scaled = a;
+        Tensor scaled = attrs.alpha == 1 ? a : copy_as(a, a.dtype());
         if (attrs.alpha != 1)
           for (T& element : scaled.mutable_data<T>())
             element = static_cast<T>(static_cast<T>(attrs.alpha) * element);

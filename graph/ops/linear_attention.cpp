@@ -26,7 +26,8 @@ struct LinearAttentionAttrs {
                                      .scale = get_float(node, "scale", 0),
                                      .gated = rule.starts_with("gated"),
                                      .delta = rule.ends_with("delta")};
-    require(attrs.heads > 0 && attrs.query_heads > 0 && attrs.query_heads % attrs.heads == 0,
+    require(attrs.heads > 0 && attrs.query_heads > 0 && attrs.query_heads <= most_heads &&
+                attrs.query_heads % attrs.heads == 0,
             "expected q_num_heads a positive multiple of kv_num_heads, found {} and {}",
             attrs.query_heads, attrs.heads);
     require(attrs.gated == (node.input(4) != nullptr), "update rule {} {} input 'decay'", rule,
@@ -89,7 +90,7 @@ Kernel prepare_linear_attention(const PrepareContext& prepare) {
     require(past == nullptr || past->dims() == state_dims, "expected a past state {}, found {}",
             to_string(state_dims), past == nullptr ? "" : to_string(past->dims()));
     Tensor states =
-        past != nullptr ? past->cast(DType::float32) : Tensor(DType::float32, state_dims);
+        past != nullptr ? copy_as(*past, DType::float32) : Tensor(DType::float32, state_dims);
     const Gate decay(context, 4, size, {attrs.heads, attrs.heads * dk});
     const Gate beta(context, 5, size, {attrs.heads, 1});
     Tensor y =
@@ -158,7 +159,7 @@ void infer_linear_attention(InferContext& context) {
   }
   if (const Shape* v = context.input_shape(2)) {
     state[3] = width_of(*v, attrs.heads);
-    if (state[3].is_known()) y[2] = Dim(state[3].value() * attrs.query_heads);
+    if (state[3].is_known()) y[2] = product(std::array{state[3], Dim(attrs.query_heads)});
   }
   context.set_output(0, context.input_dtype(0), std::move(y));
   context.set_output(1, context.input_dtype(context.has_input(3) ? 3 : 0), std::move(state));

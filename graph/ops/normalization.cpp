@@ -62,66 +62,29 @@ struct RowTask {
 
 // Layer normalization with `centered`, RMS normalization without. Computed in float32 (float64 for
 // float64), as stash_type has it.
-void normalize_rows(KernelContext& context, std::int64_t axis, double epsilon, bool centered,
-                    DType stash) {
+void normalize(KernelContext& context, const LayerNormAttrs& attrs, bool centered, DType stash) {
   const Tensor& input = context.required_input(0);
-  const DType type = float_compute_type(input.dtype());
-  const Tensor x = input.cast(type);
-  const RowTask task(x.dims(), axis);
-  const Tensor scale = stretched(context.required_input(1), task.inner, type);
-  const Tensor* given_bias = centered ? context.input(2) : nullptr;
-  const Tensor bias = given_bias != nullptr ? stretched(*given_bias, task.inner, type) : Tensor();
-  Tensor y = Tensor::uninitialized(type, x.dims());
-  Tensor means = Tensor::uninitialized(DType::float64, {task.rows});
-  Tensor inverses = means;
-  dispatch_floats(type, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const T* in = x.data<T>().data();
-    const T* a = scale.data<T>().data();
-    const T* b = bias.defined() ? bias.data<T>().data() : nullptr;
-    T* out = y.mutable_data<T>().data();
-    double* mean_out = means.mutable_data<double>().data();
-    double* inverse_out = inverses.mutable_data<double>().data();
-    context.pool().parallel_for(
-        task.rows, 8, [=, width = task.width](std::int64_t begin, std::int64_t end) {
-          for (std::int64_t row = begin; row < end; ++row) {
-            const T* from = in + row * width;
-            T* to = out + row * width;
-            const Moments found = moments(from, width);
-            const double mean = centered ? found.mean : 0;
-            const double power =
-                centered ? found.variance : found.variance + found.mean * found.mean;
-            const double inverse = 1 / std::sqrt(power + epsilon);
-            for (std::int64_t i = 0; i < width; ++i)
-              to[i] =
-                  static_cast<T>((from[i] - mean) * inverse) * a[i] + (b != nullptr ? b[i] : T(0));
-            mean_out[row] = mean;
-            inverse_out[row] = inverse;
-          }
-        });
-  });
-  context.forward_output(0, y.cast(input.dtype()));
-  Dims dims = task.outer;
-  dims.resize(x.rank(), 1);
-  const Tensor* extra[] = {&means, &inverses};
+  const Tensor& scale = context.required_input(1);
+  const Tensor* bias = centered ? context.input(2) : nullptr;
+  const NormalizedRows rows =
+      NormalizedRows::of(context.pool(), input.cast(float_compute_type(input.dtype())), attrs.axis,
+                         attrs.epsilon, centered, scale, bias != nullptr ? *bias : Tensor());
+  context.forward_output(0, rows.y.cast(input.dtype()));
+  const Tensor* extra[] = {&rows.means, &rows.inverses};
   for (std::size_t i = 0; i < 2; ++i)
     if (centered && context.wants_output(i + 1))
-      context.forward_output(i + 1, extra[i]->reshaped(dims).cast(stash));
+      context.forward_output(i + 1, extra[i]->cast(stash));
 }
 
 Kernel prepare_layer_norm(const PrepareContext& prepare) {
   const auto attrs = LayerNormAttrs::from(prepare.node());
   const auto stash = static_cast<DType>(get_int(prepare.node(), "stash_type", 1));
-  return [=](KernelContext& context) {
-    normalize_rows(context, attrs.axis, attrs.epsilon, true, stash);
-  };
+  return [=](KernelContext& context) { normalize(context, attrs, true, stash); };
 }
 
 Kernel prepare_rms_norm(const PrepareContext& prepare) {
   const auto attrs = LayerNormAttrs::from(prepare.node());
-  return [=](KernelContext& context) {
-    normalize_rows(context, attrs.axis, attrs.epsilon, false, DType::float32);
-  };
+  return [=](KernelContext& context) { normalize(context, attrs, false, DType::float32); };
 }
 
 void infer_layer_norm(InferContext& context) {
@@ -296,9 +259,47 @@ Attributes LayerNormAttrs::to_attributes() const {
   return attributes;
 }
 
+NormalizedRows NormalizedRows::of(ThreadPool& pool, const Tensor& x, std::int64_t axis,
+                                  double epsilon, bool centered, const Tensor& given_scale,
+                                  const Tensor& given_bias) {
+  const DType type = x.dtype();
+  const RowTask task(x.dims(), axis);
+  const Tensor scale = stretched(given_scale, task.inner, type);
+  const Tensor bias = given_bias.defined() ? stretched(given_bias, task.inner, type) : Tensor();
+  Dims dims = task.outer;
+  dims.resize(x.rank(), 1);
+  NormalizedRows rows{.y = Tensor::uninitialized(type, x.dims()),
+                      .means = Tensor::uninitialized(DType::float64, dims),
+                      .inverses = Tensor::uninitialized(DType::float64, dims)};
+  dispatch_floats(type, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const T* in = x.data<T>().data();
+    const T* a = scale.data<T>().data();
+    const T* b = bias.defined() ? bias.data<T>().data() : nullptr;
+    T* out = rows.y.mutable_data<T>().data();
+    double* mean_out = rows.means.mutable_data<double>().data();
+    double* inverse_out = rows.inverses.mutable_data<double>().data();
+    pool.parallel_for(task.rows, 8, [=, width = task.width](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        const T* from = in + row * width;
+        T* to = out + row * width;
+        const Moments found = moments(from, width);
+        const double mean = centered ? found.mean : 0;
+        const double power = centered ? found.variance : found.variance + found.mean * found.mean;
+        const double inverse = 1 / std::sqrt(power + epsilon);
+        for (std::int64_t i = 0; i < width; ++i)
+          to[i] = static_cast<T>((from[i] - mean) * inverse) * a[i] + (b != nullptr ? b[i] : T(0));
+        mean_out[row] = mean;
+        inverse_out[row] = inverse;
+      }
+    });
+  });
+  return rows;
+}
+
 OPERATORS(normalization) {
+  // ONNX defines LayerNormalization from 17 on; ONNX Runtime has it in older models too.
   registry.add(OpDef{.name = "LayerNormalization",
-                     .since = 17,
                      .infer = infer_layer_norm,
                      .prepare = prepare_layer_norm,
                      .axes = layer_norm_axes});

@@ -89,9 +89,11 @@ Kernel prepare_rotary_embedding(const PrepareContext& prepare) {
       }
       require(attrs.width != 0 || cosines.dims().back() * 2 == task.width,
               "expected caches with {} columns, found {}", task.width / 2, cosines.dims().back());
+      Tensor& y = inner.output(0, x.dtype(), x.dims());
+      if (x.size() == 0) return;
       task.cache_rows =
           cache_rows(inner.input(attrs.positions()), cosines, task.batch, task.rows, attrs.contrib);
-      Tensor& y = inner.output(0, x.dtype(), x.dims());
+
       dispatch_floats(x.dtype(), [&](auto tag) {
         using T = typename decltype(tag)::type;
         const HeadsView<const T> from = packed ? rows_first<T>(x, task.heads) : heads_first<T>(x);

@@ -367,5 +367,27 @@ output y: float32[n,10]
   CHECK(count.unknown == 0);
 }
 
+TEST_CASE("kernels do not write to their inputs") {
+  // The operand is an interior value that is read again afterwards.
+  for (const char* product :
+       {"Gemm(a, w) {alpha=2.0}", "com.microsoft.SkipLayerNormalization(a, w, b)"}) {
+    CAPTURE(product);
+    const auto model = parse_model(fmt::format(R"(model ir=10 opset=17 com.microsoft=1
+input x: float32[2,2]
+initializer w: float32[2,2] = {{1,0,0,1}}
+initializer b: float32[2] = {{1,1}}
+a = Relu(x)
+p = {}
+y = Add(a, b)
+output p: float32[2,2]
+output y: float32[2,2]
+)",
+                                               product));
+    Engine engine(*model, {.reference = true});
+    const std::vector<Tensor> found = run(engine, {floats({2, 2}, {1, 2, 3, 4})});
+    CHECK(found[1].to_floats() == std::vector<float>{2, 3, 4, 5});
+  }
+}
+
 }  // namespace
 }  // namespace onnxpress

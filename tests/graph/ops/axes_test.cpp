@@ -53,8 +53,8 @@ class StaticTypes final : public PrepareContext {
   const Node& node_;
 };
 
-std::int64_t macs(const std::string& body) {
-  auto model = parse_model("model ir=8 opset=17\n" + body);
+std::int64_t macs(const std::string& body, std::int64_t opset = 17) {
+  auto model = parse_model(fmt::format("model ir=8 opset={} com.microsoft=1\n{}", opset, body));
   infer_types(*model);
   const Node& node = *model->graph.find("y")->producer();
   return operators().find(node)->cost(StaticTypes(node)).macs;
@@ -130,6 +130,33 @@ TEST_CASE("multiply-accumulates") {
         3 * 5 * 4 * 8);
   CHECK(macs("input a: float32[3,4]\ninitializer b: float32[8,4] = zeros\ny = Gemm(a, b) "
              "{transB=1}\n") == 3 * 4 * 8);
+}
+
+TEST_CASE("costs of transformer operators") {
+  // Two products of heads * queries * keys * width: 2 * (3 * 5 * 7 * 4) and so on.
+  const std::string q = "input q: float32[2,3,5,4]\ninput k: float32[2,3,7,4]\n";
+  CHECK(macs(q + "y = Attention(q, k, k)\n", 23) == 2 * 3 * 5 * 7 * (4 + 4));
+  CHECK(macs(q + "input p: float32[2,3,1,4]\ny = Attention(q, k, k, _, p, p)\n", 23) ==
+        2 * 3 * 5 * 8 * (4 + 4));
+  const std::string x = "input x: float32[2,5,6]\ninput w: float32[6,24]\n";
+  CHECK(macs(x + "y = com.microsoft.Attention(x, w) {num_heads=2}\n") ==
+        2 * 5 * 6 * 24 + 2 * 2 * 5 * 5 * (4 + 4));
+  CHECK(macs("input q: float32[2,5,6]\ninput k: float32[2,7,6]\n"
+             "y = com.microsoft.MultiHeadAttention(q, k, k) {num_heads=2}\n") ==
+        2 * 2 * 5 * 7 * (3 + 3));
+  CHECK(macs("input q: float32[2,5,4]\n"
+             "y = com.microsoft.FusedMatMul(q, q) {transB=1}\n") == 2 * 5 * 5 * 4);
+  // (ab,bc) first: 2 * 9 * 3, then 2 * 3 * 4; the other order takes 9 * 3 * 4 + 2 * 9 * 4.
+  CHECK(macs("input a: float32[2,9]\ninput b: float32[9,3]\ninput c: float32[3,4]\n"
+             "y = Einsum(a, b, c) {equation=\"ab,bc,cd->ad\"}\n") == 2 * 9 * 3 + 2 * 3 * 4);
+  CHECK(macs("input x: float32[2,4,6]\ninput w: float32[4,1,3]\n"
+             "y = CausalConvWithState(x, w)\n",
+             27) == 2 * 4 * 6 * 3);
+}
+
+TEST_CASE("axes of Einsum") {
+  CHECK(roles("input a: float32[2,3,4]\ninput b: float32[4,5]\n"
+              "y = Einsum(a, b) {equation=\"bij,jk->bik\"}\n") == "0 1 r | r 2");
 }
 
 }  // namespace
