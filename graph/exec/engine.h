@@ -52,7 +52,7 @@ struct EngineOptions {
 // What one plan knows: for tests, reports and --verbose.
 struct PlanSummary {
   struct Step {
-    std::string node, op_type, backend;  // backend "reference" or "onednn"
+    std::string node, op_type, backend;  // backend "reference" or that of a kernel row
     std::int64_t macs = 0;
   };
   std::vector<Step> steps;

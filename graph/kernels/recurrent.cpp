@@ -211,10 +211,13 @@ class RecurrentRun {
     return longest_ / block_ * group_phases() + (rest > 0 ? 1 + rest * step_phases() : 0);
   }
 
+  // Tiles go there and back, so that a step begins with the weights that the one before has left
+  // in the cache.
   void run_phase(std::int64_t phase, const Part& part) const {
     const std::int64_t first = phase / group_phases() * block_, in_group = phase % group_phases();
-    for (std::int64_t tile = part.tile; tile < part.end_tile; ++tile) {
-      const std::int64_t i = (in_group - 1) / step_phases();
+    const std::int64_t i = (in_group - 1) / step_phases();
+    for (std::int64_t n = part.tile; n < part.end_tile; ++n) {
+      const std::int64_t tile = i % 2 == 0 ? n : part.tile + part.end_tile - 1 - n;
       if (in_group == 0)
         project(tile, part, first);
       else if ((in_group - 1) % step_phases() == 0)

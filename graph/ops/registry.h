@@ -49,7 +49,7 @@ struct OpDef {
 struct KernelDef {
   std::string name;
   std::string domain;
-  std::string backend;  // "onednn"
+  std::string backend;  // "onednn", "vector"
   bool (*supports)(const PrepareContext&) = nullptr;
   Kernel (*prepare)(const PrepareContext&) = nullptr;
   // Optional: whether the kernel can take `op` behind context.post_ops(). nullptr: none.
