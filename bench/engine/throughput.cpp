@@ -30,7 +30,7 @@ struct Options {
   fs::path model, read_inputs, write_inputs;
   int threads = 0;
   std::int64_t batch = 0;
-  std::vector<std::string> shapes;
+  std::vector<std::string> shapes, ranges;
   double seconds = 2;
   std::uint64_t seed = 1;
   bool serve = false;
@@ -59,12 +59,28 @@ std::pair<std::string, Dims> parse_shape(const std::string& text) {
   return {text.substr(0, equals), dims};
 }
 
+// "sr=8000..16000"
+std::pair<std::string, std::pair<double, double>> parse_range(const std::string& text) {
+  const std::size_t equals = text.rfind('='), dots = text.find("..", equals);
+  double low = 0, high = 0;
+  const auto number = [&](std::size_t begin, std::size_t end, double& value) {
+    const auto [next, error] = std::from_chars(text.data() + begin, text.data() + end, value);
+    return error == std::errc() && next == text.data() + end;
+  };
+  require(equals != std::string::npos && dots != std::string::npos &&
+              number(equals + 1, dots, low) && number(dots + 2, text.size(), high) && low <= high,
+          "expected NAME=LOW..HIGH such as sr=8000..16000, found '{}'", text);
+  return {text.substr(0, equals), {low, high}};
+}
+
 // Generated inputs; `batch`, when positive, is the first dim of those that leave theirs open.
 std::vector<Tensor> make_inputs(const Model& model, const Options& options) {
   std::map<std::string, Dims> fixed;
   for (const std::string& shape : options.shapes) fixed.insert(parse_shape(shape));
+  InputRanges ranges;
+  for (const std::string& range : options.ranges) ranges.insert(parse_range(range));
   if (options.batch > 0) {
-    const std::vector<Tensor> inputs = probe_inputs(model, options.seed, {}, fixed);
+    const std::vector<Tensor> inputs = probe_inputs(model, options.seed, ranges, fixed);
     const std::vector<Value*> values = model.required_inputs();
     std::string batch_symbol;  // also elsewhere: the state of a recurrent net is [layers,batch,...]
     for (const Value* value : values) {
@@ -83,7 +99,7 @@ std::vector<Tensor> make_inputs(const Model& model, const Options& options) {
       fixed[values[i]->name()] = dims;
     }
   }
-  return probe_inputs(model, options.seed, {}, fixed);
+  return probe_inputs(model, options.seed, ranges, fixed);
 }
 
 fs::path input_path(const fs::path& folder, std::size_t index) {
@@ -187,6 +203,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.threads, "threads (0: as many as CPUs)");
   app.add_option("--batch", options.batch, "first dim of inputs that leave it open");
   app.add_option("--input-shape", options.shapes, "dims of an input: x=1x3x224x224");
+  app.add_option("--input-range", options.ranges, "values of an input: sr=8000..16000");
   app.add_option("--seconds", options.seconds, "length of a measurement");
   app.add_option("--seed", options.seed, "of the random inputs");
   app.add_option("--inputs", options.read_inputs, "take inputs from FOLDER/input_N.pb");
