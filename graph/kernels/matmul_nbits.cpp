@@ -11,7 +11,7 @@
 namespace onnxpress {
 namespace {
 
-constexpr std::int64_t tile_elements = 1 << 20;
+constexpr std::int64_t tile_elements = 1 << 18;  // what a core's second-level cache holds
 constexpr std::int64_t columns_per_task = 8;
 
 bool supports(const PrepareContext& context) {

@@ -63,6 +63,11 @@ TEST_CASE("MatMulNBits on oneDNN equals the reference") {
       check_rows(nbits(bits, 3, 5, 70, inputs), reassociated);
       check_rows(nbits(bits, 17, 41, 64, inputs), reassociated);
     }
+  check_rows(  // several tiles of columns
+      "input a: float32[2,32800]\ninitializer w: uint8[19,1025,16] = ones\n"
+      "initializer s: float32[19,1025] = random(1)\n"
+      "y = com.microsoft.MatMulNBits(a, w, s) {K=32800, N=19, block_size=32}\noutput y\n",
+      reassociated);
   const std::string open =
       "input a: float32[2,32]\ninput s: float32[1,1]\n"
       "initializer w: uint8[1,1,16] = zeros\n"
