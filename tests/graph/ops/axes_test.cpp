@@ -53,8 +53,8 @@ class StaticTypes final : public PrepareContext {
   const Node& node_;
 };
 
-std::int64_t macs(const std::string& body) {
-  auto model = parse_model("model ir=8 opset=17 com.microsoft=1\n" + body);
+std::int64_t macs(const std::string& body, std::int64_t opset = 17) {
+  auto model = parse_model(fmt::format("model ir=8 opset={} com.microsoft=1\n{}", opset, body));
   infer_types(*model);
   const Node& node = *model->graph.find("y")->producer();
   return operators().find(node)->cost(StaticTypes(node)).macs;
