@@ -155,11 +155,10 @@ void NBitsWeights::dequantize(std::int64_t begin, std::int64_t end, float* out) 
       continue;
     }
     for (std::int64_t block = 0; block < blocks; ++block) {
-      const float scale = scales[block];
-      const float offset = zero(row, block);
-      const std::int64_t last = std::min(attrs_.depth, (block + 1) * attrs_.block_size);
-      for (std::int64_t k = block * attrs_.block_size; k < last; ++k)
-        *out++ = (codes_[first + k] - offset) * scale;
+      const std::int64_t start = block * attrs_.block_size;
+      const std::int64_t count = std::min(attrs_.depth - start, attrs_.block_size);
+      codes_.read(first + start, count, zero(row, block), scales[block], out);
+      out += count;
     }
   }
 }

@@ -34,7 +34,32 @@ class PackedCodes {
     return numbers_[byte >> at % per_byte_ * width_ & ((1u << width_) - 1)];
   }
 
+  // out[i] = (element first + i - zero) * scale, elements of 2, 4 or 8 unsigned bits and `first` at
+  // a whole byte.
+  void read(std::int64_t first, std::int64_t count, float zero, float scale, float* out) const {
+    const std::byte* const bytes = data_ + static_cast<std::size_t>(first) / per_byte_;
+    const auto size = static_cast<std::size_t>(count);
+    if (width_ == 2) return read_as<2>(bytes, size, zero, scale, out);
+    if (width_ == 4) return read_as<4>(bytes, size, zero, scale, out);
+    read_as<8>(bytes, size, zero, scale, out);
+  }
+
  private:
+  template <unsigned width>
+  static void read_as(const std::byte* bytes, std::size_t count, float zero, float scale,
+                      float* out) {
+    constexpr std::size_t per_byte = 8 / width;
+    const auto number = [=](std::size_t byte, std::size_t part) {
+      const unsigned code = static_cast<unsigned>(bytes[byte]) >> (part * width);
+      return (static_cast<float>(static_cast<int>(code & ((1u << width) - 1))) - zero) * scale;
+    };
+    const std::size_t whole = count / per_byte;
+    for (std::size_t byte = 0; byte < whole; ++byte)
+      for (std::size_t part = 0; part < per_byte; ++part)
+        out[byte * per_byte + part] = number(byte, part);
+    for (std::size_t i = whole * per_byte; i < count; ++i) out[i] = number(whole, i % per_byte);
+  }
+
   const std::byte* data_ = nullptr;
   unsigned width_ = 8, per_byte_ = 1;
   std::array<float, 256> numbers_{};

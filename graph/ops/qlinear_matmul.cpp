@@ -59,10 +59,15 @@ Tensor multiply(KernelContext& context, const Operands& operands) {
                   zero_points(context, operands.a, operands.a_zero_point, by_row));
 }
 
+// Only QLinearMatMul takes float8 too.
+void require_codes(const KernelContext& context, const Operands& operands) {
+  const DType type = context.required_input(operands.a).dtype();
+  require(is_integer(type), "expected int8 or uint8, found {}", name(type));
+}
+
 Kernel prepare_matmul_integer(const PrepareContext&) {
   return [](KernelContext& context) {
-    require(is_integer(context.required_input(0).dtype()), "expected int8 or uint8, found {}",
-            name(context.required_input(0).dtype()));
+    require_codes(context, integer_operands);
     put_int32(context, 0, multiply(context, integer_operands));
   };
 }
@@ -108,6 +113,7 @@ void put_floats(KernelContext& context, const Tensor& sums, const Spread& a_scal
 Kernel prepare_matmul_integer_to_float(const PrepareContext&) {
   return [](KernelContext& context) {
     const Operands& operands = to_float_operands;
+    require_codes(context, operands);
     const Tensor sums = multiply(context, operands);
     const Tensor& b = context.required_input(operands.b);
     put_floats(context, sums, row_scale(context.required_input(operands.a_scale), b, sums.rank()),

@@ -119,17 +119,24 @@ void quantize(KernelContext& context, const QuantizeAttrs& attrs) {
     std::vector<float> values(count);
     auto* bytes = reinterpret_cast<std::byte*>(values.data());
     convert_elements(from, at(in, from, begin), DType::float32, bytes, count);
-    if (narrow) round_to(attrs.precision, values);
-    grid.each(begin, end, [&](std::int64_t element, float factor, double) {
-      values[static_cast<std::size_t>(element - begin)] /= factor;
-    });
-    if (narrow) round_to(attrs.precision, values);
-    grid.each(begin, end, [&](std::int64_t element, float, double zero) {
-      float& value = values[static_cast<std::size_t>(element - begin)];
+    const auto to_grid = [&](float value, double zero) {
       if (rounds) value = std::nearbyint(value);  // halves to even
       value += static_cast<float>(zero);
-      if (rounds) value = value > low ? std::min(value, high) : low;  // NaN to the lowest
+      if (!rounds) return value;
+      return value > low ? std::min(value, high) : low;  // NaN to the lowest
+    };
+    if (narrow) round_to(attrs.precision, values);
+    grid.each(begin, end, [&](std::int64_t element, float factor, double zero) {
+      float& value = values[static_cast<std::size_t>(element - begin)];
+      value = narrow ? value / factor : to_grid(value / factor, zero);
     });
+    if (narrow) {
+      round_to(attrs.precision, values);
+      grid.each(begin, end, [&](std::int64_t element, float, double zero) {
+        float& value = values[static_cast<std::size_t>(element - begin)];
+        value = to_grid(value, zero);
+      });
+    }
     convert_elements(DType::float32, bytes, type, at(out, type, begin), count, attrs.saturate);
   });
 }

@@ -39,6 +39,42 @@ TEST_CASE("Gemm on oneDNN equals the reference") {
       reassociated);
 }
 
+TEST_CASE("MatMulNBits on oneDNN equals the reference") {
+  const auto nbits = [](int bits, int rows, int columns, int depth, const char* inputs) {
+    const int blocks = (depth + 31) / 32;
+    const auto bytes = [](int count) {
+      std::string text;
+      for (int i = 0; i < count; ++i) text += fmt::format("{}{}", i ? "," : "", i * 37 % 256);
+      return text;
+    };
+    const int zero_bytes = (blocks * bits + 7) / 8;
+    return fmt::format(
+        "input a: float32[{},{}]\ninitializer w: uint8[{},{},{}] = {{{}}}\n"
+        "initializer s: float32[{},{}] = random(1)\ninitializer z: uint8[{},{}] = {{{}}}\n"
+        "initializer f: float32[{},{}] = random(2)\ninitializer b: float32[{}] = random(3)\n"
+        "y = com.microsoft.MatMulNBits(a, w, s{}) {{K={}, N={}, bits={}, block_size=32}}\n"
+        "output y\n",
+        rows, depth, columns, blocks, 4 * bits, bytes(columns * blocks * 4 * bits), columns, blocks,
+        columns, zero_bytes, bytes(columns * zero_bytes), columns, blocks, columns, inputs, depth,
+        columns, bits);
+  };
+  for (const int bits : {2, 4, 8})
+    for (const char* inputs : {"", ", z", ", f", ", _, _, b", ", z, _, b"}) {
+      check_rows(nbits(bits, 3, 5, 70, inputs), reassociated);
+      check_rows(nbits(bits, 17, 41, 64, inputs), reassociated);
+    }
+  check_rows(  // several tiles of columns
+      "input a: float32[2,32800]\ninitializer w: uint8[19,1025,16] = ones\n"
+      "initializer s: float32[19,1025] = random(1)\n"
+      "y = com.microsoft.MatMulNBits(a, w, s) {K=32800, N=19, block_size=32}\noutput y\n",
+      reassociated);
+  const std::string open =
+      "input a: float32[2,32]\ninput s: float32[1,1]\n"
+      "initializer w: uint8[1,1,16] = zeros\n"
+      "y = com.microsoft.MatMulNBits(a, w, s) {K=32, N=1, block_size=32}\noutput y\n";
+  CHECK_FALSE(is_supported(open));  // scales that are not constant
+}
+
 TEST_CASE("products that oneDNN does not take go to the reference") {
   const std::string a = "input a: float32[4,9]\ninput b: float32[9,7]\n";
   CHECK_FALSE(is_supported(a + "y = Gemm(a, b) {alpha=0.5}\noutput y\n"));

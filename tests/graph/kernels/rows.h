@@ -32,9 +32,9 @@ struct RowOptions {
 // The node of a one-node model with what a plan would know of it.
 class Case {
  public:
-  // `text` is what follows "model ir=8 opset=17"; constants are its initializers.
+  // `text` is what follows "model ir=8 opset=17 com.microsoft=1"; constants are its initializers.
   explicit Case(const std::string& text, int opset = 17, RowOptions options = {})
-      : model_(parse_model(fmt::format("model ir=8 opset={}\n{}", opset, text))),
+      : model_(parse_model(fmt::format("model ir=8 opset={} com.microsoft=1\n{}", opset, text))),
         inference_(*model_),
         options_(options) {
     inference_.run();

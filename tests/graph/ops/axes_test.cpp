@@ -9,7 +9,7 @@ namespace {
 
 // "0 r w w | 1 r w w | 1": output axis, reduced, window or - by operand.
 std::string roles(const std::string& body, std::int64_t opset = 17) {
-  auto model = parse_model(fmt::format("model ir=8 opset={}\n{}", opset, body));
+  auto model = parse_model(fmt::format("model ir=8 opset={} com.microsoft=1\n{}", opset, body));
   infer_types(*model);
   const Node& node = *model->graph.find("y")->producer();
   std::string text;
@@ -117,6 +117,40 @@ TEST_CASE("axes of products and elementwise operators") {
               "{axis=0}\n") == "0 1 | 0");
 }
 
+// Scalars s (a scale) and z (a zero point), and per-channel S and Z of 8.
+const std::string scales =
+    "initializer s: float32[] = ones\ninitializer z: uint8[] = zeros\n"
+    "initializer S: float32[8] = ones\ninitializer Z: uint8[8] = zeros\n";
+
+TEST_CASE("axes of operators on quantized codes") {
+  const std::string x = scales +
+                        "input x: uint8[n,4,9,9]\ninitializer w: uint8[8,4,3,3] = zeros\n" +
+                        "initializer b: int32[8] = zeros\n";
+  CHECK(roles(x + "y = QLinearConv(x, s, z, w, S, Z, s, z, b)\n") ==
+        "0 r w w |  |  | 1 r w w | 1 | 1 |  |  | 1");
+  CHECK(roles(scales +
+              "input x: uint8[n,9,9,4]\ninitializer w: uint8[8,4,3,3] = zeros\n"
+              "y = com.microsoft.QLinearConv(x, s, z, w, S, Z, s, z) {channels_last=1}\n") ==
+        "0 w w r |  |  | 3 r w w | 3 | 3 |  | ");
+  CHECK(roles(x + "y = ConvInteger(x, w, z, z)\n") == "0 r w w | 1 r w w |  | ");
+  const std::string a = scales + "input a: uint8[n,4]\ninitializer b: uint8[4,8] = zeros\n";
+  CHECK(roles(a + "y = QLinearMatMul(a, s, z, b, S, Z, s, z)\n") ==
+        "0 r |  |  | r 1 | 1 | 1 |  | ");
+  CHECK(roles(a + "y = MatMulInteger(a, b, z, Z)\n") == "0 r | r 1 |  | 1");
+  CHECK(roles(a + "y = com.microsoft.QGemm(a, s, z, b, S, Z)\n") == "0 r |  |  | r 1 | 1 | 1");
+  CHECK(roles(x + "y = com.microsoft.QLinearGlobalAveragePool(x, s, z, s, z)\n") ==
+        "0 1 w w |  |  |  | ");
+  CHECK(roles(x + "y = com.microsoft.NhwcMaxPool(x) {kernel_shape=[2,2]}\n") == "0 w w 3");
+  CHECK(roles(x + "y = com.microsoft.QLinearReduceMean(x, s, z, s, z) {axes=[1], keepdims=0}\n") ==
+        "0 r 1 2 |  |  |  | ");
+  CHECK(roles(x + "y = com.microsoft.QLinearConcat(s, z, x, s, z, x, s, z) {axis=1}\n") ==
+        "0 - 2 3 |  |  | 0 - 2 3 |  | ");
+  CHECK(roles("input a: float32[n,5,16]\ninitializer w: uint8[8,1,8] = zeros\n"
+              "initializer s: float32[8,1] = ones\n"
+              "y = com.microsoft.MatMulNBits(a, w, s) {K=16, N=8, block_size=16}\n") ==
+        "0 1 r | 2 - - | 2 -");
+}
+
 TEST_CASE("multiply-accumulates") {
   const std::string x = "input x: float32[2,4,9,9]\n";
   CHECK(macs(x + "initializer w: float32[8,4,3,3] = zeros\ny = Conv(x, w)\n") == 2 * 8 * 49 * 36);
@@ -130,6 +164,18 @@ TEST_CASE("multiply-accumulates") {
         3 * 5 * 4 * 8);
   CHECK(macs("input a: float32[3,4]\ninitializer b: float32[8,4] = zeros\ny = Gemm(a, b) "
              "{transB=1}\n") == 3 * 4 * 8);
+  CHECK(macs(scales +
+             "input x: uint8[2,9,9,4]\ninitializer w: uint8[8,4,3,3] = zeros\n"
+             "y = com.microsoft.QLinearConv(x, s, z, w, S, Z, s, z) {channels_last=1}\n") ==
+        2 * 8 * 49 * 36);
+  CHECK(macs(scales + "input a: uint8[3,5,4]\ninitializer b: uint8[4,8] = zeros\n"
+                      "y = QLinearMatMul(a, s, z, b, S, Z, s, z)\n") == 3 * 5 * 4 * 8);
+  CHECK(macs(scales + "input a: uint8[3,4]\ninitializer b: uint8[8,4] = zeros\n"
+                      "y = com.microsoft.QGemm(a, s, z, b, S, Z) {transB=1}\n") == 3 * 4 * 8);
+  CHECK(macs("input a: float32[2,5,16]\ninitializer w: uint8[8,1,8] = zeros\n"
+             "initializer s: float32[8,1] = ones\n"
+             "y = com.microsoft.MatMulNBits(a, w, s) {K=16, N=8, block_size=16}\n") ==
+        2 * 5 * 16 * 8);
 }
 
 TEST_CASE("costs of transformer operators") {

@@ -307,6 +307,12 @@ TEST_CASE("products of codes refuse what does not fit") {
   check_fails(matrices + "y = com.microsoft.MatMulIntegerToFloat(a, b, as, bs, az, bz, ys)\n",
               "expected one bias per column");
   check_fails(matrices + "y = com.microsoft.DynamicQuantizeMatMul(a, b, as)\n", "float32");
+  check_fails(R"(initializer a: float8e4m3fn[1,2] = {1.5,nan}
+initializer b: float8e4m3fn[2,1] = {3,5}
+initializer s: float32[] = {0.5}
+y = com.microsoft.MatMulIntegerToFloat(a, b, s, s)
+)",
+              "expected int8 or uint8, found float8e4m3fn");
   check_fails(R"(initializer a: float8e4m3fn[1,2] = {1.5,-2}
 initializer b: int8[2,1] = {3,5}
 initializer s: float32[] = {0.5}
