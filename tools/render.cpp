@@ -32,6 +32,23 @@ std::string shortened(const std::string& text, std::size_t width) {
   return text.substr(0, head) + ".." + text.substr(text.size() - tail);
 }
 
+// `text` in lines of at most `width` columns, broken at blanks; a longer word stays whole.
+std::vector<std::string> wrapped(const std::string& text, std::size_t width) {
+  std::vector<std::string> lines{""};
+  std::size_t begin = 0;
+  while (begin < text.size()) {
+    const std::size_t end = std::min(text.find(' ', begin), text.size());
+    const std::string word = text.substr(begin, end - begin);
+    std::string& line = lines.back();
+    if (!line.empty() && display_width(line) + 1 + display_width(word) > width)
+      lines.push_back(word);
+    else
+      line += (begin == 0 ? "" : " ") + word;
+    begin = end + 1;
+  }
+  return lines;
+}
+
 std::string_view escape_of(Tone tone) {
   switch (tone) {
     case Tone::plain:
@@ -90,17 +107,21 @@ class TerminalWriter {
     for (const auto& row : table.rows)
       for (std::size_t i = 0; i < row.size(); ++i)
         result[i] = std::max(result[i], display_width(row[i].text));
-    std::size_t total = std::accumulate(result.begin(), result.end(), gap * (result.size() - 1));
-    while (total > style_.width) {
-      std::size_t widest = result.size();
-      for (std::size_t i = 0; i < result.size(); ++i)
-        if (table.columns[i].shrinks && result[i] > 12 &&
-            (widest == result.size() || result[i] > result[widest]))
-          widest = i;
-      if (widest == result.size()) break;
-      --result[widest];
-      --total;
-    }
+    const auto narrow = [&](std::size_t least, const auto& may_give) {
+      std::size_t total = std::accumulate(result.begin(), result.end(), gap * (result.size() - 1));
+      for (; total > style_.width; --total) {
+        std::size_t widest = result.size();
+        for (std::size_t i = 0; i < result.size(); ++i)
+          if (may_give(table.columns[i]) && result[i] > least &&
+              (widest == result.size() || result[i] > result[widest]))
+            widest = i;
+        if (widest == result.size()) break;
+        --result[widest];
+      }
+    };
+    narrow(32, [](const Column& column) { return column.wraps; });
+    narrow(12, [](const Column& column) { return column.shrinks; });
+    narrow(16, [](const Column& column) { return column.wraps; });
     return result;
   }
 
@@ -122,8 +143,23 @@ class TerminalWriter {
     for (const auto& row : table.rows) add_row(table, width, row);
   }
 
+  // One row, over as many lines as its longest wrapped cell takes.
   void add_row(const Table& table, const std::vector<std::size_t>& width,
                const std::vector<Cell>& row) {
+    std::vector<std::vector<Cell>> lines{row};
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (!table.columns[i].wraps) continue;
+      const std::vector<std::string> parts = wrapped(printable(row[i].text), width[i]);
+      for (std::size_t k = 0; k < parts.size(); ++k) {
+        if (k == lines.size()) lines.emplace_back(row.size());
+        lines[k][i] = Cell(parts[k], row[i].tone);
+      }
+    }
+    for (const std::vector<Cell>& line : lines) add_line(table, width, line);
+  }
+
+  void add_line(const Table& table, const std::vector<std::size_t>& width,
+                const std::vector<Cell>& row) {
     std::size_t pending = 0;  // spaces not written yet: none at the end of a line
     for (std::size_t i = 0; i < row.size(); ++i) {
       std::string text = printable(row[i].text);

@@ -179,6 +179,35 @@ std::int64_t leading_count(const std::vector<Tensor>& inputs) {
   return std::max<std::int64_t>(count, 1);
 }
 
+std::optional<std::string> rounding_note(const InputSpec& input, DType found) {
+  struct Precision {
+    int digits = 0, exponent_bits = 0;  // significant bits, the hidden one included
+  };
+  const auto precision = [](DType type) -> Precision {
+    switch (type) {
+      case DType::float64:
+        return {53, 11};
+      case DType::float32:
+        return {24, 8};
+      case DType::float16:
+        return {11, 5};
+      case DType::bfloat16:
+        return {8, 8};
+      default:
+        return {};
+    }
+  };
+  if (found == input.dtype || !is_float(found) || !is_float(input.dtype)) return std::nullopt;
+  const Precision from = precision(found), to = precision(input.dtype);
+  // Types of 8 bits and fewer go into all of the above, but for float8e8m0 and float16's exponent.
+  const Precision needed =
+      from.digits > 0 ? from : Precision{4, found == DType::float8e8m0 ? 8 : 5};
+  const bool is_exact = to.digits >= needed.digits && to.exponent_bits >= needed.exponent_bits;
+  if (is_exact) return std::nullopt;
+  return fmt::format("input '{}' takes {}: {} data was rounded", input.name, name(input.dtype),
+                     name(found));
+}
+
 std::unique_ptr<Dataset> open_data(const fs::path& path, const Model& model,
                                    const DataOptions& options) {
   return in_context(

@@ -50,6 +50,10 @@ struct InputSpec {
 // Throws Error for inputs that are no tensors or have no declared rank.
 std::vector<InputSpec> input_specs(const Model& model);
 
+// What to say when data of floating-point type `found` is rounded for the input; nothing when it
+// keeps every value.
+std::optional<std::string> rounding_note(const InputSpec& input, DType found);
+
 // The three kinds of data that open_data tells apart.
 std::unique_ptr<Dataset> bind_arrays(DataSource source, std::vector<InputSpec> inputs,
                                      const DataOptions& options);

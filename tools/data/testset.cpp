@@ -78,9 +78,10 @@ class TestSets : public Dataset {
                        sets_.size() == 1 ? "" : "s", samples_);
   }
   std::string hash() const override { return hash_of_data(path_); }
+  std::vector<std::string> notes() const override { return notes_; }
 
  private:
-  void load(const fs::path& set, Batch& batch) const {
+  void load(const fs::path& set, Batch& batch) {
     std::vector<NamedTensor> tensors;
     batch.labels = {};
     if (fs::is_directory(set)) {
@@ -105,13 +106,22 @@ class TestSets : public Dataset {
         if (inputs_[k].name == tensors[i].name) at = k;
       batch.inputs[at] = tensors[i].tensor;
     }
-    for (std::size_t i = 0; i < inputs_.size(); ++i) check(inputs_[i], batch.inputs[i]);
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      check(inputs_[i], batch.inputs[i]);
+      if (auto note = rounding_note(inputs_[i], batch.inputs[i].dtype());
+          note && std::find(notes_.begin(), notes_.end(), *note) == notes_.end())
+        notes_.push_back(std::move(*note));
+      if (batch.inputs[i].dtype() != inputs_[i].dtype)
+        batch.inputs[i] = batch.inputs[i].cast(inputs_[i].dtype);
+    }
     batch.samples = leading_count(batch.inputs);
   }
 
   static void check(const InputSpec& input, const Tensor& tensor) {
-    require(tensor.defined() && tensor.dtype() == input.dtype, "input '{}' expects {}, data has {}",
-            input.name, name(input.dtype), name(tensor.dtype()));
+    require(
+        tensor.defined() &&
+            (tensor.dtype() == input.dtype || (is_float(tensor.dtype()) && is_float(input.dtype))),
+        "input '{}' expects {}, data has {}", input.name, name(input.dtype), name(tensor.dtype()));
     bool fits = tensor.rank() == input.shape.size();
     for (std::size_t axis = 0; fits && axis < input.shape.size(); ++axis)
       fits = !input.shape[axis].is_known() || input.shape[axis].value() == tensor.dim(axis);
@@ -122,6 +132,7 @@ class TestSets : public Dataset {
   fs::path path_;
   std::vector<InputSpec> inputs_;
   std::vector<fs::path> sets_;
+  std::vector<std::string> notes_;  // of all sets: each is read once at first
   std::size_t next_ = 0;
   std::int64_t samples_ = 0;
   bool labelled_ = false;
