@@ -67,6 +67,12 @@ std::string activation_text(const Json& model) {
 // What sizes that depend on open dims are for: " with batch = 1, sequence = 1".
 std::string open_dims_text(const Json& model) {
   std::string text;
+  if (!model["open_dims_are_1"].get<bool>()) {
+    for (const Json& dim : model["open_dims"])
+      text += fmt::format("{}{}", text.empty() ? " (--input-shape counts all: open are " : ", ",
+                          dim.get<std::string>());
+    return text + ")";
+  }
   for (const Json& dim : model["open_dims"])
     text += fmt::format("{}{} = 1", text.empty() ? " with " : ", ", dim.get<std::string>());
   return text;

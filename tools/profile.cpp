@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <map>
 #include <span>
+#include <string_view>
 
 namespace onnxpress {
 
 namespace {
 
 constexpr std::size_t listed_nodes = 20;
+// What the engine calls a step that only brings an operator's input into another memory layout.
+constexpr std::string_view layout_backend = "layout";
 
 struct Total {
   std::int64_t calls = 0, macs = 0;
@@ -46,10 +49,10 @@ std::vector<std::size_t> slowest_first(const std::vector<Total>& totals) {
 }  // namespace
 
 std::size_t Profile::index_of(const StepTiming& timing) {
-  const Node node{.name = std::string(timing.node_name),
-                  .op_type = std::string(timing.op_type),
-                  .backend = std::string(timing.backend),
-                  .macs = timing.macs};
+  const Node node{
+      .name = std::string(timing.node_name),
+      .op_type = timing.backend == layout_backend ? "(layout change)" : std::string(timing.op_type),
+      .backend = std::string(timing.backend)};
   // Runs repeat the same steps: the node after the last one is almost always the right one.
   if (!steps_.empty() && !nodes_.empty()) {
     const std::size_t next = (steps_.back().node + 1) % nodes_.size();
@@ -65,7 +68,8 @@ void Profile::add(const StepTiming& timing) {
   Step step{.node = index_of(timing),
             .start_us = timing.start_us,
             .duration_us = timing.duration_us,
-            .own_us = timing.duration_us};
+            .own_us = timing.duration_us,
+            .macs = timing.macs};
   // Steps of a subgraph are told before the step that runs it, which began before them.
   for (std::size_t i = steps_.size(); i-- > 0 && steps_[i].start_us >= step.start_us;)
     step.own_us -= steps_[i].own_us;
@@ -79,7 +83,7 @@ Json Profile::section() const {
   for (const Step& step : steps_) {
     Total& total = by_node[step.node];
     ++total.calls;
-    total.macs += nodes_[step.node].macs;
+    total.macs += step.macs;
     total.micros += step.own_us;
     all += step.own_us;
   }
@@ -125,7 +129,7 @@ void Profile::write_trace(StagedFiles::Sink& sink) const {
         {"dur", step.duration_us},
         {"pid", 1},
         {"tid", 1},
-        {"args", {{"operator", node.op_type}, {"backend", node.backend}, {"macs", node.macs}}}};
+        {"args", {{"operator", node.op_type}, {"backend", node.backend}, {"macs", step.macs}}}};
     write(event.dump(-1, ' ', false, Json::error_handler_t::replace) +
           (i + 1 < steps_.size() ? ",\n" : "\n"));
   }

@@ -30,10 +30,10 @@ class Profile {
     std::size_t node = 0;  // index in nodes_
     double start_us = 0, duration_us = 0;
     double own_us = 0;  // without the steps of its subgraph
+    std::int64_t macs = 0;
   };
   struct Node {
     std::string name, op_type, backend;
-    std::int64_t macs = 0;
     bool operator==(const Node&) const = default;
   };
 

@@ -32,18 +32,31 @@ std::string shortened(const std::string& text, std::size_t width) {
   return text.substr(0, head) + ".." + text.substr(text.size() - tail);
 }
 
-// `text` in lines of at most `width` columns, broken at blanks; a longer word stays whole.
+// Where to break a word that is longer than a line: behind a brace or comma, else where it is full.
+std::size_t break_of(const std::string& word, std::size_t width) {
+  const std::size_t found = word.find_last_of("{,", width - 1);
+  return found == std::string::npos || found == 0 ? width : found + 1;
+}
+
+// `text` in lines of at most `width` columns, broken at blanks, and longer words (of ASCII) in
+// them.
 std::vector<std::string> wrapped(const std::string& text, std::size_t width) {
   std::vector<std::string> lines{""};
   std::size_t begin = 0;
   while (begin < text.size()) {
     const std::size_t end = std::min(text.find(' ', begin), text.size());
-    const std::string word = text.substr(begin, end - begin);
-    std::string& line = lines.back();
-    if (!line.empty() && display_width(line) + 1 + display_width(word) > width)
-      lines.push_back(word);
-    else
-      line += (begin == 0 ? "" : " ") + word;
+    std::string word = text.substr(begin, end - begin);
+    if (!lines.back().empty() && display_width(lines.back()) + 1 + display_width(word) > width)
+      lines.emplace_back();
+    else if (begin > 0)
+      lines.back() += ' ';
+    while (display_width(word) > width && display_width(word) == word.size()) {
+      const std::size_t cut = break_of(word, width);
+      lines.back() += word.substr(0, cut);
+      lines.emplace_back();
+      word.erase(0, cut);
+    }
+    lines.back() += word;
     begin = end + 1;
   }
   return lines;

@@ -102,6 +102,7 @@ Json model_section(const ModelFile& file, const Model& model, const ModelStats& 
                  {"activation_peak_at", stats.activation_peak_at},
                  {"activations_unknown", stats.activations_unknown},
                  {"open_dims", stats.open_dims},
+                 {"open_dims_are_1", stats.open_dims_are_1},
                  {"by_operator", counted(stats.by_operator, true)},
                  {"by_type", counted(stats.by_type, false)},
                  {"tensor_count", stats.tensors.size()},

@@ -19,10 +19,12 @@ class TypedModel {
 
   const Model& model() const { return *model_; }
   const TypeInference& types() const { return *types_; }
+  bool open_dims_are_1() const { return open_dims_are_1_; }
 
  private:
   std::unique_ptr<Model> model_;
   std::unique_ptr<TypeInference> types_;
+  bool open_dims_are_1_ = true;
 };
 
 // Calls fn for every node that has a cost rule (subgraphs once each); nothing where shapes are not

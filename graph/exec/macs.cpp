@@ -37,6 +37,7 @@ TypedModel::TypedModel(const Model& model) : model_(model.clone()) {
   try {
     types_->run();
   } catch (const Error&) {
+    open_dims_are_1_ = false;
     types_ = std::make_unique<TypeInference>(*model_);
     types_->run();
   }

@@ -230,6 +230,7 @@ ModelStats model_stats(const Model& model) {
   collector.stats.activation_bytes = memory.peak_bytes;
   collector.stats.activation_peak_at = memory.at ? memory.at->describe() : std::string();
   collector.stats.activations_unknown = memory.unknown_values;
+  collector.stats.open_dims_are_1 = typed.open_dims_are_1();
   collector.stats.open_dims = open_dims(model);
   collector.stats.parameters = parameter_count(model);
   collector.stats.serialized_bytes = static_cast<std::int64_t>(serialized_size(model));

@@ -43,7 +43,8 @@ struct ModelStats {
   std::int64_t activation_bytes = 0;
   std::string activation_peak_at;         // "node 'conv1' (Conv)"; empty without nodes
   std::int64_t activations_unknown = 0;   // values left out for want of a shape
-  std::vector<std::string> open_dims;     // of required inputs, taken as 1: "batch", "x[0]"
+  std::vector<std::string> open_dims;     // of required inputs: "batch", "x[0]"
+  bool open_dims_are_1 = true;            // false: that contradicts a rule, they stayed unknown
   std::int64_t nodes = 0;                 // subgraphs and functions included, Constant not counted
   std::vector<TensorStats> tensors;       // largest first
   std::vector<CountedBytes> by_operator;  // most bytes first

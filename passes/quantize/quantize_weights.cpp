@@ -100,7 +100,7 @@ class QuantizeWeights : public Pass {
  public:
   static constexpr PassInfo pass_info{
       .name = "quantize_weights",
-      .summary = "stores weights as 2- to 8-bit integers behind DequantizeLinear: smaller files, not faster runs",
+      .summary = "weights as 2- to 8-bit integers and DequantizeLinear: smaller, not faster",
       .options = option_specs,
       .effect = Effect::lossy,
       .min_opset = 10};
@@ -147,8 +147,10 @@ class QuantizeWeights : public Pass {
                                               "wrong results with {}", count, name(type), name(plan.type)));
       }
     }
-    for (NearMiss& miss : indirect_weights(model, Selector(context.options.text("select")), pass_info.name))
-      misses.push_back(std::move(miss));
+    // First: they are the ones worth a look.
+    const std::vector<NearMiss> indirect =
+        indirect_weights(model, Selector(context.options.text("select")), pass_info.name);
+    misses.insert(misses.begin(), indirect.begin(), indirect.end());
     outcome.changed = !outcome.layers.empty();
     outcome.counts = {{"quantized", outcome.layers.size()},
                       {"left", misses.size()},

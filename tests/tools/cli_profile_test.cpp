@@ -68,6 +68,23 @@ TEST_CASE("inspect counts MACs and activations for open dims as 1, or as --input
   CHECK(fixed["activations_unknown"] == 0);
 }
 
+TEST_CASE("open dims that cannot be 1 stay unknown, and inspect says what counts them") {
+  const Scratch scratch;
+  write_model(*parse_model(R"(model ir=8 opset=17
+input x: float32[1,2,time]
+initializer w: float32[4,2,5] = random(1)
+y: float32[1,4,out] = Conv(x, w)
+output y: float32[1,4,out]
+)"),
+              scratch / "m.onnx");
+  const CommandResult open = in(scratch, {"inspect", "m.onnx"});
+  CHECK(has(open.out, "0 + 1 unknown (--input-shape counts all: open are time)"));
+  const Report fixed = report_of(
+      in(scratch, {"inspect", "m.onnx", "--input-shape", "x=1x2x9", "--format", "json"}))["model"];
+  CHECK(fixed["macs"] == 5 * 4 * 2 * 5);
+  CHECK(fixed["macs_unknown"] == 0);
+}
+
 TEST_CASE("--input-shape that does not fit is status 2 with every verb") {
   const Scratch scratch;
   write_model(*parse_model(sequence), scratch / "m.onnx");

@@ -61,6 +61,21 @@ TEST_CASE("sentences go on below where it is narrow") {
         "prune  zeroes weights\n");
 }
 
+TEST_CASE("long words of sentences are broken behind a comma or brace, else anywhere") {
+  Document document;
+  document.emplace_back(Table{
+      {{"pass", false, false, true}, {"n", true}},
+      {{"prune_magnitude{sparsity=0.5,scope=layer}", "1"}, {"abcdefghijklmnopqrstuvwxyz", "2"}}});
+  CHECK(render_terminal(document, {.width = 22}) ==
+        "pass                 n\n"
+        "----------------------\n"
+        "prune_magnitude{     1\n"
+        "sparsity=0.5,\n"
+        "scope=layer}\n"
+        "abcdefghijklmnopqrs  2\n"
+        "tuvwxyz\n");
+}
+
 TEST_CASE("a progress bar") {
   CHECK(progress_bar(0, 10, 4) == "[....]   0 %");
   CHECK(progress_bar(5, 10, 4) == "[##..]  50 %");
