@@ -4,9 +4,11 @@ find_package(fmt REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(ONNX REQUIRED)
 find_package(Eigen3 REQUIRED NO_MODULE)
-# Debian's package files of these two ask for more than the library (OpenCL headers, zip tools).
+# Debian's package files of these ask for more than the library (OpenCL headers, zip tools, gtest).
 find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp REQUIRED)
 find_library(DNNL_LIBRARY dnnl REQUIRED)
+find_path(HWY_INCLUDE_DIR hwy/highway.h REQUIRED)
+find_library(HWY_LIBRARY hwy REQUIRED)
 find_path(ZIP_INCLUDE_DIR zip.h REQUIRED)
 find_library(ZIP_LIBRARY zip REQUIRED)
 find_package(nlohmann_json REQUIRED)
@@ -36,7 +38,7 @@ find_library(GOMP_LIBRARY NAMES gomp libgomp.so.1 PATH_SUFFIXES gcc
 
 set(DEPENDENCIES_graph_base fmt::fmt Threads::Threads OpenSSL::Crypto ${XXHASH_LIBRARY} ${GOMP_LIBRARY})
 set(DEPENDENCIES_graph_ops Eigen3::Eigen)
-set(DEPENDENCIES_graph_kernels ${DNNL_LIBRARY})
+set(DEPENDENCIES_graph_kernels ${DNNL_LIBRARY} ${HWY_LIBRARY})
 set(DEPENDENCIES_graph_onnx ONNX::onnx_proto protobuf::libprotobuf)
 set(DEPENDENCIES_passes_core nlohmann_json::nlohmann_json yaml-cpp::yaml-cpp ${CMAKE_DL_LIBS})
 set(DEPENDENCIES_tools_data ${ZIP_LIBRARY} ZLIB::ZLIB PNG::PNG JPEG::JPEG)

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ccache libonnx-dev libprotobuf-dev protobuf-compiler libeigen3-dev libcli11-dev
-  libfmt-dev libdnnl-dev nlohmann-json3-dev libyaml-cpp-dev libzip-dev zlib1g-dev libpng-dev
+  libfmt-dev libdnnl-dev libhwy-dev nlohmann-json3-dev libyaml-cpp-dev libzip-dev zlib1g-dev libpng-dev
   libjpeg-dev libxxhash-dev libssl-dev doctest-dev)
 tests=(libonnx-testdata python3 python3-venv qemu-user)
 case "${1:-}" in

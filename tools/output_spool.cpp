@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "graph/base/error.h"
+#include "graph/ops/compute_type.h"
 
 namespace onnxpress {
 
@@ -55,7 +56,7 @@ void OutputSpool::append(const Tensor& output, std::int64_t samples, std::int64_
       non_finite_.count(value);
   }
   // Sub-byte rows need not end at a byte: such outputs are spooled unpacked and packed by whole().
-  const DType spooled = is_sub_byte(stored_) ? DType::int8 : stored_;
+  const DType spooled = movable_type(stored_);
   const Tensor stored = output.cast(spooled);
   const std::size_t bytes = packed_bytes(spooled, static_cast<std::size_t>(kept));
   require(std::fwrite(stored.bytes().data(), 1, bytes, file_.get()) == bytes,
@@ -76,7 +77,7 @@ void OutputSpool::read(const std::function<void(std::span<const std::byte>)>& pu
 }
 
 Tensor OutputSpool::whole() const {
-  const DType spooled = is_sub_byte(stored_) ? DType::int8 : stored_;
+  const DType spooled = movable_type(stored_);
   Tensor tensor = Tensor::uninitialized(spooled, dims());
   std::span<std::byte> rest = tensor.mutable_bytes();
   read([&](std::span<const std::byte> bytes) {

@@ -9,8 +9,8 @@
 #include "tools/data/npz.h"
 #include "tools/flags.h"
 #include "tools/judgement.h"
-#include "tools/output_spool.h"
 #include "tools/profile.h"
+#include "tools/run_output.h"
 #include "tools/verb.h"
 
 namespace onnxpress {
@@ -24,11 +24,12 @@ class StandardOutput : public StagedFiles::Sink {
   }
 };
 
-void write_npz(const std::vector<OutputSpool>& outputs, StagedFiles::Sink& sink) {
+void write_npz(const std::vector<RunOutput>& outputs, StagedFiles::Sink& sink) {
   NpzWriter writer(sink);
-  for (const OutputSpool& output : outputs)
-    writer.add(output.name(), output.stored_type(), output.dims(),
-               [&](const auto& put) { output.read(put); });
+  for (const RunOutput& output : outputs)
+    for (const OutputSpool& part : output.parts())
+      writer.add(part.name(), part.stored_type(), part.dims(),
+                 [&](const auto& put) { part.read(put); });
   writer.finish();
 }
 
@@ -62,7 +63,8 @@ class RunVerb : public Verb {
     require(!output_.empty(), "run: expected -o OUT.npz or -o FOLDER");
     const bool to_pipe = output_ == "-";
     const bool to_npz = to_pipe || std::filesystem::path(output_).extension() == ".npz";
-    const DataOptions options = flags_.options();
+    DataOptions options = flags_.options();
+    options.accepts_values = true;
     if (!to_npz)
       require(std::filesystem::is_directory(output_),
               "run: '{}' is neither a .npz file nor a folder that exists", output_);
@@ -79,8 +81,7 @@ class RunVerb : public Verb {
     const std::unique_ptr<Dataset> data = open_data(input_, *loaded.model, options);
     tell_notes(*data, session, loaded.notes);
     Profile profile;
-    const std::vector<OutputSpool> outputs =
-        run_all(*loaded.model, *data, to_npz, session, profile);
+    const std::vector<RunOutput> outputs = run_all(*loaded.model, *data, to_npz, session, profile);
 
     StagedFiles staged;
     if (!trace_.empty())
@@ -111,20 +112,22 @@ class RunVerb : public Verb {
     return std::filesystem::path(output_) / fmt::format("output_{}.pb", index);
   }
 
-  std::vector<OutputSpool> run_all(const Model& model, Dataset& data, bool to_npz, Session& session,
-                                   Profile& profile) const {
+  std::vector<RunOutput> run_all(const Model& model, Dataset& data, bool to_npz, Session& session,
+                                 Profile& profile) const {
     EngineOptions options{.threads = session.threads()};
     if (profile_ || !trace_.empty())
       options.on_step = [&](const StepTiming& timing) { profile.add(timing); };
     Engine engine(model, options);
-    std::vector<OutputSpool> outputs;
+    std::vector<RunOutput> outputs;
     for (const Value* value : model.graph.outputs()) outputs.emplace_back(value->name(), to_npz);
     WatchedDataset watched(data, session.progress());
     session.progress().stage("running");
     watched.rewind();
     Batch batch;
     while (watched.next(batch)) {
-      const std::vector<Tensor> results = engine.run(batch.inputs);
+      std::vector<RuntimeValue> inputs = batch.values;
+      if (inputs.empty()) inputs.assign(batch.inputs.begin(), batch.inputs.end());
+      const std::vector<RuntimeValue> results = engine.run(inputs);
       const std::int64_t rows = std::max(leading_count(batch.inputs), batch.samples);
       for (std::size_t i = 0; i < results.size(); ++i)
         outputs[i].append(results[i], batch.samples, rows);
@@ -132,17 +135,16 @@ class RunVerb : public Verb {
     return outputs;
   }
 
-  void stage_protobufs(const std::vector<OutputSpool>& outputs, StagedFiles& staged) const {
+  void stage_protobufs(const std::vector<RunOutput>& outputs, StagedFiles& staged) const {
     for (std::size_t i = 0; i < outputs.size(); ++i) {
-      const std::string bytes = tensor_to_bytes(outputs[i].whole(), outputs[i].name());
+      const std::string bytes = value_to_bytes(outputs[i].whole(), outputs[i].name());
       staged.add(output_file(i),
                  [&](StagedFiles::Sink& sink) { sink.write(std::as_bytes(std::span(bytes))); });
     }
   }
 
-  Json report(const LoadedModel& loaded, const Dataset& data,
-              const std::vector<OutputSpool>& outputs, const Session& session,
-              const Profile& profile) const {
+  Json report(const LoadedModel& loaded, const Dataset& data, const std::vector<RunOutput>& outputs,
+              const Session& session, const Profile& profile) const {
     Json result = report_header(session.run_info(name()));
     result["headline"] = "";
     result["warnings"] = loaded.warnings;
@@ -152,15 +154,16 @@ class RunVerb : public Verb {
     result["preprocessing"] = flags_.said();
     result["input_shapes"] = flags_.shapes().shapes();
     result["outputs"] = Json::array();
-    for (const OutputSpool& output : outputs)
-      result["outputs"].push_back({{"name", output.name()},
-                                   {"type", onnxpress::name(output.type())},
-                                   {"dims", output.dims()},
-                                   {"stored_as", onnxpress::name(output.stored_type())},
-                                   {"non_finite", non_finite_section(output.non_finite())}});
-    for (const OutputSpool& output : outputs)
-      if (output.non_finite().any())
-        result["warnings"].push_back(to_string(output.name(), output.non_finite()));
+    for (const RunOutput& output : outputs)
+      for (const OutputSpool& part : output.parts()) {
+        result["outputs"].push_back({{"name", part.name()},
+                                     {"type", onnxpress::name(part.type())},
+                                     {"dims", part.dims()},
+                                     {"stored_as", onnxpress::name(part.stored_type())},
+                                     {"non_finite", non_finite_section(part.non_finite())}});
+        if (part.non_finite().any())
+          result["warnings"].push_back(to_string(part.name(), part.non_finite()));
+      }
     if (profile_) result["profile"] = profile.section();
     return result;
   }

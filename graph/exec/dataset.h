@@ -9,13 +9,17 @@
 #include <vector>
 
 #include "graph/ir/model.h"
+#include "graph/ir/runtime_value.h"
 
 namespace onnxpress {
 
 struct Batch {
   std::vector<Tensor> inputs;  // the model's required inputs, in order
-  Tensor labels;               // undefined when the data has none; leading axis counts samples
-  std::int64_t samples = 0;    // real ones; a padded last slice of a fixed batch has more rows
+  // The same where some are sequences or optionals; then `inputs` is empty. Only of data opened
+  // with DataOptions::accepts_values.
+  std::vector<RuntimeValue> values;
+  Tensor labels;             // undefined when the data has none; leading axis counts samples
+  std::int64_t samples = 0;  // real ones; a padded last slice of a fixed batch has more rows
 };
 
 // A source of samples bound to one model's inputs. One pass at a time; rewind() starts over and

@@ -99,6 +99,7 @@ struct Engine::State {
         resources(options.threads > 0 ? options.threads : available_cpus()),
         capacity(std::max<std::size_t>(options.plans, 1)) {
     resources.reference = options.reference;
+    may_fuse = options.fuse && !options.reference;
     resources.on_step = options.on_step;
     inline_functions(*model);
     inputs = model->required_inputs();
@@ -106,7 +107,7 @@ struct Engine::State {
 
   // Without `fuse`, a plan that produces every value.
   GraphPlan& plan(const std::vector<Type>& types, bool fuse) {
-    fuse = fuse && !resources.reference;
+    fuse = fuse && may_fuse;
     for (auto entry = plans.begin(); entry != plans.end(); ++entry) {
       if (entry->types != types || entry->fuse != fuse) continue;
       plans.splice(plans.begin(), plans, entry);
@@ -146,6 +147,7 @@ struct Engine::State {
   std::unique_ptr<Model> model;
   EngineResources resources;
   std::size_t capacity;
+  bool may_fuse = true;
   std::vector<Value*> inputs;
   std::list<Entry> plans;  // most recently used first
   std::size_t made = 0;

@@ -40,7 +40,11 @@ struct StepTiming {
 struct EngineOptions {
   int threads = 0;         // 0: available_cpus()
   bool reference = false;  // plain kernels only (tests)
-  std::size_t plans = 4;   // LRU of plans by input shapes
+  // Steps that do the work of several nodes, and the fastest algorithms. Without, every node is
+  // computed by itself, as its formula says: for comparing models whose nodes differ. Runs with an
+  // observer are so in any case.
+  bool fuse = true;
+  std::size_t plans = 4;  // LRU of plans by input shapes
   // Called on the thread that runs, after every step; must not throw.
   std::function<void(const StepTiming&)> on_step = {};
 };

@@ -67,6 +67,7 @@ class StepPreparation : public PrepareContext {
     return slot ? slot->layout : Layout::row_major;
   }
   std::span<const PostOp> post_ops() const override { return step_.post_ops; }
+  bool may_approximate() const override { return plan_.is_fused; }
   void packed(std::size_t index) const override { packed_.push_back(index); }
 
   // Constant inputs that the prepared kernel does not read.

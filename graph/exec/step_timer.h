@@ -22,7 +22,8 @@ class StepTimer {
     };
     const Clock::time_point end = Clock::now();
     resources_.on_step({.node_name = step_.node->name,
-                        .op_type = step_.node->op_type(),
+                        .op_type = step_.is_relayout ? std::string_view("(layout)")
+                                                     : step_.node->op_type(),
                         .backend = step_.backend,
                         .macs = step_.macs,
                         .start_us = micros(start_ - resources_.started),

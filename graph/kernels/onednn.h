@@ -56,12 +56,13 @@ struct Spatial {
 
 using pooling_forward = dnnl::pooling_forward;
 
-inline auto convolution(const memory::desc& src, const memory::desc& weights,
-                        const memory::desc& bias, const memory::desc& dst, const Spatial& s,
+inline auto convolution(dnnl::algorithm algorithm, const memory::desc& src,
+                        const memory::desc& weights, const memory::desc& bias,
+                        const memory::desc& dst, const Spatial& s,
                         const dnnl::primitive_attr& attributes) {
   return dnnl::convolution_forward::primitive_desc(
-      cpu_engine(), dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src,
-      weights, bias, dst, s.strides, s.dilations, s.pads_begin, s.pads_end, attributes);
+      cpu_engine(), dnnl::prop_kind::forward_inference, algorithm, src, weights, bias, dst,
+      s.strides, s.dilations, s.pads_begin, s.pads_end, attributes);
 }
 
 inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
@@ -88,12 +89,13 @@ inline auto matmul(const memory::desc& src, const memory::desc& weights, const m
 
 using pooling_forward = dnnl::pooling_v2_forward;
 
-inline auto convolution(const memory::desc& src, const memory::desc& weights,
-                        const memory::desc& bias, const memory::desc& dst, const Spatial& s,
+inline auto convolution(dnnl::algorithm algorithm, const memory::desc& src,
+                        const memory::desc& weights, const memory::desc& bias,
+                        const memory::desc& dst, const Spatial& s,
                         const dnnl::primitive_attr& attributes) {
   return dnnl::convolution_forward::primitive_desc(
-      {dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src, weights, bias,
-       dst, s.strides, s.dilations, s.pads_begin, s.pads_end},
+      {dnnl::prop_kind::forward_inference, algorithm, src, weights, bias, dst, s.strides,
+       s.dilations, s.pads_begin, s.pads_end},
       attributes, cpu_engine());
 }
 

@@ -2,32 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 #include <utility>
+
+#include "graph/kernels/scratch_memory.h"
 
 namespace onnxpress::onednn {
 namespace {
-
-constexpr std::size_t alignment = 64;
-
-struct AlignedDelete {
-  void operator()(std::byte* memory) const {
-    ::operator delete (memory, std::align_val_t{alignment});
-  }
-};
-
-// Memory of the calling thread for reordered operands and scratchpads: primitives run one after the
-// other, so they share it.
-std::byte* scratch_memory(std::size_t bytes) {
-  thread_local std::unique_ptr<std::byte, AlignedDelete> buffer;
-  thread_local std::size_t capacity = 0;
-  if (bytes > capacity) {
-    buffer.reset();
-    buffer.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{alignment})));
-    capacity = bytes;
-  }
-  return buffer.get();
-}
 
 memory without_data(const memory::desc& layout) { return memory(layout, cpu_engine(), nullptr); }
 
@@ -107,7 +87,7 @@ struct PrimitiveKernel::State {
 
   std::size_t add_copy(const memory::desc& layout) {
     const std::size_t offset = copies_bytes;
-    copies_bytes += (layout.get_size() + alignment - 1) / alignment * alignment;
+    copies_bytes += (layout.get_size() + scratch_alignment - 1) / scratch_alignment * scratch_alignment;
     return offset;
   }
 

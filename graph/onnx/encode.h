@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "graph/ir/model.h"
+#include "graph/ir/runtime_value.h"
 #include "graph/onnx/encode_wire.h"
 #include "graph/onnx/external_layout.h"
 
@@ -24,6 +25,9 @@ Message encode_tensor(std::string_view name, const Tensor& tensor, std::string_v
                       const Metadata& metadata, std::string_view unknown_fields,
                       const ExternalLayout* external);
 Message encode_tensor(const NamedTensor& tensor, const ExternalLayout* external = nullptr);
+// A TensorProto, SequenceProto or OptionalProto. Only tensors are elements of sequences, and these
+// or tensors of optionals: anything else is an Error.
+Message encode_value(std::string_view name, const RuntimeValue& value);
 Message encode_sparse_tensor(const SparseTensor& sparse);
 Message encode_type(const Type& type);
 Message encode_value_info(const Value& value);

@@ -1,4 +1,6 @@
 // TensorProto, SparseTensorProto, StringStringEntryProto.
+#include <onnx/onnx-data_pb.h>
+
 #include <cstring>
 #include <utility>
 
@@ -100,6 +102,32 @@ Message encode_tensor(std::string_view name, const Tensor& tensor, std::string_v
 Message encode_tensor(const NamedTensor& tensor, const ExternalLayout* external) {
   return encode_tensor(tensor.name, tensor.tensor, tensor.doc_string, tensor.metadata,
                        tensor.unknown_fields, external);
+}
+
+Message encode_value(std::string_view name, const RuntimeValue& value) {
+  using onnx::OptionalProto;
+  using onnx::SequenceProto;
+  if (value.is_tensor()) return encode_tensor(name, value.tensor(), {}, {}, {}, nullptr);
+  Message message;
+  message.add_optional_string(SequenceProto::kNameFieldNumber, name);
+  if (value.kind() == Type::Kind::sequence) {
+    message.add_int(SequenceProto::kElemTypeFieldNumber, SequenceProto::TENSOR);
+    for (const RuntimeValue& element : value.elements())
+      message.add_message(SequenceProto::kTensorValuesFieldNumber,
+                          encode_tensor({}, element.tensor(), {}, {}, {}, nullptr));
+    return message;
+  }
+  const RuntimeValue* content = value.content();
+  if (content == nullptr) return message;
+  const bool is_tensor = content->is_tensor();
+  require(is_tensor || content->kind() == Type::Kind::sequence,
+          "expected an optional tensor or sequence, found an optional of an optional");
+  message.add_int(OptionalProto::kElemTypeFieldNumber,
+                  is_tensor ? OptionalProto::TENSOR : OptionalProto::SEQUENCE);
+  message.add_message(
+      is_tensor ? OptionalProto::kTensorValueFieldNumber : OptionalProto::kSequenceValueFieldNumber,
+      encode_value({}, *content));
+  return message;
 }
 
 Message encode_sparse_tensor(const SparseTensor& sparse) {

@@ -207,6 +207,10 @@ WriteResult write_model(const Model& model, int descriptor, bool hash) {
 
 std::string to_bytes(const Model& model) { return to_string(encode_inline(model)); }
 
+std::string value_to_bytes(const RuntimeValue& value, std::string_view name) {
+  return to_string(wire::encode_value(name, value));
+}
+
 std::string tensor_to_bytes(const Tensor& tensor, std::string_view name) {
   return to_string(wire::encode_tensor(name, tensor, {}, {}, {}, nullptr));
 }

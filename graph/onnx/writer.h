@@ -9,6 +9,7 @@
 
 #include "graph/base/files.h"
 #include "graph/ir/model.h"
+#include "graph/ir/runtime_value.h"
 
 namespace onnxpress {
 
@@ -56,6 +57,8 @@ WriteResult write_model(const Model& model, const std::filesystem::path& path,
 WriteResult write_model(const Model& model, int descriptor, bool hash = false);
 // To memory (tests, reproducers).
 std::string to_bytes(const Model& model);
+// A TensorProto, SequenceProto or OptionalProto file, of tensors.
+std::string value_to_bytes(const RuntimeValue& value, std::string_view name);
 // A TensorProto file.
 std::string tensor_to_bytes(const Tensor& tensor, std::string_view name);
 

@@ -38,55 +38,22 @@ Kernel prepare_concat(const PrepareContext& prepare) {
 
 void infer_concat(InferContext& context) {
   const Node& node = context.node();
-  std::optional<Shape> shape;
   DType type = DType::undefined;
   std::optional<Shape> contents = Shape{};
-  bool all = true;
-  std::int64_t axis = concat_axis(node);
-  std::vector<Dim> sizes;
+  std::vector<const Shape*> parts;
   for (std::size_t i = 0; i < node.input_count(); ++i) {
     if (type == DType::undefined) type = context.input_dtype(i);
+    const Shape* x = context.input_shape(i);
+    parts.push_back(x);
     const auto part = context.input_symbolic(i);
     if (part && contents)
       contents->insert(contents->end(), part->begin(), part->end());
-    else if (const Shape* x = context.input_shape(i);
-             x && x->size() == 1 && (*x)[0].is_known() && contents)
+    else if (x && x->size() == 1 && (*x)[0].is_known() && contents)
       contents->resize(contents->size() + static_cast<std::size_t>((*x)[0].value()));
     else
       contents.reset();
-    const Shape* x = context.input_shape(i);
-    if (x == nullptr) {
-      all = false;
-      continue;
-    }
-    if (!shape) {
-      shape = *x;
-      axis = normalize_axis(axis, x->size());
-    }
-    require(x->size() == shape->size(), "expected inputs of one rank, found {} and {}",
-            to_string(*shape), to_string(*x));
-    for (std::size_t k = 0; k < x->size(); ++k) {
-      if (static_cast<std::int64_t>(k) != axis)
-        (*shape)[k] = unify((*shape)[k], (*x)[k], "dims outside the axis");
-      else
-        sizes.push_back((*x)[k]);
-    }
   }
-  if (shape) {
-    std::int64_t sum = 0;
-    Dim open;
-    std::size_t count = 0;
-    for (const Dim& size : sizes) {
-      if (size.is_known())
-        sum += size.value();
-      else {
-        open = size;
-        ++count;
-      }
-    }
-    const bool one = all && count == 1 && sum == 0;
-    (*shape)[static_cast<std::size_t>(axis)] = all && count == 0 ? Dim(sum) : one ? open : Dim();
-  }
+  std::optional<Shape> shape = concat_shape(parts, concat_axis(node));
   const bool flat = shape && shape->size() == 1;
   context.set_output(0, type, std::move(shape));
   if (flat && contents && is_integer(type)) context.set_output_symbolic(0, std::move(*contents));
@@ -96,13 +63,7 @@ OperandAxes concat_axes(const Node& node) {
   OperandAxes axes(node.input_count());
   for (std::size_t i = 0; i < node.input_count(); ++i) {
     const Value* x = node.input(i);
-    if (x == nullptr || !x->type.shape) continue;
-    const auto axis =
-        static_cast<std::size_t>(normalize_axis(concat_axis(node), x->type.shape->size()));
-    for (std::size_t k = 0; k < x->type.shape->size(); ++k)
-      axes[i].push_back(k == axis ? AxisRole{}
-                                  : AxisRole{.kind = AxisRole::Kind::output,
-                                             .output_axis = static_cast<std::int64_t>(k)});
+    if (x != nullptr && x->type.shape) axes[i] = concat_roles(node, x->type.shape->size());
   }
   return axes;
 }
@@ -184,8 +145,54 @@ std::vector<std::int64_t> equal_parts(std::int64_t size, std::size_t parts, bool
   return sizes;
 }
 
+std::optional<Shape> concat_shape(std::span<const Shape* const> parts, std::int64_t axis) {
+  std::optional<Shape> shape;
+  std::vector<Dim> sizes;
+  for (const Shape* x : parts) {
+    if (x == nullptr) continue;
+    if (!shape) {
+      shape = *x;
+      axis = normalize_axis(axis, x->size());
+    }
+    require(x->size() == shape->size(), "expected inputs of one rank, found {} and {}",
+            to_string(*shape), to_string(*x));
+    for (std::size_t k = 0; k < x->size(); ++k) {
+      if (static_cast<std::int64_t>(k) != axis)
+        (*shape)[k] = unify((*shape)[k], (*x)[k], "dims outside the axis");
+      else
+        sizes.push_back((*x)[k]);
+    }
+  }
+  if (!shape) return shape;
+  std::int64_t sum = 0;
+  Dim open;
+  std::size_t count = 0;
+  for (const Dim& size : sizes) {
+    if (size.is_known())
+      sum += size.value();
+    else {
+      open = size;
+      ++count;
+    }
+  }
+  const bool all = sizes.size() == parts.size();
+  const bool one = all && count == 1 && sum == 0;
+  (*shape)[static_cast<std::size_t>(axis)] = all && count == 0 ? Dim(sum) : one ? open : Dim();
+  return shape;
+}
+
+std::vector<AxisRole> concat_roles(const Node& node, std::size_t rank) {
+  const std::int64_t axis = normalize_axis(concat_axis(node), rank);
+  std::vector<AxisRole> roles;
+  for (std::int64_t k = 0; k < static_cast<std::int64_t>(rank); ++k)
+    roles.push_back(k == axis ? AxisRole{}
+                              : AxisRole{.kind = AxisRole::Kind::output, .output_axis = k});
+  return roles;
+}
+
 std::int64_t concat_axis(const Node& node) {
-  return node.opset() < 4 ? get_int(node, "axis", 1) : require_int(node, "axis");
+  return node.domain().empty() && node.opset() < 4 ? get_int(node, "axis", 1)
+                                                   : require_int(node, "axis");
 }
 
 OPERATORS(concat_split) {

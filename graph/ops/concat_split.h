@@ -2,8 +2,11 @@
 #pragma once
 
 #include <optional>
+#include <span>
 
 #include "graph/ops/call.h"
+#include "graph/ops/infer.h"
+#include "graph/ops/registry.h"
 
 namespace onnxpress {
 
@@ -19,6 +22,13 @@ struct SplitAttrs {
 // Sizes of equal parts: all but the last ceil(size / parts). Throws Error when, before opset 18,
 // they do not come out even.
 std::vector<std::int64_t> equal_parts(std::int64_t size, std::size_t parts, bool must_be_even);
+
+// What is known of the shape of parts (nullptr: nothing known) joined along `axis`. Throws Error
+// when they do not fit; nothing when no part is known.
+std::optional<Shape> concat_shape(std::span<const Shape* const> parts, std::int64_t axis);
+
+// Axis roles of each part of rank `rank`.
+std::vector<AxisRole> concat_roles(const Node& node, std::size_t rank);
 
 // `axis` of Concat; before opset 4 it was optional (1).
 std::int64_t concat_axis(const Node& node);

@@ -83,9 +83,11 @@ Kernel prepare_loop(const PrepareContext& prepare) {
     const std::size_t carried = context.input_count() > 2 ? context.input_count() - 2 : 0;
     require(body.outputs().size() > carried, "expected a body with more than {} outputs, found {}",
             carried, body.outputs().size());
-    const Tensor* limit = context.input(0);
-    const std::int64_t trips =
-        limit != nullptr ? limit->to_ints().at(0) : std::numeric_limits<std::int64_t>::max();
+    std::int64_t trips = std::numeric_limits<std::int64_t>::max();
+    if (const Tensor* limit = context.input(0)) {
+      require(limit->size() == 1, "expected one trip count, found {}", to_string(limit->dims()));
+      trips = limit->to_ints()[0];
+    }
     std::vector<RuntimeValue> inputs{Tensor(), Tensor::scalar(true)};
     if (const Tensor* condition = context.input(1)) inputs[1] = Tensor::scalar(truth(*condition));
     for (std::size_t i = 0; i < carried; ++i) inputs.push_back(context.required_input_value(i + 2));
@@ -145,19 +147,23 @@ void infer_loop(InferContext& context) {
   }
 }
 
-// --- Scan (opset 9 on) ---
+// --- Scan ---
 
+// Before opset 9, input 0 has sequence lengths; every other input and every output has the batch
+// as axis 0, and what is scanned has its steps as axis 1.
 struct ScanAttrs {
-  std::size_t scanned, state;
+  bool batched;
+  std::size_t first, state, scanned;  // inputs before the state, of it, and behind it
   std::vector<std::int64_t> input_axes, output_axes, input_directions, output_directions;
 
   static ScanAttrs from(const Node& node) {
     const std::int64_t scanned = require_int(node, "num_scan_inputs");
-    const auto inputs = static_cast<std::int64_t>(node.input_count());
+    ScanAttrs attrs{.batched = node.opset() < 9, .first = node.opset() < 9 ? 1u : 0u};
+    const std::int64_t inputs = static_cast<std::int64_t>(node.input_count()) - attrs.batched;
     require(1 <= scanned && scanned <= inputs,
             "attribute 'num_scan_inputs': expected 1 to {}, found {}", inputs, scanned);
-    ScanAttrs attrs{.scanned = static_cast<std::size_t>(scanned),
-                    .state = static_cast<std::size_t>(inputs - scanned)};
+    attrs.scanned = static_cast<std::size_t>(scanned);
+    attrs.state = static_cast<std::size_t>(inputs - scanned);
     const std::size_t outputs = require_graph(node, "body").outputs().size();
     require(outputs >= attrs.state, "expected a body with at least {} outputs, found {}",
             attrs.state, outputs);
@@ -168,58 +174,137 @@ struct ScanAttrs {
       return values;
     };
     attrs.input_axes = sized("scan_input_axes", attrs.scanned);
-    attrs.input_directions = sized("scan_input_directions", attrs.scanned);
+    attrs.input_directions =
+        sized(attrs.batched ? "directions" : "scan_input_directions", attrs.scanned);
     attrs.output_axes = sized("scan_output_axes", outputs - attrs.state);
     attrs.output_directions = sized("scan_output_directions", outputs - attrs.state);
     return attrs;
   }
 };
 
+// The state after all steps, and what the steps gave.
+struct Scanned {
+  std::vector<RuntimeValue> state;
+  std::vector<std::vector<Tensor>> stacks;
+};
+
+Scanned scan(KernelContext& context, const ScanAttrs& attrs, std::vector<RuntimeValue> state,
+             const std::vector<Tensor>& sequences, std::int64_t steps) {
+  std::vector<std::vector<Tensor>> stacks(attrs.output_axes.size());
+  for (std::int64_t step = 0; step < steps; ++step) {
+    std::vector<RuntimeValue> inputs = std::move(state);
+    for (std::size_t i = 0; i < attrs.scanned; ++i)
+      inputs.push_back(take_step(
+          sequences[i],
+          static_cast<std::size_t>(normalize_axis(attrs.input_axes[i], sequences[i].rank())),
+          attrs.input_directions[i] != 0 ? steps - 1 - step : step));
+    std::vector<RuntimeValue> results = context.run_subgraph("body", inputs);
+    for (std::size_t i = 0; i < stacks.size(); ++i)
+      stacks[i].push_back(std::move(results[attrs.state + i]).tensor());
+    results.resize(attrs.state);
+    state = std::move(results);
+  }
+  return {std::move(state), std::move(stacks)};
+}
+
+// Sizes of `axis` of all sequences, which must agree.
+std::int64_t common_size(const std::vector<Tensor>& sequences,
+                         const std::vector<std::int64_t>& axes, std::string_view what) {
+  std::int64_t size = -1;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const std::int64_t axis = normalize_axis(axes[i], sequences[i].rank());
+    const std::int64_t found = sequences[i].dim(static_cast<std::size_t>(axis));
+    require(size < 0 || found == size, "expected {} {} in every input, found {}", size, what,
+            found);
+    size = found;
+  }
+  return size;
+}
+
 Kernel prepare_scan(const PrepareContext& prepare) {
   return [&node = prepare.node(), attrs = ScanAttrs::from(prepare.node())](KernelContext& context) {
-    std::vector<RuntimeValue> inputs(context.input_count());
-    for (std::size_t i = 0; i < attrs.state; ++i) inputs[i] = context.required_input_value(i);
-    std::vector<std::size_t> axes;
-    std::int64_t steps = -1;
-    for (std::size_t i = 0; i < attrs.scanned; ++i) {
-      const Tensor& x = context.required_input(attrs.state + i);
-      axes.push_back(static_cast<std::size_t>(normalize_axis(attrs.input_axes[i], x.rank())));
-      require(steps < 0 || x.dim(axes[i]) == steps, "expected {} steps in every input, found {}",
-              steps, x.dim(axes[i]));
-      steps = x.dim(axes[i]);
-    }
-    std::vector<std::vector<Tensor>> stacks(attrs.output_axes.size());
-    for (std::int64_t step = 0; step < steps; ++step) {
-      for (std::size_t i = 0; i < attrs.scanned; ++i)
-        inputs[attrs.state + i] =
-            take_step(context.required_input(attrs.state + i), axes[i],
-                      attrs.input_directions[i] != 0 ? steps - 1 - step : step);
-      std::vector<RuntimeValue> results = context.run_subgraph("body", inputs);
-      for (std::size_t i = 0; i < attrs.state; ++i) inputs[i] = std::move(results[i]);
-      for (std::size_t i = 0; i < stacks.size(); ++i)
-        stacks[i].push_back(std::move(results[attrs.state + i]).tensor());
-    }
+    std::vector<RuntimeValue> state;
+    for (std::size_t i = 0; i < attrs.state; ++i) state.push_back(context.required_input_value(i));
+    std::vector<Tensor> sequences;
+    for (std::size_t i = 0; i < attrs.scanned; ++i)
+      sequences.push_back(context.required_input(attrs.state + i));
+    const std::int64_t steps = common_size(sequences, attrs.input_axes, "steps");
+    Scanned found = scan(context, attrs, std::move(state), sequences, steps);
     for (std::size_t i = 0; i < attrs.state; ++i)
-      if (context.wants_output(i)) context.forward_value(i, std::move(inputs[i]));
+      if (context.wants_output(i)) context.forward_value(i, std::move(found.state[i]));
     const Graph& body = require_graph(node, "body");
-    for (std::size_t i = 0; i < stacks.size(); ++i) {
-      if (attrs.output_directions[i] != 0) std::ranges::reverse(stacks[i]);
+    for (std::size_t i = 0; i < found.stacks.size(); ++i) {
+      if (attrs.output_directions[i] != 0) std::ranges::reverse(found.stacks[i]);
       if (context.wants_output(attrs.state + i))
-        context.forward_output(attrs.state + i, stack_steps(stacks[i], attrs.output_axes[i],
+        context.forward_output(attrs.state + i, stack_steps(found.stacks[i], attrs.output_axes[i],
                                                             body.outputs()[attrs.state + i]->type));
     }
+  };
+}
+
+// `stacked` with zeros behind its steps, `steps` in all.
+Tensor with_steps(const Tensor& stacked, std::int64_t steps) {
+  Dims dims = stacked.dims();
+  dims[0] = steps - dims[0];
+  return join(std::vector<Tensor>{stacked, Tensor(stacked.dtype(), dims)}, 0);
+}
+
+// Each sequence of the batch by itself; a shorter one's outputs are zeros behind its steps.
+Kernel prepare_batched_scan(const PrepareContext& prepare) {
+  return [&node = prepare.node(), attrs = ScanAttrs::from(prepare.node())](KernelContext& context) {
+    std::vector<Tensor> state, sequences;
+    for (std::size_t i = 0; i < attrs.state + attrs.scanned; ++i)
+      (i < attrs.state ? state : sequences).push_back(context.required_input(attrs.first + i));
+    const std::int64_t batch = common_size(sequences, attrs.input_axes, "sequences");
+    const std::int64_t steps =
+        common_size(sequences, std::vector<std::int64_t>(attrs.scanned, 1), "steps");
+    require(batch > 0, "expected at least one sequence, found none");
+    std::vector<std::int64_t> lengths(static_cast<std::size_t>(batch), steps);
+    if (const Tensor* given = context.input(0)) {
+      require(given->dims() == Dims{batch}, "expected sequence lengths [{}], found {}", batch,
+              to_string(given->dims()));
+      lengths = given->to_ints();
+    }
+    for (const Tensor& initial : state)
+      require(initial.rank() >= 1 && initial.dim(0) == batch,
+              "expected a state for {} sequences, found {}", batch, to_string(initial.dims()));
+    const auto outputs = require_graph(node, "body").outputs();
+    std::vector<std::vector<Tensor>> results(outputs.size());
+    for (std::int64_t b = 0; b < batch; ++b) {
+      const std::int64_t length = lengths[static_cast<std::size_t>(b)];
+      require(0 <= length && length <= steps, "expected sequence lengths from 0 to {}, found {}",
+              steps, length);
+      std::vector<RuntimeValue> own_state;
+      for (const Tensor& initial : state) own_state.push_back(take_step(initial, 0, b));
+      std::vector<Tensor> own;
+      for (const Tensor& sequence : sequences) own.push_back(take_step(sequence, 0, b));
+      Scanned found = scan(context, attrs, std::move(own_state), own, length);
+      for (std::size_t i = 0; i < attrs.state; ++i)
+        results[i].push_back(std::move(found.state[i]).tensor());
+      for (std::size_t i = 0; i < found.stacks.size(); ++i)
+        results[attrs.state + i].push_back(
+            with_steps(stack_steps(found.stacks[i], 0, outputs[attrs.state + i]->type), steps));
+    }
+    for (std::size_t i = 0; i < results.size(); ++i)
+      if (context.wants_output(i)) context.forward_output(i, stack(results[i], 0));
   };
 }
 
 void infer_scan(InferContext& context) {
   const ScanAttrs attrs = ScanAttrs::from(context.node());
   std::vector<Type> types;
-  Dim steps;
-  for (std::size_t i = 0; i < context.node().input_count(); ++i) {
+  Dim batch, steps;
+  for (std::size_t i = attrs.first; i < context.node().input_count(); ++i) {
     Type type = context.input_type(i) != nullptr ? *context.input_type(i) : Type();
-    if (i >= attrs.state && type.shape) {
+    const std::size_t place = i - attrs.first;
+    if (type.shape && attrs.batched) {
+      require(!type.shape->empty(), "expected a batch axis, found a scalar");
+      batch = unify(batch, type.shape->front(), "the sequences of the inputs");
+      type.shape->erase(type.shape->begin());
+    }
+    if (place >= attrs.state && type.shape) {
       const auto axis = type.shape->begin() +
-                        normalize_axis(attrs.input_axes[i - attrs.state], type.shape->size());
+                        normalize_axis(attrs.input_axes[place - attrs.state], type.shape->size());
       steps = unify(steps, *axis, "the steps of the inputs");
       type.shape->erase(axis);
     }
@@ -232,6 +317,7 @@ void infer_scan(InferContext& context) {
       type.shape->insert(type.shape->begin() + normalize_axis(attrs.output_axes[i - attrs.state],
                                                               type.shape->size() + 1),
                          steps);
+    if (type.shape && attrs.batched) type.shape->insert(type.shape->begin(), batch);
     context.set_output(i, std::move(type));
   }
 }
@@ -241,6 +327,11 @@ void infer_scan(InferContext& context) {
 OPERATORS(control_flow) {
   registry.add(OpDef{.name = "If", .infer = infer_if, .prepare = prepare_if});
   registry.add(OpDef{.name = "Loop", .infer = infer_loop, .prepare = prepare_loop});
+  registry.add(OpDef{.name = "Scan",
+                     .since = 8,
+                     .until = 8,
+                     .infer = infer_scan,
+                     .prepare = prepare_batched_scan});
   registry.add(OpDef{.name = "Scan", .since = 9, .infer = infer_scan, .prepare = prepare_scan});
 }
 

@@ -53,8 +53,8 @@ void gather_columns(const WindowGeometry& g, std::int64_t channels, const T* ima
 }
 
 template <class T>
-void convolve(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, const Tensor& w,
-              const Tensor* bias, Tensor& y) {
+void convolve_as(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, const Tensor& w,
+                 const Tensor* bias, Tensor& y) {
   const Dims in_spatial(x.dims().begin() + 2, x.dims().end());
   const Dims out_spatial(y.dims().begin() + 2, y.dims().end());
   const WindowGeometry g = WindowGeometry::of(attrs.window, in_spatial, out_spatial);
@@ -99,101 +99,42 @@ Kernel prepare_conv(const PrepareContext& prepare) {
     run_as(context, float_compute_type, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
       const Tensor& w = inner.required_input(1);
-      require(w.rank() >= 3, "expected weights of at least 3 axes, found {}", to_string(w.dims()));
-      const ConvAttrs attrs{
-          .window = Window::from(node, Dims(w.dims().begin() + 2, w.dims().end())),
-          .group = get_int(node, "group", 1)};
-      const Tensor* bias = inner.input(2);
-      require(bias == nullptr || bias->size() == w.dim(0), "expected {} biases, found {}", w.dim(0),
-              bias == nullptr ? 0 : bias->size());
+      const ConvAttrs attrs = ConvAttrs::of(node, w.dims());
       Tensor& y = inner.output(0, x.dtype(), attrs.output_dims(x.dims(), w.dims()));
-      dispatch_floats(x.dtype(), [&](auto tag) {
-        convolve<typename decltype(tag)::type>(inner.pool(), attrs, x, w, bias, y);
-      });
+      convolve(inner.pool(), attrs, x, w, inner.input(2), y);
     });
   };
 }
 
 void infer_conv(InferContext& context) {
-  const Node& node = context.node();
-  const Shape* x = context.input_shape(0);
-  const Shape* w = context.input_shape(1);
-  std::optional<Dims> kernel;
-  if (w != nullptr) {
-    require(w->size() >= 3, "expected weights of at least 3 axes, found {}", to_string(*w));
-    kernel = concrete(Shape(w->begin() + 2, w->end()));
-  }
-  if (!kernel) kernel = find_ints(node, "kernel_shape");
-  if (!kernel || x == nullptr) {
-    context.set_output(0, Type::tensor(context.input_dtype(0)));
-    return;
-  }
-  const Window window = Window::from(node, *kernel);
-  require(x->size() == window.rank() + 2, "expected an input of {} axes, found {}",
-          window.rank() + 2, to_string(*x));
-  Shape shape = *x;
-  shape[1] = Dim();
-  if (w != nullptr) {
-    shape[1] = (*w)[0];
-    const std::int64_t group = get_int(node, "group", 1);
-    require(group >= 1 && (!shape[1].is_known() || shape[1].value() % group == 0),
-            "expected filters divisible by group {}, found {}", group, shape[1].to_string());
-    if ((*x)[1].is_known() && (*w)[1].is_known())
-      require((*x)[1].value() == (*w)[1].value() * group, "expected {} channels, found {}",
-              (*w)[1].value() * group, (*x)[1].value());
-  }
-  for (std::size_t axis = 0; axis < window.rank(); ++axis)
-    shape[axis + 2] = window.output_dim(axis, (*x)[axis + 2]);
-  context.set_output(0, context.input_dtype(0), std::move(shape));
+  context.set_output(0, context.input_dtype(0),
+                     conv_shape(context.node(), context.input_shape(0), context.input_shape(1)));
 }
 
-OperandAxes conv_axes(const Node& node) {
-  OperandAxes axes(node.input_count());
-  const Value* w = node.input(1);
-  if (w == nullptr || !w->type.shape) return axes;
-  const std::size_t rank = w->type.shape->size();
-  if (rank < 3) return axes;
-  const AxisRole window{.kind = AxisRole::Kind::window};
-  const auto output = [](std::int64_t axis) {
-    return AxisRole{.kind = AxisRole::Kind::output, .output_axis = axis};
-  };
-  // With groups a channel of the input is neither kept nor summed over as one; in a depthwise
-  // convolution with one filter a channel it is kept.
-  const std::int64_t group = get_int(node, "group", 1);
-  const Shape& shape = *w->type.shape;
-  const bool depthwise = group > 1 && same_dim(shape[0], Dim(group)) && same_dim(shape[1], Dim(1));
-  axes[0].assign(rank, window);
-  axes[0][0] = output(0);
-  if (group == 1)
-    axes[0][1] = {.kind = AxisRole::Kind::reduced};
-  else
-    axes[0][1] = depthwise ? output(1) : AxisRole{};
-  axes[1].assign(rank, window);
-  axes[1][0] = output(1);
-  axes[1][1] = {.kind = AxisRole::Kind::reduced};
-  if (axes.size() > 2) axes[2] = {output(1)};
-  return axes;
-}
+OperandAxes float_conv_axes(const Node& node) { return conv_axes(node, 0, 1, 2); }
 
 Cost conv_cost(const PrepareContext& context) {
   const Dims x = concrete(*context.input_type(0)->shape).value();
   const Dims w = concrete(*context.input_type(1)->shape).value();
-  const ConvAttrs attrs{.window = Window::from(context.node(), Dims(w.begin() + 2, w.end())),
-                        .group = get_int(context.node(), "group", 1)};
-  const std::int64_t taps = element_count(std::span(w).subspan(1));
-  return {.macs = element_count(attrs.output_dims(x, w)) * taps};
+  return {.macs = ConvAttrs::of(context.node(), w).macs(x, w)};
 }
 
 }  // namespace
 
-ConvAttrs ConvAttrs::from(const Node& node) {
+ConvAttrs ConvAttrs::from(const Node& node, std::size_t weights) {
   std::vector<std::int64_t> kernel = get_ints(node, "kernel_shape");
-  const Value* w = node.input(1);
+  const Value* w = node.input(weights);
   if (kernel.empty() && w != nullptr && w->type.shape && w->type.shape->size() > 2)
     if (const auto dims = concrete(Shape(w->type.shape->begin() + 2, w->type.shape->end())))
       kernel = *dims;
   require(!kernel.empty(), "{}: kernel sizes are not known", node.describe());
   return {.window = Window::from(node, std::move(kernel)), .group = get_int(node, "group", 1)};
+}
+
+ConvAttrs ConvAttrs::of(const Node& node, const Dims& weights) {
+  require(weights.size() >= 3, "expected weights of at least 3 axes, found {}", to_string(weights));
+  return {.window = Window::from(node, Dims(weights.begin() + 2, weights.end())),
+          .group = get_int(node, "group", 1)};
 }
 
 Attributes ConvAttrs::to_attributes() const {
@@ -217,11 +158,79 @@ Dims ConvAttrs::output_dims(const Dims& input, const Dims& weights) const {
   return dims;
 }
 
+std::int64_t ConvAttrs::macs(const Dims& input, const Dims& weights) const {
+  return element_count(output_dims(input, weights)) * element_count(std::span(weights).subspan(1));
+}
+
+void convolve(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, const Tensor& w,
+              const Tensor* bias, Tensor& y) {
+  require(bias == nullptr || bias->size() == w.dim(0), "expected {} biases, found {}", w.dim(0),
+          bias == nullptr ? 0 : bias->size());
+  dispatch_floats(x.dtype(), [&](auto tag) {
+    convolve_as<typename decltype(tag)::type>(pool, attrs, x, w, bias, y);
+  });
+}
+
+std::optional<Shape> conv_shape(const Node& node, const Shape* x, const Shape* w) {
+  std::optional<Dims> kernel;
+  if (w != nullptr) {
+    require(w->size() >= 3, "expected weights of at least 3 axes, found {}", to_string(*w));
+    kernel = concrete(Shape(w->begin() + 2, w->end()));
+  }
+  if (!kernel) kernel = find_ints(node, "kernel_shape");
+  if (!kernel || x == nullptr) return std::nullopt;
+  const Window window = Window::from(node, *kernel);
+  require(x->size() == window.rank() + 2, "expected an input of {} axes, found {}",
+          window.rank() + 2, to_string(*x));
+  Shape shape = *x;
+  shape[1] = Dim();
+  if (w != nullptr) {
+    shape[1] = (*w)[0];
+    const std::int64_t group = get_int(node, "group", 1);
+    require(group >= 1 && (!shape[1].is_known() || shape[1].value() % group == 0),
+            "expected filters divisible by group {}, found {}", group, shape[1].to_string());
+    if ((*x)[1].is_known() && (*w)[1].is_known())
+      require((*x)[1].value() == (*w)[1].value() * group, "expected {} channels, found {}",
+              (*w)[1].value() * group, (*x)[1].value());
+  }
+  for (std::size_t axis = 0; axis < window.rank(); ++axis)
+    shape[axis + 2] = window.output_dim(axis, (*x)[axis + 2]);
+  return shape;
+}
+
+OperandAxes conv_axes(const Node& node, std::size_t x, std::size_t w, std::size_t bias) {
+  OperandAxes axes(node.input_count());
+  const Value* weights = node.input(w);
+  if (weights == nullptr || !weights->type.shape) return axes;
+  const std::size_t rank = weights->type.shape->size();
+  if (rank < 3) return axes;
+  const AxisRole window{.kind = AxisRole::Kind::window};
+  const auto output = [](std::int64_t axis) {
+    return AxisRole{.kind = AxisRole::Kind::output, .output_axis = axis};
+  };
+  // With groups a channel of the input is neither kept nor summed over as one; in a depthwise
+  // convolution with one filter a channel it is kept.
+  const std::int64_t group = get_int(node, "group", 1);
+  const Shape& shape = *weights->type.shape;
+  const bool depthwise = group > 1 && same_dim(shape[0], Dim(group)) && same_dim(shape[1], Dim(1));
+  axes[x].assign(rank, window);
+  axes[x][0] = output(0);
+  if (group == 1)
+    axes[x][1] = {.kind = AxisRole::Kind::reduced};
+  else
+    axes[x][1] = depthwise ? output(1) : AxisRole{};
+  axes[w].assign(rank, window);
+  axes[w][0] = output(1);
+  axes[w][1] = {.kind = AxisRole::Kind::reduced};
+  if (axes.size() > bias) axes[bias] = {output(1)};
+  return axes;
+}
+
 OPERATORS(conv) {
   registry.add(OpDef{.name = "Conv",
                      .infer = infer_conv,
                      .prepare = prepare_conv,
-                     .axes = conv_axes,
+                     .axes = float_conv_axes,
                      .cost = conv_cost});
 }
 

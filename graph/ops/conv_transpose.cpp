@@ -184,6 +184,10 @@ ConvTransposeAttrs ConvTransposeAttrs::from(const Node& node,
   require(attrs.output_shape.empty() || attrs.output_shape.size() == rank,
           "attribute 'output_shape': expected {} values, found {}", rank,
           attrs.output_shape.size());
+  for (const auto* values : {&attrs.output_padding, &attrs.output_shape})
+    require(std::ranges::all_of(*values, [](std::int64_t value) { return value >= 0; }),
+            "expected output paddings and sizes that are not negative, found {}",
+            to_string(*values));
   return attrs;
 }
 
@@ -191,13 +195,18 @@ ConvTransposeAttrs::Axis ConvTransposeAttrs::resolve_axis(std::size_t axis,
                                                           std::int64_t size) const {
   const bool same =
       window.auto_pad == AutoPad::same_upper || window.auto_pad == AutoPad::same_lower;
-  const std::int64_t full =
-      window.strides[axis] * (size - 1) + output_padding[axis] + window.extent(axis);
+  std::int64_t stretched = 0;
+  std::int64_t full = 0;
+  const bool fits =
+      !__builtin_mul_overflow(window.strides[axis], size, &stretched) &&
+      !__builtin_add_overflow(stretched - window.strides[axis], output_padding[axis], &full) &&
+      !__builtin_add_overflow(full, window.extent(axis), &full);
+  require(fits, "the output's size along spatial axis {} overflows", axis);
   Axis resolved{window.pads[axis], window.pads[window.rank() + axis], 0};
   if (output_shape.empty() && !same) {
     resolved.size = full - resolved.begin - resolved.end;
   } else {
-    resolved.size = output_shape.empty() ? size * window.strides[axis] : output_shape[axis];
+    resolved.size = output_shape.empty() ? stretched : output_shape[axis];
     const std::int64_t total = std::max<std::int64_t>(0, full - resolved.size);
     resolved.begin = window.auto_pad == AutoPad::same_upper ? total / 2 : total - total / 2;
     resolved.end = total - resolved.begin;

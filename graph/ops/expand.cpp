@@ -25,9 +25,23 @@ void infer_expand(InferContext& context) {
   context.set_output(0, context.input_dtype(0), std::move(shape));
 }
 
-Kernel prepare_tile(const PrepareContext&) {
-  return [](KernelContext& context) {
-    const auto repeats = context.required_input(1).to_ints();
+// How often every axis is repeated: a list. Before opset 6 a count and the only axis it is for, of
+// any number type.
+std::vector<std::int64_t> repeats_of(const Node& node, const Tensor& given, const Tensor* axis,
+                                     std::size_t rank) {
+  if (node.opset() >= 6) return given.to_ints();
+  require(given.size() == 1 && axis != nullptr && axis->size() == 1,
+          "expected one count and one axis, found more or none");
+  std::vector<std::int64_t> repeats(rank, 1);
+  const std::int64_t place = normalize_axis(axis->cast(DType::int64).to_ints()[0], rank);
+  repeats[static_cast<std::size_t>(place)] = given.cast(DType::int64).to_ints()[0];
+  return repeats;
+}
+
+Kernel prepare_tile(const PrepareContext& prepare) {
+  return [&node = prepare.node()](KernelContext& context) {
+    const auto repeats = repeats_of(node, context.required_input(1), context.input(2),
+                                    context.required_input(0).rank());
     move(context, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
       require(repeats.size() == x.rank(), "expected {} repeats, found {}", x.rank(),
@@ -46,12 +60,20 @@ Kernel prepare_tile(const PrepareContext&) {
   };
 }
 
+std::optional<Shape> repeats_known(const InferContext& context, std::size_t rank) {
+  if (context.node().opset() >= 6) return context.input_symbolic(1);
+  const Tensor* count = context.input_value(1);
+  const Tensor* axis = context.input_value(2);
+  if (count == nullptr || axis == nullptr) return std::nullopt;
+  return to_shape(repeats_of(context.node(), *count, axis, rank));
+}
+
 void infer_tile(InferContext& context) {
   const Shape* x = context.input_shape(0);
   std::optional<Shape> shape;
   if (x != nullptr) {
     shape = Shape(x->size());
-    if (const auto repeats = context.input_symbolic(1)) {
+    if (const auto repeats = repeats_known(context, x->size())) {
       require(repeats->size() == x->size(), "expected {} repeats, found {}", x->size(),
               repeats->size());
       for (std::size_t i = 0; i < x->size(); ++i) {
@@ -68,7 +90,7 @@ void infer_tile(InferContext& context) {
 OPERATORS(expand) {
   registry.add(
       OpDef{.name = "Expand", .since = 8, .infer = infer_expand, .prepare = prepare_expand});
-  registry.add(OpDef{.name = "Tile", .since = 6, .infer = infer_tile, .prepare = prepare_tile});
+  registry.add(OpDef{.name = "Tile", .infer = infer_tile, .prepare = prepare_tile});
 }
 
 }  // namespace onnxpress

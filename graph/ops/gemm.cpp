@@ -11,24 +11,9 @@
 namespace onnxpress {
 namespace {
 
-struct Sizes {
-  std::int64_t rows, columns, depth;
-};
-
-Sizes sizes(const GemmAttrs& attrs, const Dims& a, const Dims& b) {
-  require(a.size() == 2 && b.size() == 2, "expected matrices, found {} and {}", to_string(a),
-          to_string(b));
-  const Sizes found{attrs.transpose_a ? a[1] : a[0], attrs.transpose_b ? b[0] : b[1],
-                    attrs.transpose_a ? a[0] : a[1]};
-  const std::int64_t depth = attrs.transpose_b ? b[1] : b[0];
-  require(found.depth == depth, "expected matrices that can be multiplied, found depths {} and {}",
-          found.depth, depth);
-  return found;
-}
-
 template <class T>
-void fill_bias(ThreadPool& pool, const Tensor* c, const Dims& c_dims, float beta, const Sizes& size,
-               T* y) {
+void fill_bias(ThreadPool& pool, const Tensor* c, const Dims& c_dims, float beta,
+               const GemmSizes& size, T* y) {
   if (c == nullptr || beta == 0) return std::fill(y, y + size.rows * size.columns, T(0));
   const Dims target{size.rows, size.columns};
   require(broadcast(c_dims, target) == target, "bias {} does not broadcast to {}",
@@ -51,7 +36,7 @@ Kernel prepare_gemm(const PrepareContext& prepare) {
       const Tensor& a = inner.required_input(0);
       const Tensor& b = inner.required_input(1);
       const Tensor* c = inner.input(2);
-      const Sizes size = sizes(attrs, a.dims(), b.dims());
+      const GemmSizes size = GemmSizes::of(attrs, a.dims(), b.dims());
       Tensor& y = inner.output(0, a.dtype(), {size.rows, size.columns});
       dispatch_numbers(a.dtype(), [&](auto tag) {
         using T = typename decltype(tag)::type;
@@ -71,49 +56,18 @@ Kernel prepare_gemm(const PrepareContext& prepare) {
 }
 
 void infer_gemm(InferContext& context) {
-  const GemmAttrs attrs = GemmAttrs::from(context.node());
-  Shape shape(2);
-  Dim depth;
-  if (const Shape* a = context.input_shape(0)) {
-    require(a->size() == 2, "expected a matrix A, found {}", to_string(*a));
-    shape[0] = (*a)[attrs.transpose_a ? 1 : 0];
-    depth = (*a)[attrs.transpose_a ? 0 : 1];
-  }
-  if (const Shape* b = context.input_shape(1)) {
-    require(b->size() == 2, "expected a matrix B, found {}", to_string(*b));
-    shape[1] = (*b)[attrs.transpose_b ? 0 : 1];
-    unify(depth, (*b)[attrs.transpose_b ? 1 : 0], "the depths of A and B");
-  }
-  context.set_output(0, context.input_dtype(0), std::move(shape));
+  context.set_output(
+      0, context.input_dtype(0),
+      gemm_shape(GemmAttrs::from(context.node()), context.input_shape(0), context.input_shape(1)));
 }
 
-OperandAxes gemm_axes(const Node& node) {
-  const GemmAttrs attrs = GemmAttrs::from(node);
-  const AxisRole rows{.kind = AxisRole::Kind::output, .output_axis = 0};
-  const AxisRole columns{.kind = AxisRole::Kind::output, .output_axis = 1};
-  const AxisRole depth{.kind = AxisRole::Kind::reduced};
-  OperandAxes axes(node.input_count());
-  axes[0] = {rows, depth};
-  axes[1] = {depth, columns};
-  if (attrs.transpose_a) std::swap(axes[0][0], axes[0][1]);
-  if (attrs.transpose_b) std::swap(axes[1][0], axes[1][1]);
-  const Value* c = node.input(2);
-  if (c != nullptr && c->type.shape) {
-    const Shape& shape = *c->type.shape;
-    for (std::size_t i = 0; i < shape.size(); ++i) {
-      const bool last = i + 1 == shape.size();
-      const bool stretched = !shape[i].is_known() || shape[i].value() == 1;
-      axes[2].push_back(stretched ? AxisRole{} : last ? columns : rows);
-    }
-  }
-  return axes;
-}
+OperandAxes float_gemm_axes(const Node& node) { return gemm_axes(node, 0, 1, 2); }
 
 Cost gemm_cost(const PrepareContext& context) {
-  const GemmAttrs attrs = GemmAttrs::from(context.node());
-  const Sizes size = sizes(attrs, concrete(*context.input_type(0)->shape).value(),
-                           concrete(*context.input_type(1)->shape).value());
-  return {.macs = size.rows * size.columns * size.depth};
+  return {.macs = GemmSizes::of(GemmAttrs::from(context.node()),
+                                concrete(*context.input_type(0)->shape).value(),
+                                concrete(*context.input_type(1)->shape).value())
+                      .macs()};
 }
 
 }  // namespace
@@ -135,11 +89,60 @@ Attributes GemmAttrs::to_attributes(std::int64_t opset) const {
   return attributes;
 }
 
+GemmSizes GemmSizes::of(const GemmAttrs& attrs, const Dims& a, const Dims& b) {
+  require(a.size() == 2 && b.size() == 2, "expected matrices, found {} and {}", to_string(a),
+          to_string(b));
+  const GemmSizes found{attrs.transpose_a ? a[1] : a[0], attrs.transpose_b ? b[0] : b[1],
+                        attrs.transpose_a ? a[0] : a[1]};
+  const std::int64_t depth = attrs.transpose_b ? b[1] : b[0];
+  require(found.depth == depth, "expected matrices that can be multiplied, found depths {} and {}",
+          found.depth, depth);
+  return found;
+}
+
+Shape gemm_shape(const GemmAttrs& attrs, const Shape* a, const Shape* b) {
+  Shape shape(2);
+  Dim depth;
+  if (a != nullptr) {
+    require(a->size() == 2, "expected a matrix A, found {}", to_string(*a));
+    shape[0] = (*a)[attrs.transpose_a ? 1 : 0];
+    depth = (*a)[attrs.transpose_a ? 0 : 1];
+  }
+  if (b != nullptr) {
+    require(b->size() == 2, "expected a matrix B, found {}", to_string(*b));
+    shape[1] = (*b)[attrs.transpose_b ? 0 : 1];
+    unify(depth, (*b)[attrs.transpose_b ? 1 : 0], "the depths of A and B");
+  }
+  return shape;
+}
+
+OperandAxes gemm_axes(const Node& node, std::size_t a, std::size_t b, std::size_t c) {
+  const GemmAttrs attrs = GemmAttrs::from(node);
+  const AxisRole rows{.kind = AxisRole::Kind::output, .output_axis = 0};
+  const AxisRole columns{.kind = AxisRole::Kind::output, .output_axis = 1};
+  const AxisRole depth{.kind = AxisRole::Kind::reduced};
+  OperandAxes axes(std::max({node.input_count(), a + 1, b + 1}));
+  axes[a] = {rows, depth};
+  axes[b] = {depth, columns};
+  if (attrs.transpose_a) std::swap(axes[a][0], axes[a][1]);
+  if (attrs.transpose_b) std::swap(axes[b][0], axes[b][1]);
+  const Value* bias = node.input(c);
+  if (bias != nullptr && bias->type.shape) {
+    const Shape& shape = *bias->type.shape;
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      const bool last = i + 1 == shape.size();
+      const bool stretched = !shape[i].is_known() || shape[i].value() == 1;
+      axes[c].push_back(stretched ? AxisRole{} : last ? columns : rows);
+    }
+  }
+  return axes;
+}
+
 OPERATORS(gemm) {
   registry.add(OpDef{.name = "Gemm",
                      .infer = infer_gemm,
                      .prepare = prepare_gemm,
-                     .axes = gemm_axes,
+                     .axes = float_gemm_axes,
                      .cost = gemm_cost});
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "graph/ops/call.h"
+#include "graph/ops/infer.h"
+#include "graph/ops/registry.h"
 
 namespace onnxpress {
 
@@ -14,5 +16,20 @@ struct GemmAttrs {
   static GemmAttrs from(const Node& node);
   Attributes to_attributes(std::int64_t opset) const;
 };
+
+// [rows, depth] x [depth, columns] once transposed as the attributes say.
+struct GemmSizes {
+  std::int64_t rows, columns, depth;
+
+  // Throws Error when the operands cannot be multiplied.
+  static GemmSizes of(const GemmAttrs& attrs, const Dims& a, const Dims& b);
+  std::int64_t macs() const { return rows * columns * depth; }
+};
+
+// What is known of the result's shape for what is known of the operands (nullptr: nothing).
+Shape gemm_shape(const GemmAttrs& attrs, const Shape* a, const Shape* b);
+
+// Axis roles of a product whose operands and bias are the inputs of those numbers.
+OperandAxes gemm_axes(const Node& node, std::size_t a, std::size_t b, std::size_t c);
 
 }  // namespace onnxpress

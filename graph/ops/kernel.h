@@ -57,6 +57,9 @@ class PrepareContext {
   virtual Layout input_layout(std::size_t) const { return Layout::row_major; }
   virtual Layout output_layout() const { return Layout::row_major; }
   virtual std::span<const PostOp> post_ops() const { return {}; }
+  // The kernel may use algorithms whose rounding errors are larger than those of the operator's
+  // formula, up to 1e-5 of the output's range (Winograd's convolution).
+  virtual bool may_approximate() const { return false; }
   // The kernel has what it needs of a constant input and does not read it when it is called.
   virtual void packed(std::size_t) const {}
 };

@@ -10,20 +10,6 @@
 namespace onnxpress {
 namespace {
 
-template <class T>
-void multiply(ThreadPool& pool, const MatMulSizes& size, const T* a, const T* b, T* y) {
-  const auto one = [&](std::size_t product, auto&&... where) {
-    add_product<T>(
-        where..., size.rows, size.columns, size.depth, {a + size.a_offsets[product], size.depth},
-        {b + size.b_offsets[product], size.columns},
-        {y + static_cast<std::int64_t>(product) * size.rows * size.columns, size.columns});
-  };
-  if (size.a_offsets.size() == 1) return one(0, pool);
-  pool.parallel_for(
-      static_cast<std::int64_t>(size.a_offsets.size()), 1,
-      [&](std::int64_t begin, std::int64_t) { one(static_cast<std::size_t>(begin)); });
-}
-
 Kernel prepare_matmul(const PrepareContext&) {
   return [](KernelContext& context) {
     run_as(context, arithmetic_type, [](KernelContext& inner) {
@@ -35,7 +21,7 @@ Kernel prepare_matmul(const PrepareContext&) {
         using T = typename decltype(tag)::type;
         const auto out = y.mutable_data<T>();
         std::fill(out.begin(), out.end(), T(0));
-        multiply<T>(inner.pool(), size, a.data<T>().data(), b.data<T>().data(), out.data());
+        add_products<T>(inner.pool(), size, a.data<T>().data(), b.data<T>().data(), out.data());
       });
     });
   };
@@ -49,38 +35,12 @@ void infer_matmul(InferContext& context) {
   context.set_output(0, context.input_dtype(0), std::move(shape));
 }
 
-// Batch axes of the longer operand, by position from the right.
-OperandAxes matmul_axes(const Node& node) {
-  OperandAxes axes(node.input_count());
-  const Value* a = node.input(0);
-  const Value* b = node.input(1);
-  if (a == nullptr || b == nullptr || !a->type.shape || !b->type.shape) return axes;
-  const std::size_t ranks[] = {a->type.shape->size(), b->type.shape->size()};
-  if (ranks[0] == 0 || ranks[1] == 0) return axes;
-  const std::size_t batch = std::max({ranks[0], ranks[1], std::size_t{2}}) - 2;
-  const AxisRole reduced{.kind = AxisRole::Kind::reduced};
-  const auto output = [](std::size_t axis) {
-    return AxisRole{.kind = AxisRole::Kind::output, .output_axis = static_cast<std::int64_t>(axis)};
-  };
-  const Shape* shapes[] = {&*a->type.shape, &*b->type.shape};
-  for (std::size_t i = 0; i < 2; ++i)
-    for (std::size_t axis = 0; axis + 2 < ranks[i]; ++axis) {
-      const Dim& dim = (*shapes[i])[axis];
-      axes[i].push_back(dim.is_known() && dim.value() == 1 ? AxisRole{}
-                                                           : output(batch + axis + 2 - ranks[i]));
-    }
-  if (ranks[0] > 1) axes[0].push_back(output(batch));
-  axes[0].push_back(reduced);
-  axes[1].push_back(reduced);
-  if (ranks[1] > 1) axes[1].push_back(output(ranks[0] > 1 ? batch + 1 : batch));
-  return axes;
-}
+OperandAxes float_matmul_axes(const Node& node) { return matmul_axes(node, 0, 1); }
 
 Cost matmul_cost(const PrepareContext& context) {
   const MatMulSizes size = MatMulSizes::of(concrete(*context.input_type(0)->shape).value(),
                                            concrete(*context.input_type(1)->shape).value());
-  return {.macs = static_cast<std::int64_t>(size.a_offsets.size()) * size.rows * size.columns *
-                  size.depth};
+  return {.macs = size.macs()};
 }
 
 }  // namespace
@@ -127,11 +87,65 @@ Shape matmul_shape(const Shape& a, const Shape& b) {
   return shape;
 }
 
+// Batch axes of the longer operand, by position from the right.
+OperandAxes matmul_axes(const Node& node, std::size_t a_index, std::size_t b_index) {
+  OperandAxes axes(node.input_count());
+  const Value* a = node.input(a_index);
+  const Value* b = node.input(b_index);
+  if (a == nullptr || b == nullptr || !a->type.shape || !b->type.shape) return axes;
+  const std::size_t ranks[] = {a->type.shape->size(), b->type.shape->size()};
+  if (ranks[0] == 0 || ranks[1] == 0) return axes;
+  const std::size_t batch = std::max({ranks[0], ranks[1], std::size_t{2}}) - 2;
+  const AxisRole reduced{.kind = AxisRole::Kind::reduced};
+  const auto output = [](std::size_t axis) {
+    return AxisRole{.kind = AxisRole::Kind::output, .output_axis = static_cast<std::int64_t>(axis)};
+  };
+  const Shape* shapes[] = {&*a->type.shape, &*b->type.shape};
+  const std::size_t inputs[] = {a_index, b_index};
+  for (std::size_t i = 0; i < 2; ++i)
+    for (std::size_t axis = 0; axis + 2 < ranks[i]; ++axis) {
+      const Dim& dim = (*shapes[i])[axis];
+      axes[inputs[i]].push_back(
+          dim.is_known() && dim.value() == 1 ? AxisRole{} : output(batch + axis + 2 - ranks[i]));
+    }
+  if (ranks[0] > 1) axes[a_index].push_back(output(batch));
+  axes[a_index].push_back(reduced);
+  axes[b_index].push_back(reduced);
+  if (ranks[1] > 1) axes[b_index].push_back(output(ranks[0] > 1 ? batch + 1 : batch));
+  return axes;
+}
+
+std::int64_t MatMulSizes::macs() const {
+  return static_cast<std::int64_t>(a_offsets.size()) * rows * columns * depth;
+}
+
+template <class T>
+void add_products(ThreadPool& pool, const MatMulSizes& size, const T* a, const T* b, T* y) {
+  const auto one = [&](std::size_t product, auto&&... where) {
+    add_product<T>(
+        where..., size.rows, size.columns, size.depth, {a + size.a_offsets[product], size.depth},
+        {b + size.b_offsets[product], size.columns},
+        {y + static_cast<std::int64_t>(product) * size.rows * size.columns, size.columns});
+  };
+  if (size.a_offsets.size() == 1) return one(0, pool);
+  pool.parallel_for(
+      static_cast<std::int64_t>(size.a_offsets.size()), 1,
+      [&](std::int64_t begin, std::int64_t) { one(static_cast<std::size_t>(begin)); });
+}
+
+#define ONNXPRESS_INSTANTIATE(T) \
+  template void add_products<T>(ThreadPool&, const MatMulSizes&, const T*, const T*, T*);
+ONNXPRESS_INSTANTIATE(float)
+ONNXPRESS_INSTANTIATE(double)
+ONNXPRESS_INSTANTIATE(std::int64_t)
+ONNXPRESS_INSTANTIATE(std::uint64_t)
+#undef ONNXPRESS_INSTANTIATE
+
 OPERATORS(matmul) {
   registry.add(OpDef{.name = "MatMul",
                      .infer = infer_matmul,
                      .prepare = prepare_matmul,
-                     .axes = matmul_axes,
+                     .axes = float_matmul_axes,
                      .cost = matmul_cost});
 }
 

@@ -1,7 +1,6 @@
 #include "graph/ops/movement.h"
 
 #include <algorithm>
-#include <complex>
 #include <cstring>
 
 namespace onnxpress {
@@ -63,24 +62,11 @@ void put_view(KernelContext& context, std::size_t index, const Tensor& from,
   Tensor& out = context.output(index, from.dtype(), dims);
   std::byte* target = out.mutable_bytes().data();
   const std::byte* source = from.aligned_bytes();
-  const auto copy = [&]<class T>(T) {
+  dispatch_storage(from.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
     copy_view(context.pool(), reinterpret_cast<const T*>(source), view,
               reinterpret_cast<T*>(target));
-  };
-  switch (bits(from.dtype())) {
-    case 8:
-      return copy(std::uint8_t{});
-    case 16:
-      return copy(std::uint16_t{});
-    case 32:
-      return copy(std::uint32_t{});
-    case 64:
-      return copy(std::uint64_t{});
-    case 128:
-      return copy(std::complex<double>{});
-    default:
-      fail("element type {} is not supported here", name(from.dtype()));
-  }
+  });
 }
 
 ElementSink::ElementSink(KernelContext& context, std::size_t index, DType type, Dims dims)
@@ -103,6 +89,11 @@ void ElementSink::put(std::int64_t at, const Tensor& from, std::int64_t first, s
                 from.bytes().data() + static_cast<std::size_t>(first) * width_,
                 static_cast<std::size_t>(count) * width_);
   }
+}
+
+void ElementSink::clear() {
+  std::ranges::fill(strings_, std::string());
+  if (width_ > 0) std::memset(target_, 0, static_cast<std::size_t>(element_count(dims_)) * width_);
 }
 
 void ElementSink::finish() {

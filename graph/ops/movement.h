@@ -1,7 +1,10 @@
 // Copying elements of any type without looking at them.
 #pragma once
 
+#include <complex>
+#include <cstdint>
 #include <functional>
+#include <type_traits>
 
 #include "graph/ops/compute_type.h"
 #include "graph/ops/infer.h"
@@ -28,6 +31,7 @@ class ElementSink {
   // Elements [first, first + count) of `from` to position `at`; disjoint runs may be put in
   // parallel.
   void put(std::int64_t at, const Tensor& from, std::int64_t first, std::int64_t count = 1);
+  void clear();   // zeros, or empty strings, everywhere
   void finish();  // once, after all
 
  private:
@@ -38,6 +42,26 @@ class ElementSink {
   std::byte* target_ = nullptr;
   std::vector<std::string> strings_;
 };
+
+// Calls fn(std::type_identity<T>()) for a T as wide as an element of `type`; throws Error for
+// strings and sub-byte types.
+template <class Fn>
+void dispatch_storage(DType type, Fn&& fn) {
+  switch (bits(type)) {
+    case 8:
+      return fn(std::type_identity<std::uint8_t>());
+    case 16:
+      return fn(std::type_identity<std::uint16_t>());
+    case 32:
+      return fn(std::type_identity<std::uint32_t>());
+    case 64:
+      return fn(std::type_identity<std::uint64_t>());
+    case 128:
+      return fn(std::type_identity<std::complex<double>>());
+    default:
+      fail("element type {} is not supported here", name(type));
+  }
+}
 
 // Calls `body` with sub-byte types in a byte each.
 inline void move(KernelContext& context, const std::function<void(KernelContext&)>& body) {

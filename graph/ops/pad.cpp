@@ -128,6 +128,11 @@ void pad(KernelContext& context, PadMode mode, const Ints& pads, const Tensor& f
   sink.finish();
 }
 
+// What zero is in `type`, which is `moved` where it is padded.
+Tensor zero_of(DType type, DType moved) {
+  return type == DType::string ? Tensor::of_strings({}, {""}) : Tensor(moved, {});
+}
+
 Kernel prepare_pad(const PrepareContext& prepare) {
   return [&node = prepare.node(), mode = parse_mode(prepare.node())](KernelContext& context) {
     const std::size_t rank = context.required_input(0).rank();
@@ -147,10 +152,10 @@ Kernel prepare_pad(const PrepareContext& prepare) {
       Tensor fill;
       if (given != nullptr)
         fill = moved == type ? *given : given->cast(moved);
-      else if (type == DType::string)
-        fill = Tensor::of_strings({}, {""});
+      else if (node.opset() < 11 && type != DType::string)
+        fill = Tensor::scalar(get_float(node, "value", 0)).cast(moved);
       else
-        fill = Tensor::scalar(node.opset() < 11 ? get_float(node, "value", 0) : 0.0f).cast(moved);
+        fill = zero_of(type, moved);
       pad(inner, mode, pads, fill);
     });
   };
@@ -185,6 +190,13 @@ void infer_pad(InferContext& context) {
 }
 
 }  // namespace
+
+void pad_with_zeros(KernelContext& context, const std::vector<std::int64_t>& pads) {
+  const DType type = context.required_input(0).dtype();
+  move(context, [&](KernelContext& inner) {
+    pad(inner, PadMode::constant, pads, zero_of(type, inner.required_input(0).dtype()));
+  });
+}
 
 PadAttrs PadAttrs::from(const Node& node) {
   PadAttrs attrs{.mode = parse_mode(node)};

@@ -49,11 +49,7 @@ struct PoolCall {
 };
 
 PoolCall pool_call(const PoolAttrs& attrs, const Tensor& x) {
-  require(x.rank() == attrs.window.rank() + 2, "expected an input of {} axes, found {}",
-          attrs.window.rank() + 2, to_string(x.dims()));
-  Dims dims{x.dim(0), x.dim(1)};
-  for (std::size_t axis = 0; axis < attrs.window.rank(); ++axis)
-    dims.push_back(attrs.window.output_size(axis, x.dim(axis + 2)));
+  const Dims dims = attrs.output_dims(x.dims());
   const Dims in_spatial(x.dims().begin() + 2, x.dims().end());
   const Dims out_spatial(dims.begin() + 2, dims.end());
   const WindowGeometry geometry = WindowGeometry::of(attrs.window, in_spatial, out_spatial);
@@ -64,39 +60,14 @@ Kernel prepare_max_pool(const PrepareContext& prepare) {
   return [attrs = PoolAttrs::from(prepare.node())](KernelContext& context) {
     run_as(context, arithmetic_type, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
-      const PoolCall call = pool_call(attrs, x);
-      const WindowGeometry& g = call.geometry;
-      Tensor& y = inner.output(0, x.dtype(), call.dims);
+      const Dims dims = attrs.output_dims(x.dims());
+      Tensor& y = inner.output(0, x.dtype(), dims);
       // Not through `inner`, which would convert int64 back to a narrower input's type.
       std::int64_t* indices =
           context.wants_output(1)
-              ? context.output(1, DType::int64, call.dims).mutable_data<std::int64_t>().data()
+              ? context.output(1, DType::int64, dims).mutable_data<std::int64_t>().data()
               : nullptr;
-      dispatch_numbers(x.dtype(), [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        const T* in = x.data<T>().data();
-        T* out = y.mutable_data<T>().data();
-        for_each_output(inner.pool(), call.planes, g,
-                        [&](std::int64_t plane, std::int64_t offset, const std::int64_t(&o)[3]) {
-                          const T* cells = in + plane * g.input_size();
-                          std::int64_t best = -1;
-                          for_each_tap(g, o, [&](std::int64_t i) {
-                            if (best < 0 || cells[i] > cells[best] ||
-                                (cells[i] != cells[i] && cells[best] == cells[best]))
-                              best = i;
-                          });
-                          const std::int64_t at = plane * g.output_size() + offset;
-                          out[at] = best < 0 ? std::numeric_limits<T>::lowest() : cells[best];
-                          if (indices == nullptr) return;
-                          if (attrs.column_major_indices && best >= 0) {
-                            const std::int64_t i2 = best % g.input[2];
-                            const std::int64_t i1 = best / g.input[2] % g.input[1];
-                            const std::int64_t i0 = best / g.input[2] / g.input[1];
-                            best = (i2 * g.input[1] + i1) * g.input[0] + i0;
-                          }
-                          indices[at] = plane * g.input_size() + best;
-                        });
-      });
+      max_pool(inner.pool(), attrs, x, y, indices);
     });
   };
 }
@@ -119,39 +90,24 @@ Kernel prepare_average_pool(const PrepareContext& prepare) {
   return [attrs = PoolAttrs::from(prepare.node())](KernelContext& context) {
     run_as(context, float_compute_type, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
-      const PoolCall call = pool_call(attrs, x);
-      const WindowGeometry& g = call.geometry;
-      const std::size_t rank = attrs.window.rank();
-      const auto pads = attrs.window.resolved_pads(Dims(x.dims().begin() + 2, x.dims().end()));
-      std::int64_t pad_end[3] = {};
-      for (std::size_t i = 0; i < rank; ++i) pad_end[3 - rank + i] = pads[rank + i];
-      Tensor& y = inner.output(0, x.dtype(), call.dims);
-      dispatch_floats(x.dtype(), [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        const T* in = x.data<T>().data();
-        T* out = y.mutable_data<T>().data();
-        for_each_output(inner.pool(), call.planes, g,
-                        [&](std::int64_t plane, std::int64_t offset, const std::int64_t(&o)[3]) {
-                          const T* cells = in + plane * g.input_size();
-                          T sum = 0;
-                          std::int64_t count = 0;
-                          for_each_tap(g, o, [&](std::int64_t i) {
-                            sum += cells[i];
-                            ++count;
-                          });
-                          if (attrs.count_include_pad) count = averaged_cells(g, pad_end, o);
-                          out[plane * g.output_size() + offset] =
-                              count == 0 ? T(0) : sum / static_cast<T>(count);
-                        });
-      });
+      Tensor& y = inner.output(0, x.dtype(), attrs.output_dims(x.dims()));
+      average_pool(inner.pool(), attrs, x, y);
     });
   };
 }
 
+// Attribute p of LpPool and GlobalLpPool, a float before opset 2.
+double exponent_of(const Node& node) {
+  const double p = node.opset() < 2 ? double{get_float(node, "p", 2)}
+                                    : static_cast<double>(get_int(node, "p", 2));
+  require(p > 0 && std::isfinite(p), "attribute 'p': expected a number above 0, found {}", p);
+  return p;
+}
+
 template <class T>
-T power_sum_root(double sum, std::int64_t p) {
+T power_sum_root(double sum, double p) {
   if (p == 1) return static_cast<T>(sum);
-  return static_cast<T>(p == 2 ? std::sqrt(sum) : std::pow(sum, 1.0 / static_cast<double>(p)));
+  return static_cast<T>(p == 2 ? std::sqrt(sum) : std::pow(sum, 1 / p));
 }
 
 Kernel prepare_lp_pool(const PrepareContext& prepare) {
@@ -171,7 +127,7 @@ Kernel prepare_lp_pool(const PrepareContext& prepare) {
                           for_each_tap(g, o, [&](std::int64_t i) {
                             sum += std::pow(
                                 std::fabs(static_cast<double>(in[plane * g.input_size() + i])),
-                                static_cast<double>(attrs.p));
+                                attrs.p);
                           });
                           out[plane * g.output_size() + offset] = power_sum_root<T>(sum, attrs.p);
                         });
@@ -184,8 +140,7 @@ enum class GlobalKind { average, max, lp };
 
 template <GlobalKind kind>
 Kernel prepare_global(const PrepareContext& prepare) {
-  return [p = kind == GlobalKind::lp ? get_int(prepare.node(), "p", 2)
-                                     : 2](KernelContext& context) {
+  return [p = kind == GlobalKind::lp ? exponent_of(prepare.node()) : 2](KernelContext& context) {
     run_as(context, float_compute_type, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
       require(x.rank() >= 2, "expected an input of at least 2 axes, found {}", to_string(x.dims()));
@@ -209,9 +164,7 @@ Kernel prepare_global(const PrepareContext& prepare) {
             double sum = 0;
             for (std::int64_t i = 0; i < cells; ++i) {
               const double value = first[i];
-              sum += kind == GlobalKind::average
-                         ? value
-                         : std::pow(std::fabs(value), static_cast<double>(p));
+              sum += kind == GlobalKind::average ? value : std::pow(std::fabs(value), p);
             }
             out[plane] = kind == GlobalKind::average
                              ? static_cast<T>(sum / static_cast<double>(cells))
@@ -226,12 +179,7 @@ Kernel prepare_global(const PrepareContext& prepare) {
 void infer_pool(InferContext& context) {
   const Shape* x = context.input_shape(0);
   if (x == nullptr) return context.set_output(0, Type::tensor(context.input_dtype(0)));
-  const PoolAttrs attrs = PoolAttrs::from(context.node());
-  require(x->size() == attrs.window.rank() + 2, "expected an input of {} axes, found {}",
-          attrs.window.rank() + 2, to_string(*x));
-  Shape shape = *x;
-  for (std::size_t axis = 0; axis < attrs.window.rank(); ++axis)
-    shape[axis + 2] = attrs.window.output_dim(axis, (*x)[axis + 2]);
+  const Shape shape = PoolAttrs::from(context.node()).output_shape(*x);
   context.set_output(0, context.input_dtype(0), shape);
   context.set_output(1, DType::int64, shape);
 }
@@ -261,9 +209,82 @@ OperandAxes pool_axes(const Node& node) {
 PoolAttrs PoolAttrs::from(const Node& node) {
   PoolAttrs attrs{.window = Window::from(node, require_ints(node, "kernel_shape"))};
   attrs.count_include_pad = get_bool(node, "count_include_pad", false);
+  attrs.count_beyond_padding = node.is("QLinearAveragePool", "com.microsoft");
   attrs.column_major_indices = get_bool(node, "storage_order", false);
-  if (node.is("LpPool")) attrs.p = node.opset() < 2 ? std::int64_t{2} : get_int(node, "p", 2);
+  if (node.is("LpPool")) attrs.p = exponent_of(node);
   return attrs;
+}
+
+Dims PoolAttrs::output_dims(const Dims& input) const {
+  return concrete(output_shape(to_shape(input))).value();
+}
+
+Shape PoolAttrs::output_shape(const Shape& input) const {
+  require(input.size() == window.rank() + 2, "expected an input of {} axes, found {}",
+          window.rank() + 2, to_string(input));
+  Shape shape = input;
+  for (std::size_t axis = 0; axis < window.rank(); ++axis)
+    shape[axis + 2] = window.output_dim(axis, input[axis + 2]);
+  return shape;
+}
+
+void max_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Tensor& y,
+              std::int64_t* indices) {
+  const PoolCall call = pool_call(attrs, x);
+  const WindowGeometry& g = call.geometry;
+  dispatch_numbers(x.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const T* in = x.data<T>().data();
+    T* out = y.mutable_data<T>().data();
+    for_each_output(pool, call.planes, g,
+                    [&](std::int64_t plane, std::int64_t offset, const std::int64_t(&o)[3]) {
+                      const T* cells = in + plane * g.input_size();
+                      std::int64_t best = -1;
+                      for_each_tap(g, o, [&](std::int64_t i) {
+                        if (best < 0 || cells[i] > cells[best] ||
+                            (cells[i] != cells[i] && cells[best] == cells[best]))
+                          best = i;
+                      });
+                      const std::int64_t at = plane * g.output_size() + offset;
+                      out[at] = best < 0 ? std::numeric_limits<T>::lowest() : cells[best];
+                      if (indices == nullptr) return;
+                      if (attrs.column_major_indices && best >= 0) {
+                        const std::int64_t i2 = best % g.input[2];
+                        const std::int64_t i1 = best / g.input[2] % g.input[1];
+                        const std::int64_t i0 = best / g.input[2] / g.input[1];
+                        best = (i2 * g.input[1] + i1) * g.input[0] + i0;
+                      }
+                      indices[at] = plane * g.input_size() + best;
+                    });
+  });
+}
+
+void average_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Tensor& y) {
+  const PoolCall call = pool_call(attrs, x);
+  const WindowGeometry& g = call.geometry;
+  const std::size_t rank = attrs.window.rank();
+  const auto pads = attrs.window.resolved_pads(Dims(x.dims().begin() + 2, x.dims().end()));
+  std::int64_t pad_end[3] = {};
+  for (std::size_t i = 0; i < rank; ++i) pad_end[3 - rank + i] = pads[rank + i];
+  dispatch_floats(x.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const T* in = x.data<T>().data();
+    T* out = y.mutable_data<T>().data();
+    for_each_output(
+        pool, call.planes, g,
+        [&](std::int64_t plane, std::int64_t offset, const std::int64_t(&o)[3]) {
+          const T* cells = in + plane * g.input_size();
+          T sum = 0;
+          std::int64_t count = 0;
+          for_each_tap(g, o, [&](std::int64_t i) {
+            sum += cells[i];
+            ++count;
+          });
+          if (attrs.count_include_pad)
+            count = attrs.count_beyond_padding ? g.kernel_size() : averaged_cells(g, pad_end, o);
+          out[plane * g.output_size() + offset] = count == 0 ? T(0) : sum / static_cast<T>(count);
+        });
+  });
 }
 
 OPERATORS(pool) {

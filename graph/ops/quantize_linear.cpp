@@ -5,6 +5,7 @@
 
 #include "graph/base/convert.h"
 #include "graph/ops/attributes.h"
+#include "graph/ops/compute_type.h"
 #include "graph/ops/registry.h"
 
 namespace onnxpress {
@@ -28,6 +29,8 @@ struct Grid {
 
   Grid(const Tensor& x, const Tensor& scale, const Tensor* zero_point, const QuantizeAttrs& attrs)
       : layout(ScaleLayout::of(x.dims(), scale.dims(), attrs)), scales(scale.to_floats()) {
+    require(is_float(scale.dtype()) || scale.dtype() == DType::int32,
+            "expected a scale of a float type, found {}", name(scale.dtype()));
     if (zero_point == nullptr) return;
     require(zero_point->size() == scale.size(),
             "expected as many zero points as scales ({}), found {}", scale.size(),
@@ -53,12 +56,24 @@ struct Grid {
   }
 };
 
+// Each value to the nearest of a narrower float type.
+void round_to(DType type, std::vector<float>& values) {
+  std::vector<std::byte> codes(packed_bytes(type, values.size()));
+  auto* bytes = reinterpret_cast<std::byte*>(values.data());
+  convert_elements(DType::float32, bytes, type, codes.data(), values.size());
+  convert_elements(type, codes.data(), DType::float32, bytes, values.size());
+}
+
 void dequantize(KernelContext& context, const QuantizeAttrs& attrs, DType otherwise) {
   const Tensor& x = context.required_input(0);
   const Tensor& scale = context.required_input(1);
+  const Tensor* zero_point = context.input(2);
+  require(zero_point == nullptr || zero_point->dtype() == x.dtype(),
+          "expected a zero point of type {}, found {}", name(x.dtype()),
+          zero_point == nullptr ? "none" : name(zero_point->dtype()));
   DType type = attrs.output;
   if (type == DType::undefined) type = otherwise != DType::undefined ? otherwise : scale.dtype();
-  const Grid grid(x, scale, context.input(2), attrs);
+  const Grid grid(x, scale, zero_point, attrs);
   Tensor& y = context.output(0, type, x.dims());
   const std::byte* in = x.bytes().data();
   std::byte* out = y.mutable_bytes().data();
@@ -84,7 +99,14 @@ void quantize(KernelContext& context, const QuantizeAttrs& attrs) {
   const DType type = zero_point != nullptr              ? zero_point->dtype()
                      : attrs.output != DType::undefined ? attrs.output
                                                         : DType::uint8;
-  const Grid grid(x, context.required_input(1), zero_point, attrs);
+  require(attrs.output == DType::undefined || attrs.output == type,
+          "attribute 'output_dtype': expected {} as the zero point has it, found {}", name(type),
+          name(attrs.output));
+  require(is_integer(type) ? bits(type) <= 16 : is_float(type) && bits(type) <= 8,
+          "expected a type to quantize to, found {}", name(type));
+  const bool narrow = float_compute_type(attrs.precision) != attrs.precision;
+  const Tensor& scale = context.required_input(1);
+  const Grid grid(x, narrow ? scale.cast(attrs.precision) : scale, zero_point, attrs);
   Tensor& y = context.output(0, type, x.dims());
   const std::byte* in = x.bytes().data();
   std::byte* out = y.mutable_bytes().data();
@@ -97,12 +119,16 @@ void quantize(KernelContext& context, const QuantizeAttrs& attrs) {
     std::vector<float> values(count);
     auto* bytes = reinterpret_cast<std::byte*>(values.data());
     convert_elements(from, at(in, from, begin), DType::float32, bytes, count);
-    grid.each(begin, end, [&](std::int64_t element, float factor, double zero) {
+    if (narrow) round_to(attrs.precision, values);
+    grid.each(begin, end, [&](std::int64_t element, float factor, double) {
+      values[static_cast<std::size_t>(element - begin)] /= factor;
+    });
+    if (narrow) round_to(attrs.precision, values);
+    grid.each(begin, end, [&](std::int64_t element, float, double zero) {
       float& value = values[static_cast<std::size_t>(element - begin)];
-      value /= factor;
-      if (!rounds) return;
-      value = std::nearbyint(value) + static_cast<float>(zero);  // halves to even
-      value = value > low ? std::min(value, high) : low;         // NaN to the lowest
+      if (rounds) value = std::nearbyint(value);  // halves to even
+      value += static_cast<float>(zero);
+      if (rounds) value = value > low ? std::min(value, high) : low;  // NaN to the lowest
     });
     convert_elements(DType::float32, bytes, type, at(out, type, begin), count, attrs.saturate);
   });
@@ -180,12 +206,18 @@ QuantizeAttrs QuantizeAttrs::from(const Node& node) {
   QuantizeAttrs attrs{.axis = get_int(node, "axis", 1),
                       .block_size = get_int(node, "block_size", 0),
                       .saturate = get_bool(node, "saturate", true),
-                      .output = static_cast<DType>(get_int(node, "output_dtype", 0))};
+                      .output = static_cast<DType>(get_int(node, "output_dtype", 0)),
+                      .precision = static_cast<DType>(get_int(node, "precision", 0)),
+                      .per_axis = !node.domain().empty() || node.opset() >= 13};
   require(attrs.block_size >= 0, "attribute 'block_size': expected at least 0, found {}",
           attrs.block_size);
   require(attrs.output == DType::undefined || is_known(attrs.output),
           "attribute 'output_dtype': expected an element type, found {}",
           get_int(node, "output_dtype", 0));
+  require(attrs.precision == DType::undefined || attrs.precision == DType::float32 ||
+              attrs.precision == DType::float16 || attrs.precision == DType::bfloat16,
+          "attribute 'precision': expected float32, float16 or bfloat16, found {}",
+          get_int(node, "precision", 0));
   return attrs;
 }
 
@@ -195,6 +227,7 @@ Attributes QuantizeAttrs::to_attributes() const {
   if (block_size != 0) attributes["block_size"] = block_size;
   if (!saturate) attributes["saturate"] = 0;
   if (output != DType::undefined) attributes["output_dtype"] = static_cast<std::int64_t>(output);
+  if (precision != DType::undefined) attributes["precision"] = static_cast<std::int64_t>(precision);
   return attributes;
 }
 
@@ -220,6 +253,8 @@ std::int64_t first_quantize_opset(DType type, bool per_axis, bool blocked) {
 ScaleLayout ScaleLayout::of(const Dims& dims, const Dims& scale, const QuantizeAttrs& attrs) {
   if (attrs.block_size == 0 && (scale.empty() || scale == Dims{1}))
     return {.inner = element_count(dims)};
+  require(attrs.per_axis, "expected one scale (per axis: from opset 13), found {}",
+          to_string(scale));
   const auto at_axis = static_cast<std::size_t>(normalize_axis(attrs.axis, dims.size()));
   ScaleLayout layout{.axis = dims[at_axis],
                      .inner = element_count(std::span(dims).subspan(at_axis + 1))};

@@ -10,6 +10,9 @@ struct QuantizeAttrs {
   std::int64_t block_size = 0;      // 0: not blocked
   bool saturate = true;             // QuantizeLinear to float8
   DType output = DType::undefined;  // output_dtype, when given
+  // QuantizeLinear: what it divides in; undefined: float32, which holds every other type's numbers.
+  DType precision = DType::undefined;
+  bool per_axis = true;  // false before opset 13: one scale only
 
   static QuantizeAttrs from(const Node& node);
   // What differs from the defaults.

@@ -151,19 +151,6 @@ DType reduce_type(DType type) {
   return type == DType::boolean ? DType::uint64 : arithmetic_type(type);
 }
 
-template <class D>
-std::vector<D> reduced_dims(const std::vector<D>& dims, const std::vector<std::int64_t>& axes,
-                            bool keepdims) {
-  std::vector<D> result;
-  for (std::size_t i = 0; i < dims.size(); ++i) {
-    if (!std::ranges::binary_search(axes, static_cast<std::int64_t>(i)))
-      result.push_back(dims[i]);
-    else if (keepdims)
-      result.push_back(1);
-  }
-  return result;
-}
-
 std::vector<std::int64_t> axes_of(const KernelContext& context, const ReduceAttrs& attrs,
                                   std::size_t rank) {
   std::vector<std::int64_t> axes;
@@ -211,13 +198,7 @@ OperandAxes reduce_axes(const Node& node) {
   if (x == nullptr || !x->type.shape || !attrs.axes) return roles;
   const std::size_t rank = x->type.shape->size();
   const auto axes = ReduceAttrs::effective(*attrs.axes, attrs.noop_with_empty_axes, rank);
-  std::int64_t next = 0;
-  for (std::size_t i = 0; i < rank; ++i) {
-    const bool reduced = std::ranges::binary_search(axes, static_cast<std::int64_t>(i));
-    roles[0].push_back(reduced ? AxisRole{.kind = AxisRole::Kind::reduced}
-                               : AxisRole{.kind = AxisRole::Kind::output, .output_axis = next});
-    next += !reduced || attrs.keepdims;
-  }
+  roles[0] = reduced_roles(rank, axes, attrs.keepdims);
   return roles;
 }
 
@@ -289,6 +270,27 @@ std::vector<std::int64_t> ReduceAttrs::effective(const std::vector<std::int64_t>
   std::vector<std::int64_t> all(rank);
   std::iota(all.begin(), all.end(), std::int64_t{0});
   return all;
+}
+
+std::vector<AxisRole> reduced_roles(std::size_t rank, const std::vector<std::int64_t>& axes,
+                                    bool keepdims) {
+  std::vector<AxisRole> roles;
+  std::int64_t next = 0;
+  for (std::size_t i = 0; i < rank; ++i) {
+    const bool reduced = std::ranges::binary_search(axes, static_cast<std::int64_t>(i));
+    roles.push_back(reduced ? AxisRole{.kind = AxisRole::Kind::reduced}
+                            : AxisRole{.kind = AxisRole::Kind::output, .output_axis = next});
+    next += !reduced || keepdims;
+  }
+  return roles;
+}
+
+Tensor reduce_sum(ThreadPool& pool, const Tensor& x, const std::vector<std::int64_t>& axes,
+                  bool keepdims) {
+  Tensor y = Tensor::uninitialized(DType::float64, reduced_dims(x.dims(), axes, keepdims));
+  reduce<Sum, double>(pool, Walk(x.dims(), axes), x.data<double>().data(),
+                      y.mutable_data<double>().data(), y.size());
+  return y;
 }
 
 OpCall make_reduce(std::string op_type, std::int64_t opset, std::vector<std::int64_t> axes,

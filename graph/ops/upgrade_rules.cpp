@@ -2,10 +2,12 @@
 #include "graph/ops/upgrade_rules.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
 #include "graph/ops/batch_norm.h"
+#include "graph/ops/constant.h"
 
 namespace onnxpress {
 
@@ -196,8 +198,11 @@ Result selu_6(const UpgradeContext& c) {
 }
 
 Result lp_2(const UpgradeContext& c) {
-  if (const std::optional<float> p = take<float>(c, "p"))
-    c.graph.set_attribute(&c.node, "p", static_cast<std::int64_t>(*p));
+  const std::optional<float> p = take<float>(c, "p");
+  if (!p) return std::nullopt;
+  const bool whole = *p >= 1 && *p <= 0x1p20f && std::floor(*p) == *p;
+  if (!whole) return "an exponent that is not a whole number";
+  c.graph.set_attribute(&c.node, "p", static_cast<std::int64_t>(*p));
   return std::nullopt;
 }
 
@@ -266,12 +271,24 @@ Result upsample_to_resize(const UpgradeContext& c) {
   return std::nullopt;
 }
 
-// Resize-10 sampled at output / scale: 'asymmetric', and nearest took the floor.
+// Resize-10 sampled at output / scale: 'asymmetric'. Nearest took the element before the sample, or
+// the one after it along axes that shrink.
 Result resize_11(const UpgradeContext& c) {
+  const Attribute* mode = c.node.attribute("mode");
+  const std::string* text = mode ? std::get_if<std::string>(&mode->value) : nullptr;
+  const std::optional<Tensor> scales = constant_contents(c.node.input(1));
+  const auto shrinks = [](float scale) { return scale < 1; };
+  const std::vector<float> known = scales ? scales->to_floats() : std::vector<float>();
+  const bool down = std::ranges::any_of(known, shrinks);
+  if (!text || *text == "nearest") {
+    if (!scales) return "Resize of mode 'nearest' whose scales are not constant";
+    if (down && std::ranges::any_of(known, [](float scale) { return scale > 1; }))
+      return "Resize of mode 'nearest' that shrinks some axes and grows others";
+  }
   c.graph.set_node_input(&c.node, 2, c.node.input(1));
   c.graph.set_node_input(&c.node, 1, nullptr);
   c.graph.set_attribute(&c.node, "coordinate_transformation_mode", "asymmetric");
-  c.graph.set_attribute(&c.node, "nearest_mode", "floor");
+  c.graph.set_attribute(&c.node, "nearest_mode", down ? "ceil" : "floor");
   return std::nullopt;
 }
 

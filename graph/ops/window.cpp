@@ -8,6 +8,7 @@ namespace onnxpress {
 namespace {
 
 constexpr std::int64_t largest = std::int64_t{1} << 30;  // products of two stay far inside int64
+constexpr std::int64_t largest_size = std::int64_t{1} << 48;  // of an input's axis
 
 AutoPad parse_auto_pad(const Node& node) {
   const std::string text = get_string(node, "auto_pad", "NOTSET");
@@ -73,6 +74,8 @@ std::vector<std::int64_t> Window::resolved_pads(const Dims& spatial) const {
 }
 
 std::int64_t Window::output_size(std::size_t axis, std::int64_t size) const {
+  require(size <= largest_size, "expected at most {} cells along spatial axis {}, found {}",
+          largest_size, axis, size);
   const std::int64_t stride = strides[axis];
   if (is_same(auto_pad)) return (size + stride - 1) / stride;
   const std::int64_t before = pads[axis];

@@ -162,7 +162,7 @@ std::optional<std::string> broken_rounding(const OutputError& error, double allo
 
 ProbeOutputs run_probes(const Model& model, const std::vector<std::vector<Tensor>>& probes,
                         bool reference, int threads) {
-  Engine engine(model, {.threads = threads, .reference = reference});
+  Engine engine(model, {.threads = threads, .reference = reference, .fuse = false});
   ProbeOutputs outputs;
   for (const std::vector<Tensor>& inputs : probes) outputs.push_back(engine.run(inputs));
   return outputs;

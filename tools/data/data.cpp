@@ -214,7 +214,7 @@ std::unique_ptr<Dataset> open_data(const fs::path& path, const Model& model,
       [&] { return fmt::format("reading data '{}'", path.string()); },
       [&]() -> std::unique_ptr<Dataset> {
         require(fs::exists(path), "no such file or folder");
-        if (is_test_set(path)) return open_test_sets(path, model);
+        if (is_test_set(path)) return open_test_sets(path, model, options);
         std::vector<InputSpec> inputs = input_specs(model);
         for (const auto& [name, axis] : options.batch_axis) {
           const auto found = std::find_if(

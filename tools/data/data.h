@@ -26,6 +26,8 @@ struct DataOptions {
   std::map<std::string, std::size_t> batch_axis;  // by input name; 0 otherwise
   std::int64_t batch = 0;        // of a dynamic batch axis; 0: 32, less for large rows
   std::filesystem::path labels;  // a file of labels (.npy, .npz, IDX); may be empty
+  // ONNX test sets of models whose inputs include sequences or optionals: Batch::values.
+  bool accepts_values = false;
 
   bool converts_integers() const { return scale.has_value() || !mean.empty(); }
 };
@@ -59,7 +61,8 @@ std::unique_ptr<Dataset> bind_arrays(DataSource source, std::vector<InputSpec> i
                                      const DataOptions& options);
 // A folder with input_0.pb, a folder of such folders, or a single TensorProto file.
 bool is_test_set(const std::filesystem::path& path);
-std::unique_ptr<Dataset> open_test_sets(const std::filesystem::path& path, const Model& model);
+std::unique_ptr<Dataset> open_test_sets(const std::filesystem::path& path, const Model& model,
+                                        const DataOptions& options = {});
 
 // Rows of a whole run: the leading dim that all inputs of rank > 0 share, else 1.
 std::int64_t leading_count(const std::vector<Tensor>& inputs);

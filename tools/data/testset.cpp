@@ -32,6 +32,15 @@ std::map<int, fs::path> numbered(const fs::path& folder, std::string_view prefix
   return files;
 }
 
+// The required inputs of a model that has others than tensors; empty where all are tensors.
+std::vector<const Value*> value_inputs(const Model& model) {
+  const std::vector<Value*> inputs = model.required_inputs();
+  const bool tensors_only =
+      std::ranges::all_of(inputs, [](const Value* input) { return input->type.is_tensor(); });
+  return tensors_only ? std::vector<const Value*>()
+                      : std::vector<const Value*>(inputs.begin(), inputs.end());
+}
+
 // test_data_set_K folders by K, so that 10 comes after 9.
 std::vector<fs::path> set_folders(const fs::path& path) {
   constexpr std::string_view prefix = "test_data_set_";
@@ -48,8 +57,9 @@ std::vector<fs::path> set_folders(const fs::path& path) {
 
 class TestSets : public Dataset {
  public:
-  TestSets(fs::path path, const Model& model)
-      : path_(std::move(path)), inputs_(input_specs(model)) {
+  TestSets(fs::path path, const Model& model, const DataOptions& options) : path_(std::move(path)) {
+    if (options.accepts_values) values_ = value_inputs(model);
+    if (values_.empty()) inputs_ = input_specs(model);
     if (fs::is_directory(path_)) {
       sets_ = set_folders(path_);
       if (sets_.empty()) sets_.push_back(path_);
@@ -82,8 +92,30 @@ class TestSets : public Dataset {
 
  private:
   void load(const fs::path& set, Batch& batch) {
+    batch = {};
+    if (values_.empty())
+      load_tensors(set, batch);
+    else
+      load_values(set, batch);
+  }
+
+  // By position. The whole set is one sample.
+  void load_values(const fs::path& set, Batch& batch) const {
+    std::map<int, fs::path> files{{0, set}};
+    if (fs::is_directory(set)) files = numbered(set, "input_");
+    check_count(files.size(), values_.size());
+    for (const auto& [index, file] : files)
+      batch.values.push_back(read_value(file, values_[batch.values.size()]->type));
+    batch.samples = 1;
+  }
+
+  static void check_count(std::size_t found, std::size_t expected) {
+    require(found == expected, "expected {} input_*.pb for the model's inputs, found {}", expected,
+            found);
+  }
+
+  void load_tensors(const fs::path& set, Batch& batch) {
     std::vector<NamedTensor> tensors;
-    batch.labels = {};
     if (fs::is_directory(set)) {
       for (const auto& [index, file] : numbered(set, "input_"))
         tensors.push_back(read_tensor(file));
@@ -92,9 +124,7 @@ class TestSets : public Dataset {
     } else {
       tensors.push_back(read_tensor(set));
     }
-    require(tensors.size() == inputs_.size(),
-            "expected {} input_*.pb for the model's inputs, found {}", inputs_.size(),
-            tensors.size());
+    check_count(tensors.size(), inputs_.size());
     batch.inputs.assign(inputs_.size(), Tensor());
     const bool by_name = std::all_of(inputs_.begin(), inputs_.end(), [&](const InputSpec& input) {
       return std::any_of(tensors.begin(), tensors.end(),
@@ -131,6 +161,7 @@ class TestSets : public Dataset {
 
   fs::path path_;
   std::vector<InputSpec> inputs_;
+  std::vector<const Value*> values_;  // instead of inputs_; of the model, which outlives this
   std::vector<fs::path> sets_;
   std::vector<std::string> notes_;  // of all sets: each is read once at first
   std::size_t next_ = 0;
@@ -145,8 +176,9 @@ bool is_test_set(const fs::path& path) {
   return !set_folders(path).empty() || !numbered(path, "input_").empty();
 }
 
-std::unique_ptr<Dataset> open_test_sets(const fs::path& path, const Model& model) {
-  return std::make_unique<TestSets>(path, model);
+std::unique_ptr<Dataset> open_test_sets(const fs::path& path, const Model& model,
+                                        const DataOptions& options) {
+  return std::make_unique<TestSets>(path, model, options);
 }
 
 }  // namespace onnxpress

@@ -23,13 +23,20 @@ inline constexpr double reassociated = 2e-6;
 // The same operations in the same order.
 inline constexpr double exact = 0;
 
+// Which output is compared, and on how many threads the fast row runs.
+struct RowOptions {
+  std::size_t output = 0;
+  int threads = 1;
+};
+
 // The node of a one-node model with what a plan would know of it.
 class Case {
  public:
   // `text` is what follows "model ir=8 opset=17"; constants are its initializers.
-  explicit Case(const std::string& text, int opset = 17)
+  explicit Case(const std::string& text, int opset = 17, RowOptions options = {})
       : model_(parse_model(fmt::format("model ir=8 opset={}\n{}", opset, text))),
-        inference_(*model_) {
+        inference_(*model_),
+        options_(options) {
     inference_.run();
     std::uint64_t seed = 1;
     for (const Value* input : node().inputs()) {
@@ -66,7 +73,7 @@ class Case {
 
   Tensor run_reference() const {
     ThreadPool pool(1);
-    return evaluate(*operators().find(node()), node(), pointers(), pool).at(0);
+    return evaluate(*operators().find(node()), node(), pointers(), pool).at(options_.output);
   }
 
  private:
@@ -96,17 +103,17 @@ class Case {
       const Value* value = node().input(i);
       return value ? value->constant() : nullptr;
     }
-    int threads() const override { return 1; }
+    int threads() const override { return test.options_.threads; }
     const Case& test;
   };
 
   struct Call final : KernelContext {
-    explicit Call(const Case& of) : test(of) {}
+    explicit Call(const Case& of) : test(of), threads(of.options_.threads) {}
     std::size_t input_count() const override { return test.inputs_.size(); }
     const Tensor* input(std::size_t i) const override {
       return i < test.inputs_.size() && test.inputs_[i].defined() ? &test.inputs_[i] : nullptr;
     }
-    bool wants_output(std::size_t i) const override { return i == 0; }
+    bool wants_output(std::size_t i) const override { return i == test.options_.output; }
     Tensor& output(std::size_t, DType type, const Dims& dims) override {
       result = Tensor(type, dims);
       std::ranges::fill(result.mutable_bytes(), std::byte{0xff});  // NaN: all must be written
@@ -120,18 +127,20 @@ class Case {
     }
     const Case& test;
     Tensor result;
-    ThreadPool threads{1};
+    ThreadPool threads;
   };
 
   std::unique_ptr<Model> model_;
   TypeInference inference_;
+  RowOptions options_;
   std::vector<Tensor> inputs_;
 };
 
 // The fast row takes the node and gives what the reference row gives.
-inline void check_rows(const std::string& text, double tolerance, int opset = 17) {
+inline void check_rows(const std::string& text, double tolerance, int opset = 17,
+                       RowOptions options = {}) {
   CAPTURE(text);
-  const Case test(text, opset);
+  const Case test(text, opset, options);
   REQUIRE(test.is_supported());
   const Tensor fast = test.run_fast(), reference = test.run_reference();
   REQUIRE(fast.dtype() == reference.dtype());

@@ -97,6 +97,32 @@ output y: float32[2,3,4,5]
   CHECK_FALSE(contains(text, "broadcast"));
 }
 
+TEST_CASE("Resize before opset 11 keeps the side that nearest took") {
+  const auto resize = [](const std::string& scales, const std::string& attributes = "") {
+    return upgraded("model ir=5 opset=10\ninput x: float32[4,6]\n" + scales +
+                        "y = Resize(x, s) {" + attributes + "}\noutput y: float32[?,?]\n",
+                    11);
+  };
+  const std::string grows = resize("initializer s: float32[2] = {2,1}\n");
+  CHECK(contains(grows, "= Resize(x, _, s)"));
+  CHECK(contains(grows, "coordinate_transformation_mode=\"asymmetric\""));
+  CHECK(contains(grows, "nearest_mode=\"floor\""));
+  CHECK(contains(resize("initializer s: float32[2] = {0.5,1}\n"), "nearest_mode=\"ceil\""));
+  CHECK_THROWS_AS(resize("initializer s: float32[2] = {0.5,2}\n"), Error);
+  CHECK_THROWS_AS(resize("input s: float32[2]\n"), Error);
+  CHECK(contains(resize("input s: float32[2]\n", "mode=\"linear\""), "= Resize(x, _, s)"));
+}
+
+TEST_CASE("LpPool's exponent becomes an integer where it is one") {
+  const auto pool = [](const std::string& p) {
+    return upgraded("model ir=3 opset=1\ninput x: float32[1,1,4]\ny = GlobalLpPool(x) {p=" + p +
+                        "}\noutput y: float32[1,1,1]\n",
+                    2);
+  };
+  CHECK(contains(pool("3.0"), "{p=3}"));
+  CHECK_THROWS_AS(pool("1.5"), Error);
+}
+
 TEST_CASE("nodes in subgraphs and functions are rewritten") {
   const std::string text = upgraded(R"(model ir=8 opset=12 local=1
 input c: bool[]
