@@ -86,7 +86,7 @@ void Session::finish(const Json& report, StagedFiles& staged, int descriptor) {
   progress_.clear();
   if (prints() && is_broken_pipe(descriptor)) throw BrokenPipe{};
   staged.commit();
-  in_context([] { return "the outputs are in place, but not the report"; },
+  in_context([] { return "the report (all files are in place)"; },
              [&] { print(report, descriptor); });
 }
 
@@ -135,8 +135,9 @@ void refuse_overwriting(const std::vector<std::string>& outputs,
     if (!is_a_file(outputs[i])) continue;
     for (const std::string& input : inputs) {
       if (!is_a_file(input)) continue;
+      std::error_code none;
       const std::optional<fs::path> labels =
-          fs::is_regular_file(input) ? idx_labels_beside(input) : std::nullopt;
+          fs::is_regular_file(input, none) ? idx_labels_beside(input) : std::nullopt;
       require(!overwrites(outputs[i], input) && !(labels && overwrites(outputs[i], *labels)),
               "{} is read by this very run and would be overwritten", outputs[i]);
     }

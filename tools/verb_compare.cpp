@@ -94,6 +94,7 @@ class CompareVerb : public Verb {
     const bool generated = data && data->generated();
     report["headline"] = headline(judgement, data.get());
     report["generated_data"] = generated;
+    report["verified"] = !is_unjudgeable(judgement.errors);
     report["warnings"] = warnings;
     report["data"] = data ? Json{{"eval", data_section(*data)}} : Json::object();
     report["preprocessing"] = flags_.said();
