@@ -144,10 +144,10 @@ void refuse_overwriting(const std::vector<std::string>& outputs,
     for (std::size_t k = 0; k < i; ++k) {
       std::error_code none;
       const bool same =
-          is_a_file(outputs[k]) &&
-          (same_file(outputs[i], outputs[k]) ||
-           (!fs::exists(outputs[i], none) &&
-            fs::weakly_canonical(outputs[i], none) == fs::weakly_canonical(outputs[k], none)));
+          is_a_file(outputs[k]) && (same_file(outputs[i], outputs[k]) ||
+                                    (!fs::exists(outputs[i], none) &&
+                                     fs::weakly_canonical(fs::absolute(outputs[i]), none) ==
+                                         fs::weakly_canonical(fs::absolute(outputs[k]), none)));
       require(!same, "{} and {} are the same file: one output would overwrite the other",
               outputs[k], outputs[i]);
     }

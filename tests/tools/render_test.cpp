@@ -55,7 +55,7 @@ TEST_CASE("sentences go on below where it is narrow") {
                                {"prune", "zeroes weights"}}});
   CHECK(render_terminal(document, {.width = 40}) ==
         "pass   does\n"
-        "---------------------------------------\n"
+        "----------------------------------------\n"
         "fuse   merges operators that one\n"
         "       operator can do as well\n"
         "prune  zeroes weights\n");
