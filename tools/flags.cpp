@@ -62,8 +62,8 @@ DataOptions DataFlags::options() const {
   if (!std_.empty()) options.std = parsed("--input-std", std_, parse_numbers);
   for (const double value : options.std) require(value != 0, "--input-std: division by 0");
   if (!layout_.empty())
-    options.layout =
-        choose<Layout>("--layout", layout_, {{"nchw", Layout::nchw}, {"nhwc", Layout::nhwc}});
+    options.layout = choose<ImageLayout>(
+        "--layout", layout_, {{"nchw", ImageLayout::nchw}, {"nhwc", ImageLayout::nhwc}});
   if (!batch_.empty()) options.batch = parse_integer("--batch", batch_, 1, 1 << 20);
   for (const std::string& text : batch_axis_) {
     const auto [name, axis] = parsed("--batch-axis", text, parse_assignment);

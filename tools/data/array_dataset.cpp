@@ -55,12 +55,12 @@ std::optional<Dims> reshaped_rows(const Dims& dims, const Shape& shape) {
 
 // The axis of channels for per-channel mean and std.
 std::size_t channel_axis(const Binding& binding, std::size_t count,
-                         const std::optional<Layout>& layout) {
+                         const std::optional<ImageLayout>& layout) {
   const std::size_t rank = binding.dims.size();
   require(rank >= 2, "input '{}' has no channel axis for {} values of --input-mean or --input-std",
           binding.input.name, count);
   const auto wanted = static_cast<std::int64_t>(count);
-  std::size_t axis = layout == Layout::nhwc ? rank - 1 : 1;
+  std::size_t axis = layout == ImageLayout::nhwc ? rank - 1 : 1;
   if (!layout && binding.dims[1] != wanted && binding.dims[rank - 1] == wanted) axis = rank - 1;
   require(binding.dims[axis] == wanted,
           "input '{}' {}: {} values of --input-mean or --input-std for {} channels",

@@ -97,9 +97,9 @@ ImageFormat image_format(const std::vector<InputSpec>& inputs, const DataOptions
     const std::int64_t dim = input.shape[axis].value();
     return dim == 1 || dim == 3;
   };
-  const Layout layout =
-      options.layout.value_or(!is_channels(1) && is_channels(3) ? Layout::nhwc : Layout::nchw);
-  const bool first = layout == Layout::nchw;
+  const ImageLayout layout = options.layout.value_or(
+      !is_channels(1) && is_channels(3) ? ImageLayout::nhwc : ImageLayout::nchw);
+  const bool first = layout == ImageLayout::nchw;
   const auto dim = [&](std::size_t axis, const char* what) {
     require(input.shape[axis].is_known(),
             "input '{}' {}: the {} is not fixed, so images have no size to match", input.name,

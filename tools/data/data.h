@@ -22,7 +22,7 @@ struct DataOptions {
   // channel. Integers become float only when scale or mean is given.
   std::optional<double> scale;
   std::vector<double> mean, std;
-  std::optional<Layout> layout;  // where the model has its channels; else from shapes
+  std::optional<ImageLayout> layout;  // where the model has its channels; else from shapes
   std::map<std::string, std::size_t> batch_axis;  // by input name; 0 otherwise
   std::int64_t batch = 0;        // of a dynamic batch axis; 0: 32, less for large rows
   std::filesystem::path labels;  // a file of labels (.npy, .npz, IDX); may be empty
