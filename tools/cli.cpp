@@ -28,7 +28,7 @@ void on_bus_error(int) {
 }
 
 void install_signal_handlers() {
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = on_bus_error;
   sigaction(SIGBUS, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);  // a write then fails with EPIPE
@@ -68,6 +68,7 @@ struct GlobalFlags {
     if (result.format_given) result.format = format_from_name(format);
     result.quiet = quiet;
     result.verbose = verbose;
+    result.plugins = plugins;
     if (!threads.empty())
       result.threads = static_cast<int>(parse_integer("--threads", threads, 1, 4096));
     if (!seed.empty())

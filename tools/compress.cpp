@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "graph/exec/engine.h"
+#include "graph/exec/input_shapes.h"
 #include "tools/cli.h"
 #include "tools/judgement.h"
 
@@ -32,6 +33,7 @@ class Target {
       file_.file = static_cast<std::int64_t>(written.file_bytes);
       file_.total = static_cast<std::int64_t>(written.total_bytes);
       file_.external = file_.total - file_.file;
+      notes_ = written.notes;
     }
     if (job.deflated == DeflatedSize::off ||
         (job.deflated == DeflatedSize::automatic && file_.total > deflate_limit))
@@ -43,31 +45,38 @@ class Target {
   }
 
   const ModelFile& file() const { return file_; }
+  const std::vector<std::string>& notes() const { return notes_; }
   StagedFiles& staged() { return *staged_; }
   // Forgets the model: only reports will be committed.
   void drop_model() {
     staged_ = std::make_unique<StagedFiles>();
     bytes_.clear();
   }
-  void commit() {
-    // A pipe's reader may be gone: then the reports do not appear either.
+  // The model first: where its reader is gone, reports do not appear either.
+  void commit(const Json& report, Session& session) {
     if (to_pipe_) write_to(STDOUT_FILENO, bytes_);
-    staged_->commit();
+    session.finish(report, *staged_, to_pipe_ ? STDERR_FILENO : STDOUT_FILENO);
   }
 
  private:
   bool to_pipe_;
   ModelFile file_;
   std::string bytes_;
+  std::vector<std::string> notes_;
   std::unique_ptr<StagedFiles> staged_ = std::make_unique<StagedFiles>();
 };
 
+bool changed_anything(const RunResult& result) {
+  return std::ranges::any_of(result.passes, [](const PassRecord& record) { return record.probed; });
+}
+
 std::string headline(const RunResult& result, const Dataset* probed) {
-  const bool ran = std::any_of(result.passes.begin(), result.passes.end(),
-                               [](const PassRecord& record) { return record.probed; });
+  if (!result.judgeable)
+    return "COULD NOT BE JUDGED: " + result.unverified_reason +
+           "; agreement of such outputs says nothing";
   if (!result.verified)
     return "NOT VERIFIED: " + result.unverified_reason + "; only the structure was checked";
-  if (!ran) return "nothing to verify: no pass changed the model";
+  if (!changed_anything(result)) return "nothing to verify: no pass changed the model";
   if (result.generated_probes)
     return "verified on generated inputs only: outputs compared after every pass, not on real data";
   return fmt::format("verified: outputs compared after every pass on samples of {}",
@@ -82,9 +91,15 @@ class CompressRun {
     check_paths();
     session_.progress().stage("reading " + job_.input);
     LoadedModel loaded = load_model(job_.input, job_.deflated, job_.keep_overridable);
+    refuse_overwriting(joined({job_.output}, job_.reports), loaded.data_files);
+    session_.warn(loaded.warnings);
+    warnings_ = loaded.warnings;
     before_file_ = loaded.file;
     notes_ = loaded.notes;
     original_ = loaded.model->clone();
+    if (!job_.shapes.empty())
+      shaped_ = in_context([] { return "--input-shape"; },
+                           [&] { return with_input_shapes(*original_, job_.shapes); });
     open_datasets();
     require_runnable();
     judge_original();
@@ -97,27 +112,29 @@ class CompressRun {
  private:
   // Before any work: a run of an hour must not end at a folder that cannot be written.
   void check_paths() const {
+    const std::vector<std::string> inputs =
+        joined({job_.recipe, job_.eval, job_.calib, job_.data_options.labels.string()},
+               session_.settings().plugins);
+    refuse_overwriting(joined({job_.output}, job_.reports), inputs);
+    refuse_overwriting(job_.reports, {job_.input});
     if (job_.output != "-") check_writable(job_.output);
     check_report_paths(job_.reports);
-    refuse_overwriting(job_.output, {job_.eval, job_.calib});
-    for (const std::string& report : job_.reports)
-      refuse_overwriting(report, {job_.input, job_.eval, job_.calib});
   }
 
   void open_datasets() {
-    if (!job_.eval.empty()) eval_ = open_data(job_.eval, *original_, job_.data_options);
-    if (job_.calib.empty()) return;
-    DataOptions options = job_.data_options;
-    options.labels.clear();  // --labels belong to --eval
-    calib_ = open_data(job_.calib, *original_, options);
+    const Model& model = shaped_ ? *shaped_ : *original_;
+    if (!job_.eval.empty()) eval_ = open_data(job_.eval, model, job_.data_options);
+    if (!job_.calib.empty()) {
+      DataOptions options = job_.data_options;
+      options.labels.clear();  // --labels belong to --eval
+      calib_ = open_data(job_.calib, model, options);
+    }
+    for (const Dataset* data : {eval_.get(), calib_.get()})
+      if (data != nullptr) tell_notes(*data, session_, notes_);
   }
 
   void require_runnable() const {
-    if (!eval_ && !job_.limits.max_latency_ratio) return;
-    const std::vector<std::string> missing = Engine::unsupported(*original_);
-    require(missing.empty(),
-            "the engine cannot run this model, so nothing can be measured: no kernel for {}",
-            fmt::join(missing, ", "));
+    if (eval_ || job_.limits.max_latency_ratio) require_engine_runs(*original_);
   }
 
   void judge_original() {
@@ -146,12 +163,15 @@ class CompressRun {
     options.calibration = calib_.get();
     if (Dataset* data = probe_data()) options.probes = {first_batch(*data)};
     options.input_ranges = job_.ranges;
+    options.input_shapes = job_.shapes;
     options.reproducer_folder = job_.reproducers;
     if (attributes())
       options.evaluate = [this](const Model& model) {
         return judge_->judge(model, "after a pass");
       };
-    options.progress = [this](const std::string& text) { session_.progress().stage(text); };
+    options.progress = [this](const std::string& text, std::size_t done, std::size_t total) {
+      session_.progress().stage(text, done, total);
+    };
     return options;
   }
 
@@ -170,7 +190,7 @@ class CompressRun {
     judgement_.latency = measure_latency(
         *original_, *result_.model,
         probe_data() ? first_batch(*probe_data())
-                     : probe_inputs(*original_, session_.settings().seed, job_.ranges),
+                     : probe_inputs(*original_, session_.settings().seed, job_.ranges, job_.shapes),
         session_.threads());
   }
 
@@ -186,15 +206,14 @@ class CompressRun {
   int finish() {
     session_.progress().stage("writing");
     Target target(job_, *result_.model);
+    notes_.insert(notes_.end(), target.notes().begin(), target.notes().end());
+    doubt_outputs();
     Json report = report_header(session_.run_info("compress"));
     fill(report, target.file());
     std::vector<GateResult> gates =
         add_judgement(report, judgement_, job_.limits, before_file_.total, target.file().total);
     if (job_.require_verified) {
-      gates.push_back(
-          {.option = "--require-verified",
-           .met = result_.verified,
-           .text = result_.verified ? "outputs were compared" : result_.unverified_reason});
+      gates.push_back({.option = "--require-verified", .met = result_.verified, .text = verdict()});
       report["gates"] = gates_section(gates);
     }
     const bool met =
@@ -206,12 +225,47 @@ class CompressRun {
     report["written"] = written;
     if (!written) target.drop_model();
     stage_reports(job_.reports, report, target.staged());
-    // Printed first: a reader of the table that has gone means status 2, which changes nothing.
-    session_.print(report, job_.output == "-" ? STDERR_FILENO : STDOUT_FILENO);
-    target.commit();
+    target.commit(report, session_);
     tell_missed(gates, session_);
     tell_rolled_back();
     return status;
+  }
+
+  // Outputs without a finite number, on the data that the result was judged on.
+  void doubt_outputs() {
+    if (!result_.verified || !is_unjudgeable(judgement_.errors)) return;
+    result_.verified = result_.judgeable = false;
+    result_.unverified_reason =
+        fmt::format("no output has a finite number on {}", judgement_.errors_on);
+  }
+
+  std::string verdict() const {
+    if (!result_.verified) return result_.unverified_reason;
+    return changed_anything(result_)
+               ? "outputs were compared after every pass that changed the model"
+               : "no pass changed the model: there was nothing to compare";
+  }
+
+  ModelStats stats_of(const Model& model) const {
+    return model_stats(job_.shapes.empty() ? model : *with_input_shapes(model, job_.shapes));
+  }
+
+  // What every step did to the size, so that the rows sum up to the whole change.
+  Json attribution_section(const ModelFile& after_file) const {
+    const auto entry = [](const std::string& what, const Json& pass, std::int64_t before,
+                          std::int64_t after) {
+      return Json{
+          {"what", what}, {"pass", pass}, {"bytes", {{"before", before}, {"after", after}}}};
+    };
+    auto bytes = static_cast<std::int64_t>(serialized_size(*original_));
+    Json rows = Json::array();
+    rows.push_back(entry("re-encoding", Json(), before_file_.total, bytes));
+    for (const PassRecord& record : result_.passes) {
+      rows.push_back(entry(record.text, record.pass, record.bytes_before, record.bytes_after));
+      bytes = record.bytes_after;
+    }
+    rows.push_back(entry("external data", Json(), bytes, after_file.total));
+    return rows;
   }
 
   void fill(Json& report, const ModelFile& after_file) {
@@ -219,6 +273,7 @@ class CompressRun {
     report["verified"] = result_.verified;
     report["unverified_reason"] = result_.verified ? Json() : Json(result_.unverified_reason);
     report["generated_data"] = result_.generated_probes;
+    report["warnings"] = warnings_;
     report["status"] = status_done;
     report["written"] = false;
     report["pipeline"] = job_.pipeline.to_text();
@@ -227,12 +282,14 @@ class CompressRun {
     if (eval_) report["data"]["eval"] = data_section(*eval_);
     if (calib_) report["data"]["calib"] = data_section(*calib_);
     report["before"] =
-        model_section(before_file_, *original_, model_stats(*original_), listed_tensors);
+        model_section(before_file_, *original_, stats_of(*original_), listed_tensors);
     report["after"] =
-        model_section(after_file, *result_.model, model_stats(*result_.model), listed_tensors);
+        model_section(after_file, *result_.model, stats_of(*result_.model), listed_tensors);
     report["passes"] = Json::array();
     for (const PassRecord& record : result_.passes)
       report["passes"].push_back(pass_section(record));
+    report["attribution"] = attribution_section(after_file);
+    report["input_shapes"] = job_.shapes;
     if (job_.explain)
       report["near_misses"] = near_misses_section(result_.passes, job_.explain_rule);
     report["notes"] = notes_;
@@ -250,8 +307,9 @@ class CompressRun {
   const CompressJob& job_;
   Session& session_;
   ModelFile before_file_;
-  std::vector<std::string> notes_;
+  std::vector<std::string> notes_, warnings_;
   std::unique_ptr<Model> original_;
+  std::unique_ptr<Model> shaped_;  // the original with --input-shape; null without
   std::unique_ptr<Dataset> eval_, calib_;
   std::optional<Judge> judge_;
   Judgement judgement_;

@@ -19,11 +19,13 @@ enum class Attribution { automatic, on, off };
 // Everything that was asked for, checked.
 struct CompressJob {
   std::string input, output;  // "-": standard input, standard output
+  std::string recipe;         // the file that the pipeline came from; may be empty
   Pipeline pipeline;
   std::string calib, eval;
   std::optional<Metric> metric;
   DataOptions data_options;
   InputRanges ranges;
+  InputShapes shapes;
   std::map<std::string, std::string> preprocessing;  // as said, for the report
   GateLimits limits;
   std::vector<std::string> reports;

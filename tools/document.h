@@ -25,6 +25,7 @@ struct Column {
   std::string header;
   bool right = false;    // numbers
   bool shrinks = false;  // names: cut in the middle where the terminal is narrow
+  bool wraps = false;    // sentences: continued below, between words, where it is narrow
 };
 
 struct Table {

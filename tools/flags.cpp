@@ -52,6 +52,7 @@ void DataFlags::declare(CLI::App& app) {
   add("--batch-axis", batch_axis_, "NAME=AXIS", "the axis of input NAME that counts samples (0)");
   add("--labels", labels_, "FILE", "labels from another file (.npy, .npz, IDX)");
   add("--input-range", ranges_, "NAME=LOW..HIGH", "range of generated values for input NAME");
+  shapes_.declare(app, group);
 }
 
 DataOptions DataFlags::options() const {
@@ -61,8 +62,8 @@ DataOptions DataFlags::options() const {
   if (!std_.empty()) options.std = parsed("--input-std", std_, parse_numbers);
   for (const double value : options.std) require(value != 0, "--input-std: division by 0");
   if (!layout_.empty())
-    options.layout =
-        choose<Layout>("--layout", layout_, {{"nchw", Layout::nchw}, {"nhwc", Layout::nhwc}});
+    options.layout = choose<ImageLayout>(
+        "--layout", layout_, {{"nchw", ImageLayout::nchw}, {"nhwc", ImageLayout::nhwc}});
   if (!batch_.empty()) options.batch = parse_integer("--batch", batch_, 1, 1 << 20);
   for (const std::string& text : batch_axis_) {
     const auto [name, axis] = parsed("--batch-axis", text, parse_assignment);
@@ -99,6 +100,7 @@ std::map<std::string, std::string> DataFlags::said() const {
   add("batch-axis", fmt::format("{}", fmt::join(batch_axis_, " ")));
   add("labels", labels_);
   add("input-range", fmt::format("{}", fmt::join(ranges_, " ")));
+  add("input-shape", shapes_.said());
   return said;
 }
 
@@ -127,6 +129,18 @@ GateLimits GateFlags::limits() const {
   limits.max_size = limit("--max-size", max_size_, parse_size);
   limits.min_agreement = limit("--min-agreement", min_agreement_, parse_percent);
   limits.max_latency_ratio = limit("--max-latency-ratio", max_latency_ratio_, parse_number);
+  const auto check = [](const char* option, const auto& limit, const char* expected, auto&& fits) {
+    if (limit)
+      require(fits(limit->value), "{}: expected {}, found '{}'", option, expected, limit->text);
+  };
+  const auto positive = [](double value) { return value > 0; };
+  check("--max-drop", limits.max_drop, "0% or more", [](double value) { return value >= 0; });
+  check("--min-ratio", limits.min_ratio, "a number above 0", positive);
+  check("--max-size", limits.max_size, "1 byte or more",
+        [](std::int64_t value) { return value > 0; });
+  check("--min-agreement", limits.min_agreement, "0% to 100%",
+        [](double value) { return value >= 0 && value <= 100; });
+  check("--max-latency-ratio", limits.max_latency_ratio, "a number above 0", positive);
   return limits;
 }
 
@@ -169,22 +183,30 @@ DeflatedSize DeflatedFlag::size() const {
       {{"auto", DeflatedSize::automatic}, {"on", DeflatedSize::on}, {"off", DeflatedSize::off}});
 }
 
-std::map<std::string, Dims> parse_input_shapes(const std::vector<std::string>& texts,
-                                               const Model& model) {
-  std::map<std::string, Dims> shapes;
-  std::vector<std::string> names;
-  for (const Value* input : model.required_inputs()) names.push_back(input->name());
-  for (const std::string& text : texts) {
+void InputShapeFlag::declare(CLI::App& app, const std::string& group) {
+  app.add_option("--input-shape", texts_,
+                 "make the open dims of input NAME numbers: for MACs, memory and generated inputs; "
+                 "repeatable")
+      ->type_name("NAME=1x3x224x224")
+      ->group(group);
+}
+
+InputShapes InputShapeFlag::shapes() const {
+  InputShapes shapes;
+  for (const std::string& text : texts_) {
     const auto [name, dims] = parsed("--input-shape", text, parse_assignment);
-    if (std::find(names.begin(), names.end(), name) == names.end()) {
-      const std::string nearest = nearest_name(name, names);
-      fail("--input-shape: the model has no input '{}'{}", name,
-           nearest.empty() ? fmt::format(" (inputs: {})", fmt::join(names, ", "))
-                           : fmt::format("; did you mean '{}'?", nearest));
-    }
-    shapes[name] = parsed("--input-shape", dims, parse_dims);
+    require(shapes.try_emplace(name, parsed("--input-shape", dims, parse_dims)).second,
+            "--input-shape: input '{}' is given twice", name);
   }
   return shapes;
 }
+
+std::unique_ptr<Model> InputShapeFlag::applied(const Model& model) const {
+  const InputShapes known = shapes();
+  return in_context([] { return "--input-shape"; },
+                    [&] { return with_input_shapes(model, known); });
+}
+
+std::string InputShapeFlag::said() const { return fmt::format("{}", fmt::join(texts_, " ")); }
 
 }  // namespace onnxpress

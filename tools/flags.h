@@ -9,24 +9,42 @@
 #include <string>
 #include <vector>
 
+#include "graph/exec/input_shapes.h"
 #include "tools/data/data.h"
 #include "tools/gates.h"
 #include "tools/model_file.h"
 
 namespace onnxpress {
 
-// Preprocessing, layout, batching, ranges of generated inputs.
+// --input-shape NAME=1x3x8x8.
+class InputShapeFlag {
+ public:
+  void declare(CLI::App& app, const std::string& group);
+  bool given() const { return !texts_.empty(); }
+  InputShapes shapes() const;  // throws Error naming the option
+  // The model with these shapes; throws Error when they do not fit it.
+  std::unique_ptr<Model> applied(const Model& model) const;
+  std::string said() const;
+
+ private:
+  std::vector<std::string> texts_;
+};
+
+// Preprocessing, layout, batching, ranges and shapes of generated inputs.
 class DataFlags {
  public:
   void declare(CLI::App& app);
   DataOptions options() const;  // throws Error naming the option
   InputRanges ranges() const;
+  const InputShapeFlag& shapes() const { return shapes_; }
+  const std::string& labels() const { return labels_; }
   // "scale 1/255, mean 0.5": what a report records; empty when nothing was said.
   std::map<std::string, std::string> said() const;
 
  private:
   std::string scale_, mean_, std_, layout_, batch_, labels_;
   std::vector<std::string> batch_axis_, ranges_;
+  InputShapeFlag shapes_;
 };
 
 class GateFlags {
@@ -63,9 +81,5 @@ class DeflatedFlag {
 // A whole number within limits; throws Error naming the option.
 std::int64_t parse_integer(const std::string& option, const std::string& text, std::int64_t least,
                            std::int64_t most);
-
-// name=1x3x8x8 of --input-shape; throws Error for names that are no inputs of the model.
-std::map<std::string, Dims> parse_input_shapes(const std::vector<std::string>& texts,
-                                               const Model& model);
 
 }  // namespace onnxpress

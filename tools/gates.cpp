@@ -22,8 +22,16 @@ GateResult result(const char* option, const std::string& limit, double value, do
 // Room for the rounding of decimal fractions: 0.5 % of 200 samples is one sample.
 double rounded(double value) { return std::round(value * 1e9) / 1e9; }
 
+// A gate that nothing can meet: there is nothing to measure against.
+GateResult doubtful_gate(const char* option, const std::string& limit, const Measured& measured) {
+  GateResult gate = result(option, limit, std::nan(""), std::nan(""));
+  gate.text = "could not be judged: " + measured.doubt;
+  return gate;
+}
+
 GateResult drop_gate(const Limit<double>& limit, const Measured& measured) {
   require(measured.before && measured.after, "--max-drop needs --eval");
+  if (!measured.doubt.empty()) return doubtful_gate("--max-drop", limit.text, measured);
   const double before = measured.before->value, after = measured.after->value;
   const bool points = higher_is_better(measured.metric);
   // A loss that was zero and is not any more has risen without bound.
@@ -62,6 +70,7 @@ GateResult size_gate(const Limit<std::int64_t>& limit, const Measured& measured)
 GateResult agreement_gate(const Limit<double>& limit, const Measured& measured) {
   require(measured.agreement.has_value(),
           "--min-agreement: no output has a class axis whose top-1 could agree");
+  if (!measured.doubt.empty()) return doubtful_gate("--min-agreement", limit.text, measured);
   const double percent = rounded(*measured.agreement * 100);
   GateResult gate = result("--min-agreement", limit.text, percent, rounded(percent - limit.value));
   gate.text = fmt::format("top-1 agrees on {:.2f} % of the samples, {:.2f} {}", percent,

@@ -32,6 +32,7 @@ struct Measured {
   std::int64_t bytes_before = 0, bytes_after = 0;
   std::optional<double> agreement;  // lowest of all outputs, [0, 1]
   std::optional<double> latency_ratio;
+  std::string doubt;  // why the original's outputs cannot be judged by; empty when they can
 };
 
 struct GateResult {

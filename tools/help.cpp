@@ -8,8 +8,8 @@ namespace onnxpress {
 
 namespace {
 
-constexpr std::size_t width = 96;
-constexpr std::size_t indent = 30;
+constexpr std::size_t width = 80;
+constexpr std::size_t indent = 28;
 
 // `text` in lines of at most `width`, all but the first indented.
 std::string wrapped(const std::string& text) {
@@ -83,8 +83,8 @@ std::string help_text(const CLI::App& app, const std::vector<std::unique_ptr<Ver
     text += option_groups(*app.get_subcommand(verb->name()), "Options");
   } else {
     text =
-        "usage: onnxpress VERB ... [options]\n\nMakes ONNX models smaller and faster, and proves "
-        "what it cost.\n\nVerbs:\n";
+        "usage: onnxpress VERB ... [options]\n\nMakes ONNX models smaller, and proves what "
+        "it cost.\n\nVerbs:\n";
     for (const auto& each : verbs)
       text += entry(each->name() + " " + each->usage(), each->summary());
   }

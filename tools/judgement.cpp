@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "graph/base/error.h"
+#include "graph/exec/unsupported.h"
 
 namespace onnxpress {
 
@@ -20,6 +21,22 @@ Metric judged_metric(const std::optional<Metric>& wanted, const Evaluation& eval
           name(*wanted));
   return *wanted;
 }
+
+namespace {
+
+// Outputs that hold NaN or infinities.
+void add_warnings(Json& report, const Judgement& judgement) {
+  const auto add = [&](const char* which, const std::string& output, const NonFinite& found) {
+    if (found.any())
+      report["warnings"].push_back(fmt::format("{} model, {}", which, to_string(output, found)));
+  };
+  for (const OutputError& error : judgement.errors) {
+    add("the original", error.output, error.before);
+    add("the resulting", error.output, error.after);
+  }
+}
+
+}  // namespace
 
 std::vector<GateResult> add_judgement(Json& report, const Judgement& judgement,
                                       const GateLimits& limits, std::int64_t bytes_before,
@@ -42,10 +59,31 @@ std::vector<GateResult> add_judgement(Json& report, const Judgement& judgement,
   if (!judgement.errors.empty())
     report["output_errors"] = {{"data", judgement.errors_on},
                                {"outputs", errors_section(judgement.errors)}};
+  if (judgement.before && judgement.before->non_finite.all())
+    measured.doubt = "the original's judged output has no finite number";
+  else if (is_unjudgeable(judgement.errors))
+    measured.doubt = "no output of the original has a finite number";
+  add_warnings(report, judgement);
   report["latency"] = judgement.latency ? latency_section(*judgement.latency) : Json();
   std::vector<GateResult> gates = decide_gates(limits, measured);
   report["gates"] = gates_section(gates);
   return gates;
+}
+
+void require_engine_runs(const Model& model) {
+  const std::vector<UnsupportedOperator> missing = unsupported_operators(model);
+  if (missing.empty()) return;
+  fail(
+      "{}; without running the model there are inspect, compare without --data, and compress "
+      "without --eval",
+      describe(missing));
+}
+
+void tell_notes(const Dataset& data, Session& session, std::vector<std::string>& notes) {
+  for (const std::string& note : data.notes()) {
+    session.message("note: " + note);
+    notes.push_back(note);
+  }
 }
 
 void tell_missed(const std::vector<GateResult>& gates, Session& session) {

@@ -32,6 +32,13 @@ std::vector<GateResult> add_judgement(Json& report, const Judgement& judgement,
                                       const GateLimits& limits, std::int64_t bytes_before,
                                       std::int64_t bytes_after);
 
+// Throws Error unless the engine can run the model: which operator of which domain and version has
+// no kernel, in which node, and what works without running the model.
+void require_engine_runs(const Model& model);
+
+// Tells what the data's reader did to it on standard error, and adds it to `notes`.
+void tell_notes(const Dataset& data, Session& session, std::vector<std::string>& notes);
+
 // One line per missed gate on standard error, with --quiet too.
 void tell_missed(const std::vector<GateResult>& gates, Session& session);
 

@@ -30,6 +30,9 @@ void add_headline(Document& document, const Json& report, const std::string& wha
   const std::string& headline = report["headline"].get_ref<const std::string&>();
   const bool bad = !report.value("verified", true) || report.value("generated_data", false);
   if (!headline.empty()) lines.lines.emplace_back(headline, bad ? Tone::bad : Tone::good);
+  if (report.contains("warnings"))
+    for (const Json& warning : report["warnings"])
+      lines.lines.emplace_back("WARNING: " + warning.get<std::string>(), Tone::bad);
   lines.lines.emplace_back(what, Tone::strong);
   if (!more.empty()) lines.lines.emplace_back(more, Tone::dim);
   document.emplace_back(std::move(lines));
@@ -109,6 +112,48 @@ Document layout_eval(const Json& report, bool) {
   return document;
 }
 
+std::string gflops_text(const Json& row) {
+  return row["gflops"].is_null() ? "-" : fmt::format("{:.2f}", row["gflops"].get<double>());
+}
+
+void add_profile(Document& document, const Json& report) {
+  if (!report.contains("profile")) return;
+  const Json& profile = report["profile"];
+  const auto add = [](Table& table, const Json& row, std::vector<Cell> cells) {
+    cells.emplace_back(grouped(row["calls"].get<std::int64_t>()));
+    cells.emplace_back(human_seconds(row["seconds"].get<double>()));
+    cells.emplace_back(fmt::format("{:.1f} %", row["share"].get<double>() * 100));
+    cells.emplace_back(gflops_text(row));
+    table.rows.push_back(std::move(cells));
+  };
+  Table operators{{{"operator", false, true},
+                   {"calls", true},
+                   {"time", true},
+                   {"share", true},
+                   {"GFLOP/s", true}},
+                  {}};
+  for (const Json& row : profile["operators"])
+    add(operators, row, {row["operator"].get<std::string>()});
+  document.emplace_back(Heading{fmt::format("Time by operator ({} steps, {})",
+                                            grouped(profile["steps"].get<std::int64_t>()),
+                                            human_seconds(profile["seconds"].get<double>()))});
+  document.emplace_back(std::move(operators));
+  Table nodes{{{"node", false, true},
+               {"operator", false, true},
+               {"backend"},
+               {"calls", true},
+               {"time", true},
+               {"share", true},
+               {"GFLOP/s", true}},
+              {}};
+  for (const Json& row : profile["nodes"])
+    add(nodes, row,
+        {row["node"].get<std::string>(), row["operator"].get<std::string>(),
+         row["backend"].get<std::string>()});
+  document.emplace_back(Heading{"Slowest nodes"});
+  document.emplace_back(std::move(nodes));
+}
+
 Document layout_run(const Json& report, bool) {
   Document document;
   add_headline(document, report,
@@ -119,6 +164,8 @@ Document layout_run(const Json& report, bool) {
     table.rows.push_back({output["name"].get<std::string>(), output["type"].get<std::string>(),
                           dims_text(output["dims"]), output["stored_as"].get<std::string>()});
   document.emplace_back(std::move(table));
+  add_profile(document, report);
+  add_notes(document, report);
   return document;
 }
 

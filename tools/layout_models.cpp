@@ -40,6 +40,44 @@ std::string opsets_text(const Json& model) {
   return text;
 }
 
+// "17 -> 13"; with several domains, those that changed.
+std::string opset_change_text(const Json& a, const Json& b) {
+  std::string text;
+  const auto version = [](const Json& opsets, const std::string& domain) {
+    return opsets.contains(domain) ? fmt::format("{}", opsets[domain].get<std::int64_t>()) : "-";
+  };
+  const auto add = [&](const std::string& domain) {
+    const std::string before = version(a["opsets"], domain), after = version(b["opsets"], domain);
+    if (before == after) return;
+    text += fmt::format("{}{}{} -> {}", text.empty() ? "" : ", ",
+                        domain == "ai.onnx" ? "" : domain + " ", before, after);
+  };
+  for (const auto& [domain, number] : a["opsets"].items()) add(domain);
+  for (const auto& [domain, number] : b["opsets"].items())
+    if (!a["opsets"].contains(domain)) add(domain);
+  return text;
+}
+
+std::string activation_text(const Json& model) {
+  const auto unknown = model["activations_unknown"].get<std::int64_t>();
+  const std::string text = human_size(model["activation_bytes"].get<double>());
+  return unknown == 0 ? text : fmt::format("{} + {} unknown", text, unknown);
+}
+
+// What sizes that depend on open dims are for: " with batch = 1, sequence = 1".
+std::string open_dims_text(const Json& model) {
+  std::string text;
+  if (!model["open_dims_are_1"].get<bool>()) {
+    for (const Json& dim : model["open_dims"])
+      text += fmt::format("{}{}", text.empty() ? " (--input-shape counts all: open are " : ", ",
+                          dim.get<std::string>());
+    return text + ")";
+  }
+  for (const Json& dim : model["open_dims"])
+    text += fmt::format("{}{} = 1", text.empty() ? " with " : ", ", dim.get<std::string>());
+  return text;
+}
+
 std::string deflated_text(const Json& model) {
   const Json& deflated = model["bytes"]["deflated"];
   return deflated.is_null() ? "not measured" : human_size(deflated.get<double>());
@@ -176,7 +214,7 @@ Table before_after_table(const Json& report) {
   if (external_a > 0 || external_b > 0)
     add("  of it external data", human_size(external_a), human_size(external_b), "");
   const Json &packed_a = a["bytes"]["deflated"], &packed_b = b["bytes"]["deflated"];
-  add("  deflated for shipping", deflated_text(a), deflated_text(b),
+  add("  deflated (zlib)", deflated_text(a), deflated_text(b),
       packed_a.is_null() || packed_b.is_null()
           ? Cell()
           : ratio_cell(packed_a.get<double>(), packed_b.get<double>()));
@@ -189,10 +227,13 @@ Table before_after_table(const Json& report) {
                            : Cell(fmt::format("{:+.1f} points", (sparse_b - sparse_a) * 100)));
   add("MACs", macs_text(a), macs_text(b),
       change_cell(a["macs"].get<double>(), b["macs"].get<double>()));
+  add("peak activations", activation_text(a), activation_text(b),
+      change_cell(a["activation_bytes"].get<double>(), b["activation_bytes"].get<double>()));
   const auto nodes_a = a["nodes"].get<std::int64_t>(), nodes_b = b["nodes"].get<std::int64_t>();
   add("nodes", grouped(nodes_a), grouped(nodes_b),
       nodes_a == nodes_b ? Cell("=", Tone::dim) : Cell(fmt::format("{:+}", nodes_b - nodes_a)));
-  const Cell opset_change = a["opsets"] == b["opsets"] ? Cell("=", Tone::dim) : Cell("upgraded");
+  const Cell opset_change =
+      a["opsets"] == b["opsets"] ? Cell("=", Tone::dim) : Cell(opset_change_text(a, b));
   add("opset", opsets_text(a), opsets_text(b), opset_change);
   if (report.contains("accuracy") && !report["accuracy"].is_null()) {
     add_metric_rows(table, report["accuracy"]["before"], report["accuracy"]["after"]);
@@ -217,11 +258,12 @@ Table model_table(const Json& report) {
   };
   add("size", exact(bytes["total"]));
   if (bytes["external"] != 0) add("  of it external data", exact(bytes["external"]));
-  add("  deflated for shipping", deflated_text(model));
+  add("  deflated (zlib)", deflated_text(model));
   add("parameters", fmt::format("{} ({})", human_count(model["parameters"].get<double>()),
                                 grouped(model["parameters"].get<std::int64_t>())));
   add("  of them zero", percent(model["sparsity"].get<double>()));
-  add("MACs", macs_text(model));
+  add("MACs", macs_text(model) + open_dims_text(model));
+  add("peak activations", activation_text(model) + open_dims_text(model));
   add("nodes", grouped(model["nodes"].get<std::int64_t>()));
   add("opset", opsets_text(model));
   add("IR version", fmt::format("{}", model["ir_version"].get<std::int64_t>()));

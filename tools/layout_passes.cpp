@@ -76,10 +76,51 @@ void add_detail(Document& document, const Json& pass) {
   if (!members.empty()) lines.lines.emplace_back("members, in order: " + members);
   document.emplace_back(std::move(lines));
   if (pass["options"].empty()) return;
-  Table table{{{"option"}, {"value"}, {"default"}, {""}}, {}};
+  Table table{{{"option"}, {"value"}, {"default"}, {"", false, false, true}}, {}};
   for (const Json& option : pass["options"])
     table.rows.push_back({option["name"].get<std::string>(), kind_text(option),
                           default_text(option), option["help"].get<std::string>()});
+  document.emplace_back(std::move(table));
+}
+
+std::string saved_text(const Json& bytes) {
+  const double saved = bytes["before"].get<double>() - bytes["after"].get<double>();
+  if (saved == 0) return "-";
+  return saved < 0 ? fmt::format("-{}", human_size(-saved)) : human_size(saved);
+}
+
+// What writing the file anew saves or costs, apart from passes; no row when it is nothing.
+void add_encoding(Table& table, const Json& entry) {
+  const Json& bytes = entry["bytes"];
+  if (!entry["pass"].is_null() || bytes["before"] == bytes["after"]) return;
+  table.rows.push_back({Cell(fmt::format("({})", entry["what"].get<std::string>()), Tone::dim),
+                        human_size(bytes["after"].get<double>()), saved_text(bytes), "", "", "",
+                        ""});
+}
+
+// How far outputs are from those before each pass and from the original's.
+void add_pass_errors(Document& document, const Json& report) {
+  const Json& passes = report["passes"];
+  const std::string metric = shown_metric(report);
+  const bool evaluated = std::any_of(
+      passes.begin(), passes.end(), [](const Json& pass) { return !pass["evaluation"].is_null(); });
+  Table table{{{"after", false, false, true}, {"step SNR", true}, {"total SNR", true}}, {}};
+  if (evaluated) table.columns.push_back({metric, true});
+  for (const Json& pass : passes) {
+    if (pass["rolled_back"].get<bool>()) continue;
+    std::vector<Cell> row{Cell(pass["text"].get<std::string>())};
+    row.push_back(pass["changed"].get<bool>() ? Cell(worst_snr(pass["errors"]))
+                                              : Cell("no change", Tone::dim));
+    row.emplace_back(worst_snr(pass["total_errors"]));
+    if (evaluated) {
+      const Json& evaluation = pass["evaluation"];
+      row.push_back(evaluation.is_null() ? Cell("-", Tone::dim)
+                                         : metric_cell(metric, evaluation["metrics"][metric]));
+    }
+    table.rows.push_back(std::move(row));
+  }
+  if (table.rows.empty()) return;
+  document.emplace_back(Heading{"Outputs after each pass"});
   document.emplace_back(std::move(table));
 }
 
@@ -111,31 +152,26 @@ void add_output_errors(Document& document, const Json& report) {
 void add_passes(Document& document, const Json& report) {
   const Json& passes = report["passes"];
   if (passes.empty()) return;
-  const std::string metric = shown_metric(report);
-  const bool evaluated = std::any_of(
-      passes.begin(), passes.end(), [](const Json& pass) { return !pass["evaluation"].is_null(); });
-  Table table{{{"pass", false, true},
+  Table table{{{"pass", false, false, true},
                {"size after", true},
                {"saved", true},
                {"zeros", true},
                {"nodes", true},
-               {"step SNR", true},
-               {"total SNR", true}},
+               {"time", true},
+               {"checks", true}},
               {}};
-  if (evaluated) table.columns.push_back({metric, true});
-  table.columns.push_back({"time", true});
   Lines failures;
+  const Json& attribution = report["attribution"];
+  add_encoding(table, attribution.front());
   for (const Json& pass : passes) {
     const bool back = pass["rolled_back"].get<bool>();
     const Json& bytes = pass["bytes"];
-    const double saved = bytes["before"].get<double>() - bytes["after"].get<double>();
     const double parameters = std::max(pass["parameters"]["after"].get<double>(), 1.0);
     const auto nodes =
         pass["nodes"]["after"].get<std::int64_t>() - pass["nodes"]["before"].get<std::int64_t>();
-    const std::string text = pass["text"].get<std::string>();
-    std::vector<Cell> row{Cell(text, back ? Tone::bad : Tone::plain)};
+    std::vector<Cell> row{Cell(pass["text"].get<std::string>(), back ? Tone::bad : Tone::plain)};
     if (back) {
-      row.resize(7, Cell("-", Tone::dim));
+      row.resize(5, Cell("-", Tone::dim));
       row[1] = Cell("rolled back", Tone::bad);
       failures.lines.emplace_back(
           fmt::format("{} was rolled back: {}", pass["pass"].get<std::string>(),
@@ -145,28 +181,23 @@ void add_passes(Document& document, const Json& report) {
         failures.lines.emplace_back("reproducer: " + pass["reproducer"].get<std::string>());
     } else {
       row.emplace_back(human_size(bytes["after"].get<double>()));
-      row.emplace_back(saved == 0 ? "-" : human_size(saved));
+      row.emplace_back(saved_text(bytes));
       row.emplace_back(
           fmt::format("{:.1f} %", pass["zeros"]["after"].get<double>() / parameters * 100));
       row.emplace_back(nodes == 0 ? "=" : fmt::format("{:+}", nodes));
-      row.emplace_back(pass["changed"].get<bool>() ? Cell(worst_snr(pass["errors"]))
-                                                   : Cell("no change", Tone::dim));
-      row.emplace_back(worst_snr(pass["total_errors"]));
-    }
-    if (evaluated) {
-      const Json& evaluation = pass["evaluation"];
-      row.push_back(evaluation.is_null() ? Cell("-", Tone::dim)
-                                         : metric_cell(metric, evaluation["metrics"][metric]));
     }
     row.emplace_back(human_seconds(pass["seconds"].get<double>()));
+    row.emplace_back(human_seconds(pass["verification_seconds"].get<double>()));
     table.rows.push_back(std::move(row));
   }
+  if (attribution.size() > 1) add_encoding(table, attribution.back());
   document.emplace_back(Heading{"Passes"});
   document.emplace_back(std::move(table));
   for (const Json& pass : passes)
     for (const Json& note : pass["notes"])
       failures.lines.emplace_back(pass["pass"].get<std::string>() + ": " + note.get<std::string>());
   if (!failures.lines.empty()) document.emplace_back(std::move(failures));
+  add_pass_errors(document, report);
 }
 
 void add_layers(Document& document, const Json& report, bool verbose) {
@@ -189,7 +220,9 @@ void add_layers(Document& document, const Json& report, bool verbose) {
 
 void add_near_misses(Document& document, const Json& report) {
   if (!report.contains("near_misses")) return;
-  Table table{{{"rule", false, true}, {"left as it was", false, true}, {"because"}}, {}};
+  Table table{
+      {{"rule", false, true}, {"left as it was", false, true}, {"because", false, false, true}},
+      {}};
   for (const Json& miss : report["near_misses"])
     table.rows.push_back({miss["rule"].get<std::string>(), miss["subject"].get<std::string>(),
                           miss["reason"].get<std::string>()});
@@ -206,7 +239,7 @@ Document layout_passes(const Json& report, bool verbose) {
     for (const Json& pass : report["passes"]) add_detail(document, pass);
     return document;
   }
-  Table table{{{"pass"}, {"effect"}, {"needs"}, {""}}, {}};
+  Table table{{{"pass"}, {"effect"}, {"needs"}, {"", false, false, true}}, {}};
   const auto add = [&](const Json& pass, const char* indent) {
     table.rows.push_back({indent + pass["name"].get<std::string>(),
                           pass["effect"].get<std::string>(), pass["needs"].get<std::string>(),
@@ -220,10 +253,15 @@ Document layout_passes(const Json& report, bool verbose) {
     for (const Json& member : pass["members"]) add(*by_name.at(member.get<std::string>()), "  ");
   }
   document.emplace_back(std::move(table));
-  Table presets{{{"preset"}, {"pipeline"}}, {}};
+  Table presets{{{"preset"}, {"pipeline"}, {"", false, false, true}}, {}};
   for (const auto& [name, pipeline] : report["presets"].items())
-    presets.rows.push_back({name, pipeline.get<std::string>()});
+    presets.rows.push_back(
+        {name, pipeline.get<std::string>(), report["preset_effects"].value(name, std::string())});
   if (!presets.rows.empty()) document.emplace_back(std::move(presets));
+  Table effects{{{"effect"}, {"what it allows", false, false, true}}, {}};
+  for (const auto& [name, text] : report["effects"].items())
+    effects.rows.push_back({name, text.get<std::string>()});
+  document.emplace_back(std::move(effects));
   if (verbose)
     for (const Json& pass : report["passes"]) add_detail(document, pass);
   return document;

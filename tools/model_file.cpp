@@ -4,9 +4,26 @@
 
 #include <algorithm>
 
+#include "graph/base/error.h"
 #include "graph/base/files.h"
+#include "graph/rewrite/pattern.h"
 
 namespace onnxpress {
+
+namespace {
+
+std::vector<std::string> wrong_declarations(const Model& model) {
+  std::vector<std::string> texts;
+  try {
+    texts = contradicted_declarations(model);
+  } catch (const Error&) {
+    // Whoever needs the types says what is wrong with them.
+  }
+  for (std::string& text : texts) text += "; the computed shape is used, the file keeps its own";
+  return texts;
+}
+
+}  // namespace
 
 std::int64_t deflated_size(std::span<const std::span<const std::byte>> pieces) {
   z_stream stream{};
@@ -45,6 +62,8 @@ LoadedModel load_model(const std::string& path, DeflatedSize deflated, bool keep
   loaded.file.external = loaded.file.total - loaded.file.file;
   loaded.notes = std::move(read.notes);
   loaded.model = std::move(read.model);
+  loaded.warnings = wrong_declarations(*loaded.model);
+  for (const auto& file : read.data_files) loaded.data_files.push_back(file.string());
   if (deflated == DeflatedSize::off ||
       (deflated == DeflatedSize::automatic && loaded.file.total > deflate_limit))
     return loaded;

@@ -28,6 +28,8 @@ struct LoadedModel {
   std::unique_ptr<Model> model;
   ModelFile file;
   std::vector<std::string> notes;
+  std::vector<std::string> warnings;    // declared shapes that are wrong
+  std::vector<std::string> data_files;  // external data that it reads
 };
 
 // Reads a model; "-" is standard input. Throws Error.

@@ -50,6 +50,11 @@ void OutputSpool::append(const Tensor& output, std::int64_t samples, std::int64_
     dims_[0] += dims[0] / rows * samples;
     kept = kept / rows * samples;
   }
+  if (is_float(type_)) {
+    const Tensor values = output.cast(DType::float64);
+    for (const double value : values.data<double>().first(static_cast<std::size_t>(kept)))
+      non_finite_.count(value);
+  }
   // Sub-byte rows need not end at a byte: such outputs are spooled unpacked and packed by whole().
   const DType spooled = movable_type(stored_);
   const Tensor stored = output.cast(spooled);

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "graph/exec/metrics.h"
 #include "graph/ir/tensor.h"
 
 namespace onnxpress {
@@ -26,6 +27,7 @@ class OutputSpool {
   const std::string& name() const { return name_; }
   DType type() const { return type_; }  // as the model has it
   DType stored_type() const { return stored_; }
+  const NonFinite& non_finite() const { return non_finite_; }  // of what was appended
   Dims dims() const;
   // Feeds all bytes in order; may be called again.
   void read(const std::function<void(std::span<const std::byte>)>& put) const;
@@ -42,6 +44,7 @@ class OutputSpool {
   Dims dims_;
   std::int64_t batches_ = 0;
   bool scalar_ = false, sampled_ = false;
+  NonFinite non_finite_;
   std::unique_ptr<std::FILE, Close> file_;
 };
 

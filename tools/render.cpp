@@ -32,6 +32,36 @@ std::string shortened(const std::string& text, std::size_t width) {
   return text.substr(0, head) + ".." + text.substr(text.size() - tail);
 }
 
+// Where to break a word that is longer than a line: behind a brace or comma, else where it is full.
+std::size_t break_of(const std::string& word, std::size_t width) {
+  const std::size_t found = word.find_last_of("{,", width - 1);
+  return found == std::string::npos || found == 0 ? width : found + 1;
+}
+
+// `text` in lines of at most `width` columns, broken at blanks, and longer words (of ASCII) in
+// them.
+std::vector<std::string> wrapped(const std::string& text, std::size_t width) {
+  std::vector<std::string> lines{""};
+  std::size_t begin = 0;
+  while (begin < text.size()) {
+    const std::size_t end = std::min(text.find(' ', begin), text.size());
+    std::string word = text.substr(begin, end - begin);
+    if (!lines.back().empty() && display_width(lines.back()) + 1 + display_width(word) > width)
+      lines.emplace_back();
+    else if (begin > 0)
+      lines.back() += ' ';
+    while (display_width(word) > width && display_width(word) == word.size()) {
+      const std::size_t cut = break_of(word, width);
+      lines.back() += word.substr(0, cut);
+      lines.emplace_back();
+      word.erase(0, cut);
+    }
+    lines.back() += word;
+    begin = end + 1;
+  }
+  return lines;
+}
+
 std::string_view escape_of(Tone tone) {
   switch (tone) {
     case Tone::plain:
@@ -90,17 +120,21 @@ class TerminalWriter {
     for (const auto& row : table.rows)
       for (std::size_t i = 0; i < row.size(); ++i)
         result[i] = std::max(result[i], display_width(row[i].text));
-    std::size_t total = std::accumulate(result.begin(), result.end(), gap * (result.size() - 1));
-    while (total > style_.width) {
-      std::size_t widest = result.size();
-      for (std::size_t i = 0; i < result.size(); ++i)
-        if (table.columns[i].shrinks && result[i] > 12 &&
-            (widest == result.size() || result[i] > result[widest]))
-          widest = i;
-      if (widest == result.size()) break;
-      --result[widest];
-      --total;
-    }
+    const auto narrow = [&](std::size_t least, const auto& may_give) {
+      std::size_t total = std::accumulate(result.begin(), result.end(), gap * (result.size() - 1));
+      for (; total > style_.width; --total) {
+        std::size_t widest = result.size();
+        for (std::size_t i = 0; i < result.size(); ++i)
+          if (may_give(table.columns[i]) && result[i] > least &&
+              (widest == result.size() || result[i] > result[widest]))
+            widest = i;
+        if (widest == result.size()) break;
+        --result[widest];
+      }
+    };
+    narrow(32, [](const Column& column) { return column.wraps; });
+    narrow(12, [](const Column& column) { return column.shrinks; });
+    narrow(16, [](const Column& column) { return column.wraps; });
     return result;
   }
 
@@ -122,8 +156,23 @@ class TerminalWriter {
     for (const auto& row : table.rows) add_row(table, width, row);
   }
 
+  // One row, over as many lines as its longest wrapped cell takes.
   void add_row(const Table& table, const std::vector<std::size_t>& width,
                const std::vector<Cell>& row) {
+    std::vector<std::vector<Cell>> lines{row};
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (!table.columns[i].wraps) continue;
+      const std::vector<std::string> parts = wrapped(printable(row[i].text), width[i]);
+      for (std::size_t k = 0; k < parts.size(); ++k) {
+        if (k == lines.size()) lines.emplace_back(row.size());
+        lines[k][i] = Cell(parts[k], row[i].tone);
+      }
+    }
+    for (const std::vector<Cell>& line : lines) add_line(table, width, line);
+  }
+
+  void add_line(const Table& table, const std::vector<std::size_t>& width,
+                const std::vector<Cell>& row) {
     std::size_t pending = 0;  // spaces not written yet: none at the end of a line
     for (std::size_t i = 0; i < row.size(); ++i) {
       std::string text = printable(row[i].text);

@@ -98,6 +98,11 @@ Json model_section(const ModelFile& file, const Model& model, const ModelStats& 
                  {"tensor_bytes", stats.tensor_bytes},
                  {"macs", stats.macs},
                  {"macs_unknown", stats.macs_unknown},
+                 {"activation_bytes", stats.activation_bytes},
+                 {"activation_peak_at", stats.activation_peak_at},
+                 {"activations_unknown", stats.activations_unknown},
+                 {"open_dims", stats.open_dims},
+                 {"open_dims_are_1", stats.open_dims_are_1},
                  {"by_operator", counted(stats.by_operator, true)},
                  {"by_type", counted(stats.by_type, false)},
                  {"tensor_count", stats.tensors.size()},
@@ -126,11 +131,16 @@ Json interface_section(const Model& model) {
           {"unsupported_operators", Engine::unsupported(model)}};
 }
 
+Json non_finite_section(const NonFinite& found) {
+  return {{"elements", found.elements}, {"nan", found.nan}, {"infinite", found.infinite}};
+}
+
 Json data_section(const Dataset& data) {
   return {{"description", data.description()},
           {"samples", data.samples()},
           {"generated", data.generated()},
-          {"sha256", data.generated() ? Json() : Json(data.hash())}};
+          {"sha256", data.generated() ? Json() : Json(data.hash())},
+          {"notes", data.notes()}};
 }
 
 Json evaluation_section(const Evaluation& evaluation) {
@@ -140,9 +150,11 @@ Json evaluation_section(const Evaluation& evaluation) {
     entry = {{"value", number(value.value)}};
     if (is_proportion(value.metric)) entry["interval95"] = {number(value.low), number(value.high)};
   }
-  return {{"samples", evaluation.samples}, {"positions", evaluation.positions},
-          {"correct", evaluation.correct}, {"output", evaluation.output},
-          {"metrics", std::move(metrics)}, {"seconds", evaluation.seconds}};
+  return {
+      {"samples", evaluation.samples}, {"positions", evaluation.positions},
+      {"correct", evaluation.correct}, {"output", evaluation.output},
+      {"metrics", std::move(metrics)}, {"non_finite", non_finite_section(evaluation.non_finite)},
+      {"seconds", evaluation.seconds}};
 }
 
 Json errors_section(const std::vector<OutputError>& errors) {
@@ -154,7 +166,9 @@ Json errors_section(const std::vector<OutputError>& errors) {
          {"max_abs", number(error.max_abs)},
          {"range", number(error.range)},
          {"snr_db", number(error.snr_db)},
-         {"top1_agreement", error.top1_agreement ? Json(number(*error.top1_agreement)) : Json()}});
+         {"top1_agreement", error.top1_agreement ? Json(number(*error.top1_agreement)) : Json()},
+         {"non_finite_before", non_finite_section(error.before)},
+         {"non_finite_after", non_finite_section(error.after)}});
   return result;
 }
 
@@ -191,6 +205,7 @@ Json pass_section(const PassRecord& record) {
       {"reproducer", record.reproducer.empty() ? Json() : Json(record.reproducer.string())},
       {"probed", record.probed},
       {"seconds", record.seconds},
+      {"verification_seconds", record.verification_seconds},
       {"bytes", change(record.bytes_before, record.bytes_after)},
       {"parameters", change(record.parameters_before, record.parameters_after)},
       {"zeros", change(record.zeros_before, record.zeros_after)},

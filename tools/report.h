@@ -41,6 +41,7 @@ Json model_section(const ModelFile& file, const Model& model, const ModelStats& 
 Json interface_section(const Model& model);
 
 Json data_section(const Dataset& data);
+Json non_finite_section(const NonFinite& found);
 Json evaluation_section(const Evaluation& evaluation);
 Json errors_section(const std::vector<OutputError>& errors);
 Json latency_section(const Latency& latency);

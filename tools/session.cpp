@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "graph/base/threads.h"
+#include "tools/data/idx.h"
 #include "tools/document.h"
 
 namespace onnxpress {
@@ -64,19 +65,34 @@ void Session::message(const std::string& text) {
   write_to(STDERR_FILENO, "onnxpress: " + text + "\n");
 }
 
+void Session::warn(const std::vector<std::string>& texts) {
+  if (texts.empty()) return;
+  progress_.clear();
+  for (const std::string& text : texts)
+    write_to(STDERR_FILENO, "onnxpress: warning: " + text + "\n");
+}
+
 void Session::print(const Json& report, int descriptor) {
   progress_.clear();
-  if (settings_.quiet && !settings_.format_given) return;
+  if (!prints()) return;
   const TerminalStyle style{
-      .width = isatty(descriptor) == 1 ? terminal_width(descriptor) : 120,
+      .width = terminal_width(descriptor),
       .colour = wants_colour(descriptor),
       .utf8 = isatty(descriptor) == 1 && std::string_view(nl_langinfo(CODESET)) == "UTF-8"};
   write_to(descriptor, rendered(report, settings_.format, settings_.verbose, style));
 }
 
+void Session::finish(const Json& report, StagedFiles& staged, int descriptor) {
+  progress_.clear();
+  if (prints() && is_broken_pipe(descriptor)) throw BrokenPipe{};
+  staged.commit();
+  in_context([] { return "the report (all files are in place)"; },
+             [&] { print(report, descriptor); });
+}
+
 void stage_reports(const std::vector<std::string>& paths, const Json& report, StagedFiles& staged) {
   for (const std::string& path : paths) {
-    const std::string text = rendered(report, format_from_path(path), true, {.width = 120});
+    const std::string text = rendered(report, format_from_path(path), true, {.width = 80});
     staged.add(path, [&](StagedFiles::Sink& sink) { sink.write(std::as_bytes(std::span(text))); });
   }
 }
@@ -88,13 +104,60 @@ void check_report_paths(const std::vector<std::string>& paths) {
   }
 }
 
-void refuse_overwriting(const std::string& output, const std::vector<std::string>& inputs) {
-  for (const std::string& input : inputs) {
-    std::error_code none;
-    if (output != "-" && std::filesystem::equivalent(output, input, none) &&
-        std::filesystem::is_regular_file(input, none))
-      fail("{} is read by this very run and would be overwritten", output);
+namespace {
+
+namespace fs = std::filesystem;
+
+bool same_file(const fs::path& a, const fs::path& b) {
+  std::error_code none;
+  return fs::is_regular_file(a, none) && fs::equivalent(a, b, none);
+}
+
+// `output` is `input` or, when that is a folder, one of the files in it.
+bool overwrites(const fs::path& output, const fs::path& input) {
+  std::error_code error;
+  if (!fs::is_directory(input, error)) return same_file(output, input);
+  if (fs::is_directory(output, error)) return fs::equivalent(output, input, error);
+  if (!fs::is_regular_file(output, error)) return false;
+  fs::recursive_directory_iterator entry(input, error);
+  for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error))
+    if (same_file(output, entry->path())) return true;
+  return false;
+}
+
+bool is_a_file(const std::string& name) { return !name.empty() && name != "-"; }
+
+}  // namespace
+
+void refuse_overwriting(const std::vector<std::string>& outputs,
+                        const std::vector<std::string>& inputs) {
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!is_a_file(outputs[i])) continue;
+    for (const std::string& input : inputs) {
+      if (!is_a_file(input)) continue;
+      std::error_code none;
+      const std::optional<fs::path> labels =
+          fs::is_regular_file(input, none) ? idx_labels_beside(input) : std::nullopt;
+      require(!overwrites(outputs[i], input) && !(labels && overwrites(outputs[i], *labels)),
+              "{} is read by this very run and would be overwritten", outputs[i]);
+    }
+    for (std::size_t k = 0; k < i; ++k) {
+      std::error_code none;
+      const bool same =
+          is_a_file(outputs[k]) && (same_file(outputs[i], outputs[k]) ||
+                                    (!fs::exists(outputs[i], none) &&
+                                     fs::weakly_canonical(fs::absolute(outputs[i]), none) ==
+                                         fs::weakly_canonical(fs::absolute(outputs[k]), none)));
+      require(!same, "{} and {} are the same file: one output would overwrite the other",
+              outputs[k], outputs[i]);
+    }
   }
+}
+
+std::vector<std::string> joined(std::vector<std::string> first,
+                                const std::vector<std::string>& more) {
+  first.insert(first.end(), more.begin(), more.end());
+  return first;
 }
 
 void check_writable(const std::filesystem::path& path) {

@@ -36,6 +36,7 @@ class Session {
     bool quiet = false, verbose = false;
     int threads = 0;  // 0: all available
     std::uint64_t seed = 0;
+    std::vector<std::string> plugins;  // files that were loaded
   };
   explicit Session(const Settings& settings);
 
@@ -46,10 +47,17 @@ class Session {
 
   // A line on standard error, unless --quiet.
   void message(const std::string& text);
+  // Lines on standard error that begin with "warning", with --quiet too.
+  void warn(const std::vector<std::string>& texts);
   // The report on `descriptor`; nothing with --quiet unless a format was asked for.
   void print(const Json& report, int descriptor = 1);
+  // Puts the files in place and then prints the report: nothing claims what is not so. A reader of
+  // the report that has gone already ends the run before (BrokenPipe).
+  void finish(const Json& report, StagedFiles& staged, int descriptor = 1);
 
  private:
+  bool prints() const { return !settings_.quiet || settings_.format_given; }
+
   Settings settings_;
   Progress progress_;
 };
@@ -58,8 +66,14 @@ class Session {
 void stage_reports(const std::vector<std::string>& paths, const Json& report, StagedFiles& staged);
 // Throws Error unless every path can be written; leaves nothing behind. Names are checked too.
 void check_report_paths(const std::vector<std::string>& paths);
-// Throws Error when `output` is the same regular file as one of `inputs`.
-void refuse_overwriting(const std::string& output, const std::vector<std::string>& inputs);
+// Throws Error when an output exists and is (by device and inode) one of `inputs`, a file of a
+// folder among them, or the labels that belong to an IDX file among them; or when two outputs are
+// the same file. Empty names and "-" are nothing.
+void refuse_overwriting(const std::vector<std::string>& outputs,
+                        const std::vector<std::string>& inputs);
+// `first` and what `more` has.
+std::vector<std::string> joined(std::vector<std::string> first,
+                                const std::vector<std::string>& more);
 void check_writable(const std::filesystem::path& path);
 
 // A dataset that shows how far it was read.

@@ -54,13 +54,27 @@ class CompareVerb : public Verb {
     gates_.require_data(!data_.empty());
     const std::optional<Metric> metric = metric_.metric();
     const DataOptions options = flags_.options();
+    refuse_overwriting(
+        reports_, joined({before_, after_, data_, flags_.labels()}, session.settings().plugins));
     check_report_paths(reports_);
-    const LoadedModel before = load_model(before_, deflated_.size());
-    const LoadedModel after = load_model(after_, deflated_.size());
+    LoadedModel before = load_model(before_, deflated_.size());
+    LoadedModel after = load_model(after_, deflated_.size());
+    std::vector<std::string> warnings;
+    for (LoadedModel* loaded : {&before, &after}) {
+      refuse_overwriting(reports_, loaded->data_files);
+      for (const std::string& warning : loaded->warnings)
+        warnings.push_back(loaded->file.path + ": " + warning);
+      if (flags_.shapes().given()) loaded->model = flags_.shapes().applied(*loaded->model);
+    }
+    session.warn(warnings);
     const std::unique_ptr<Dataset> data = open(*before.model, options, session);
+    std::vector<std::string> notes;
 
     Judgement judgement;
+    if (data || limits.max_latency_ratio)
+      for (const LoadedModel* loaded : {&before, &after}) require_engine_runs(*loaded->model);
     if (data) {
+      tell_notes(*data, session, notes);
       require_same_inputs(*before.model, *after.model);
       if (data->labelled()) evaluate_both(before, after, *data, metric, session, judgement);
       require(!limits.max_drop || data->labelled(), "--max-drop: '{}' has no labels", data_);
@@ -78,9 +92,10 @@ class CompareVerb : public Verb {
 
     Json report = report_header(session.run_info(name()));
     const bool generated = data && data->generated();
-    report["headline"] =
-        generated ? "compared on " + data->description() + ", not on real data" : "";
+    report["headline"] = headline(judgement, data.get());
     report["generated_data"] = generated;
+    report["verified"] = !is_unjudgeable(judgement.errors);
+    report["warnings"] = warnings;
     report["data"] = data ? Json{{"eval", data_section(*data)}} : Json::object();
     report["preprocessing"] = flags_.said();
     constexpr std::size_t listed = 10;
@@ -92,14 +107,14 @@ class CompareVerb : public Verb {
     const bool met =
         std::all_of(gates.begin(), gates.end(), [](const GateResult& gate) { return gate.met; });
     report["status"] = met ? status_done : status_missed;
-    report["notes"] = Json::array();
+    report["input_shapes"] = flags_.shapes().shapes();
+    report["notes"] = notes;
     for (const LoadedModel* loaded : {&before, &after})
       for (const std::string& note : loaded->notes)
         report["notes"].push_back(loaded->file.path + ": " + note);
     StagedFiles staged;
     stage_reports(reports_, report, staged);
-    session.print(report);
-    staged.commit();
+    session.finish(report, staged);
     tell_missed(gates, session);
     return met ? status_done : status_missed;
   }
@@ -111,6 +126,14 @@ class CompareVerb : public Verb {
       return random_data(model, parse_integer("--random", random_, 1, 1'000'000),
                          session.settings().seed, flags_.ranges());
     return data_.empty() ? nullptr : open_data(data_, model, options);
+  }
+
+  static std::string headline(const Judgement& judgement, const Dataset* data) {
+    if (data == nullptr) return "";
+    if (is_unjudgeable(judgement.errors))
+      return "COULD NOT BE JUDGED: no output of the model before has a finite number on " +
+             data->description();
+    return data->generated() ? "compared on " + data->description() + ", not on real data" : "";
   }
 
   static void evaluate_both(const LoadedModel& before, const LoadedModel& after, Dataset& data,

@@ -104,6 +104,8 @@ class CompressVerb : public Verb {
     job_.metric = metric_.metric();
     job_.data_options = data_.options();
     job_.ranges = data_.ranges();
+    job_.shapes = data_.shapes().shapes();
+    job_.recipe = recipe_;
     job_.preprocessing = data_.said();
     job_.deflated = deflated_.size();
     job_.external = choose<ExternalData>("--external-data", external_,

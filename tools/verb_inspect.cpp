@@ -1,5 +1,4 @@
 // onnxpress inspect MODEL: what is in it.
-#include "graph/ops/infer.h"
 #include "tools/cli.h"
 #include "tools/flags.h"
 #include "tools/verb.h"
@@ -7,29 +6,6 @@
 namespace onnxpress {
 
 namespace {
-
-// A copy of the model with some inputs' shapes fixed, and what follows from them.
-std::unique_ptr<Model> with_input_shapes(const Model& model,
-                                         const std::map<std::string, Dims>& shapes) {
-  std::unique_ptr<Model> fixed = model.clone();
-  for (Value* input : fixed->required_inputs()) {
-    const auto shape = shapes.find(input->name());
-    if (shape == shapes.end()) continue;
-    require(input->type.is_tensor(), "--input-shape: input '{}' is {}", input->name(),
-            to_string(input->type));
-    if (input->type.shape) {
-      const Shape& declared = *input->type.shape;
-      bool fits = declared.size() == shape->second.size();
-      for (std::size_t axis = 0; fits && axis < declared.size(); ++axis)
-        fits = !declared[axis].is_known() || declared[axis].value() == shape->second[axis];
-      require(fits, "--input-shape: input '{}' is declared {}, found {}", input->name(),
-              to_string(declared), to_string(shape->second));
-    }
-    input->type.shape = to_shape(shape->second);
-  }
-  infer_types(*fixed);
-  return fixed;
-}
 
 class InspectVerb : public Verb {
  public:
@@ -42,8 +18,7 @@ class InspectVerb : public Verb {
 
   void declare(CLI::App& app) override {
     app.add_option("MODEL", path_, "a model, or - for standard input");
-    app.add_option("--input-shape", shapes_, "fix an input's open dims to count MACs")
-        ->type_name("NAME=1x3x224x224");
+    shapes_.declare(app, "Data");
     app.add_option("--tensors", tensors_, "how many of the largest tensors to list (10)")
         ->type_name("N");
     app.add_flag("--keep-overridable", keep_overridable_,
@@ -57,33 +32,34 @@ class InspectVerb : public Verb {
   int run(Session& session) override {
     require(!path_.empty(), "inspect: expected a model");
     const std::int64_t tensors = parse_integer("--tensors", tensors_, 0, 1'000'000);
+    refuse_overwriting(reports_, joined({path_}, session.settings().plugins));
     check_report_paths(reports_);
-    for (const std::string& report : reports_) refuse_overwriting(report, {path_});
     session.progress().stage("reading " + path_);
     LoadedModel loaded = load_model(path_, deflated_.size(), keep_overridable_);
+    refuse_overwriting(reports_, loaded.data_files);
+    session.warn(loaded.warnings);
     session.progress().stage("counting");
-    const auto shapes = parse_input_shapes(shapes_, *loaded.model);
-    const std::unique_ptr<Model> fixed =
-        shapes.empty() ? nullptr : with_input_shapes(*loaded.model, shapes);
+    const std::unique_ptr<Model> fixed = shapes_.given() ? shapes_.applied(*loaded.model) : nullptr;
     const ModelStats stats = model_stats(fixed ? *fixed : *loaded.model);
 
     Json report = report_header(session.run_info(name()));
     report["headline"] = "";
+    report["warnings"] = loaded.warnings;
     report["model"] =
         model_section(loaded.file, *loaded.model, stats, static_cast<std::size_t>(tensors));
     report["interface"] = interface_section(*loaded.model);
-    report["input_shapes"] = shapes;
+    report["input_shapes"] = shapes_.shapes();
     report["notes"] = loaded.notes;
     StagedFiles staged;
     stage_reports(reports_, report, staged);
-    session.print(report);
-    staged.commit();
+    session.finish(report, staged);
     return status_done;
   }
 
  private:
   std::string path_, tensors_ = "10";
-  std::vector<std::string> shapes_, reports_;
+  std::vector<std::string> reports_;
+  InputShapeFlag shapes_;
   bool keep_overridable_ = false;
   DeflatedFlag deflated_;
 };

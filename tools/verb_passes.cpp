@@ -29,8 +29,19 @@ class PassesVerb : public Verb {
       report["passes"].push_back(pass_description(passes().find(pass_)));
     }
     report["presets"] = Json::object();
-    if (pass_.empty())
-      for (const auto& [preset, pipeline] : presets()) report["presets"][preset] = pipeline;
+    report["preset_effects"] = Json::object();
+    report["effects"] = Json::object();
+    if (pass_.empty()) {
+      for (const auto& [preset, pipeline] : presets()) {
+        report["presets"][preset] = pipeline;
+        const Effect effect = Pipeline::parse(pipeline).effect();
+        report["preset_effects"][preset] =
+            fmt::format("{}: {}", onnxpress::name(effect), meaning(effect));
+      }
+      for (const Effect effect :
+           {Effect::exact, Effect::rounding, Effect::approximate, Effect::lossy})
+        report["effects"][std::string(onnxpress::name(effect))] = meaning(effect);
+    }
     session.print(report);
     return status_done;
   }

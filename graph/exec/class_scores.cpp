@@ -90,6 +90,21 @@ void ClassificationSums::judge(const Tensor& scores, const ClassLayout& layout,
                                std::int64_t first_sample) {
   const Tensor floats = scores.cast(DType::float32);
   const float* data = floats.data<float>().data();
+  if (is_float(labels.dtype())) {
+    const std::vector<float> values = labels.to_floats();
+    for (std::size_t i = 0; i < values.size(); ++i)
+      require(std::trunc(values[i]) == values[i],
+              "label {} of sample {}: expected a class number, all before it are whole", values[i],
+              first_sample + static_cast<std::int64_t>(i) / layout.positions);
+  }
+  if (labels.dtype() == DType::uint64) {
+    const auto values = labels.data<std::uint64_t>();
+    for (std::size_t i = 0; i < values.size(); ++i)
+      require(values[i] < static_cast<std::uint64_t>(layout.classes),
+              "label {} of sample {}: expected 0 to {}, the output has {} classes", values[i],
+              first_sample + static_cast<std::int64_t>(i) / layout.positions, layout.classes - 1,
+              layout.classes);
+  }
   const Tensor wide = labels.cast(DType::int64);
   const auto truth = wide.data<std::int64_t>();
   samples += count;

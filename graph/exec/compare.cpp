@@ -15,36 +15,41 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 struct OutputSums {
   std::int64_t samples = 0, agreeing = 0;
-  bool has_classes = true, one_sided_nan = false;
+  bool has_classes = true, one_sided = false;
   double max_abs = 0, low = infinity, high = -infinity, reference_squares = 0, squares = 0;
+  NonFinite before, after;
 
   void add(const OutputSums& other) {
     samples += other.samples;
     agreeing += other.agreeing;
     has_classes = has_classes && other.has_classes;
-    one_sided_nan = one_sided_nan || other.one_sided_nan;
+    one_sided = one_sided || other.one_sided;
     max_abs = std::max(max_abs, other.max_abs);
     low = std::min(low, other.low);
     high = std::max(high, other.high);
     reference_squares += other.reference_squares;
     squares += other.squares;
+    before.add(other.before);
+    after.add(other.after);
   }
 
   // Elements [0, count) of two tensors of equal dims.
   void compare(std::span<const double> reference, std::span<const double> other) {
     for (std::size_t i = 0; i < reference.size(); ++i) {
       const double x = reference[i], y = other[i];
-      if (std::isnan(x) && std::isnan(y)) continue;
-      if (!std::isnan(x)) {
+      before.count(x);
+      after.count(y);
+      if (std::isfinite(x)) {
         low = std::min(low, x);
         high = std::max(high, x);
       }
-      if (std::isnan(x) || std::isnan(y)) {
-        one_sided_nan = true;
+      if ((std::isnan(x) && std::isnan(y)) || (std::isinf(x) && x == y)) continue;
+      if (!std::isfinite(x) || !std::isfinite(y)) {
+        one_sided = true;
         max_abs = infinity;
         continue;
       }
-      const double difference = x == y ? 0 : x - y;
+      const double difference = x - y;
       max_abs = std::max(max_abs, std::abs(difference));
       reference_squares += x * x;
       squares += difference * difference;
@@ -52,9 +57,13 @@ struct OutputSums {
   }
 
   OutputError result(std::string name) const {
-    OutputError error{.output = std::move(name), .samples = samples, .max_abs = max_abs};
+    OutputError error{.output = std::move(name),
+                      .samples = samples,
+                      .max_abs = max_abs,
+                      .before = before,
+                      .after = after};
     error.range = high >= low ? high - low : 0;
-    error.snr_db = one_sided_nan  ? -infinity
+    error.snr_db = one_sided      ? -infinity
                    : squares == 0 ? infinity
                                   : 10 * std::log10(reference_squares / squares);
     if (has_classes && samples > 0)
@@ -63,10 +72,13 @@ struct OutputSums {
   }
 };
 
-std::size_t best_class(std::span<const double> scores) {
+// Nothing when a score is NaN.
+std::optional<std::size_t> best_class(std::span<const double> scores) {
   std::size_t best = 0;
-  for (std::size_t i = 1; i < scores.size(); ++i)
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    if (std::isnan(scores[i])) return std::nullopt;
     if (scores[i] > scores[best]) best = i;
+  }
   return best;
 }
 
@@ -81,7 +93,7 @@ OutputSums compare_tensors(const Tensor& reference, const Tensor& other, std::in
   if (reference.dtype() == DType::string) {
     sums.has_classes = false;
     if (reference.strings() != other.strings()) {
-      sums.one_sided_nan = true;
+      sums.one_sided = true;
       sums.max_abs = infinity;
     }
     return sums;
@@ -95,9 +107,10 @@ OutputSums compare_tensors(const Tensor& reference, const Tensor& other, std::in
   if (!sums.has_classes) return sums;
   const auto classes = static_cast<std::size_t>(reference.dim(1));
   sums.samples = static_cast<std::int64_t>(count / classes);
-  for (std::size_t row = 0; row < count; row += classes)
-    sums.agreeing += best_class(a.data<double>().subspan(row, classes)) ==
-                     best_class(b.data<double>().subspan(row, classes));
+  for (std::size_t row = 0; row < count; row += classes) {
+    const auto expected = best_class(a.data<double>().subspan(row, classes));
+    sums.agreeing += expected && expected == best_class(b.data<double>().subspan(row, classes));
+  }
   return sums;
 }
 
@@ -145,6 +158,34 @@ class GivenBatches final : public Dataset {
 };
 
 }  // namespace
+
+void NonFinite::count(double value) {
+  ++elements;
+  nan += std::isnan(value);
+  infinite += std::isinf(value);
+}
+
+void NonFinite::add(const NonFinite& other) {
+  elements += other.elements;
+  nan += other.nan;
+  infinite += other.infinite;
+}
+
+std::string to_string(const std::string& output, const NonFinite& found) {
+  if (!found.any()) return {};
+  std::string text = fmt::format("output '{}': ", output);
+  if (found.nan > 0) text += fmt::format("{} of {} elements are NaN", found.nan, found.elements);
+  if (found.infinite > 0)
+    text += found.nan > 0
+                ? fmt::format(", {} infinite", found.infinite)
+                : fmt::format("{} of {} elements are infinite", found.infinite, found.elements);
+  return text;
+}
+
+bool is_unjudgeable(const std::vector<OutputError>& errors) {
+  return !errors.empty() &&
+         std::ranges::all_of(errors, [](const OutputError& error) { return error.before.all(); });
+}
 
 std::vector<OutputError> compare_outputs(const Model& reference, const Model& other, Dataset& data,
                                          int threads) {

@@ -34,6 +34,8 @@ class Dataset {
   virtual std::string description() const = 0;      // "digits_test.npz (500 samples)"
   virtual std::string hash() const = 0;             // of the data, hex; empty for generated data
   virtual bool generated() const { return false; }  // random data: said in a report's first line
+  // What was done to the data that its reader should know, one line each.
+  virtual std::vector<std::string> notes() const { return {}; }
 };
 
 // What the probe generator may know about an input (--input-range name=0..1).

@@ -4,7 +4,6 @@
 #include "graph/exec/costs.h"
 #include "graph/exec/engine.h"
 #include "graph/exec/prepare.h"
-#include "graph/ops/infer.h"
 #include "graph/ops/registry.h"
 #include "graph/rewrite/inline.h"
 
@@ -23,37 +22,31 @@ bool knows_all_types(const Node& node, const TypeInference& inference) {
   return true;
 }
 
-// Open dims count as 1. Where a rule contradicts that guess (a window longer than 1), they stay
-// open, and the cost of the nodes they reach is unknown.
-std::unique_ptr<TypeInference> infer_with_open_dims(const Model& model) {
-  auto guessed = std::make_unique<TypeInference>(model);
-  for (const Value* input : model.graph.inputs()) {
+}  // namespace
+
+TypedModel::TypedModel(const Model& model) : model_(model.clone()) {
+  inline_functions(*model_);
+  types_ = std::make_unique<TypeInference>(*model_);
+  for (const Value* input : model_->graph.inputs()) {
     Type type = input->type;
     if (type.shape)
       for (Dim& dim : *type.shape)
         if (!dim.is_known()) dim = 1;
-    guessed->set_input(input, std::move(type));
+    types_->set_input(input, std::move(type));
   }
   try {
-    guessed->run();
-    return guessed;
+    types_->run();
   } catch (const Error&) {
-    auto declared = std::make_unique<TypeInference>(model);
-    declared->run();
-    return declared;
+    open_dims_are_1_ = false;
+    types_ = std::make_unique<TypeInference>(*model_);
+    types_->run();
   }
 }
 
-}  // namespace
-
-void for_each_cost(const Model& model,
+void for_each_cost(const TypedModel& typed,
                    const std::function<void(const Node&, std::optional<std::int64_t>)>& fn) {
-  const std::unique_ptr<Model> inlined = model.clone();
-  inline_functions(*inlined);
-  const std::unique_ptr<TypeInference> types = infer_with_open_dims(*inlined);
-  const TypeInference& inference = *types;
-
-  std::as_const(inlined->graph).for_each_graph([&](const Graph& graph) {
+  const TypeInference& inference = typed.types();
+  typed.model().graph.for_each_graph([&](const Graph& graph) {
     for (const Node* node : graph.nodes()) {
       const OpDef* op = operators().find(*node);
       if (!op || !op->cost) continue;
@@ -71,7 +64,7 @@ void for_each_cost(const Model& model,
 
 MacCount count_macs(const Model& model) {
   MacCount count;
-  for_each_cost(model, [&](const Node&, std::optional<std::int64_t> macs) {
+  for_each_cost(TypedModel(model), [&](const Node&, std::optional<std::int64_t> macs) {
     count.macs += macs.value_or(0);
     count.unknown += !macs;
   });

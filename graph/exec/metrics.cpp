@@ -24,6 +24,12 @@ constexpr std::array<std::pair<Metric, std::string_view>, 7> metric_names{
 
 bool is_class_number(DType type) { return is_integer(type) || type == DType::boolean; }
 
+// Floating-point labels may be class numbers all the same.
+bool all_whole(const Tensor& labels) {
+  const std::vector<float> values = labels.to_floats();
+  return std::ranges::all_of(values, [](float value) { return std::trunc(value) == value; });
+}
+
 bool same_after_first(const Dims& a, const Dims& b) {
   return !a.empty() && !b.empty() && std::equal(a.begin() + 1, a.end(), b.begin() + 1, b.end());
 }
@@ -38,6 +44,7 @@ struct BatchSums {
   ClassificationSums classes;
   std::int64_t samples = 0, elements = 0, with_nan = 0;
   double squares = 0;
+  NonFinite non_finite;
 };
 
 bool fits(const Tensor& output, const Tensor& labels, bool classification, bool squares) {
@@ -81,6 +88,15 @@ void add_squares(const Tensor& output, const Tensor& labels, std::int64_t sample
   }
 }
 
+// Of the first `samples` rows.
+void count_non_finite(const Tensor& output, std::int64_t samples, NonFinite& found) {
+  const Tensor values = output.cast(DType::float64);
+  const std::int64_t per_sample = output.size() / std::max<std::int64_t>(output.dim(0), 1);
+  for (const double value :
+       values.data<double>().first(static_cast<std::size_t>(samples * per_sample)))
+    found.count(value);
+}
+
 std::vector<Metric> default_metrics(bool classification) {
   if (!classification) return {Metric::mse};
   return {Metric::top1,   Metric::top5, Metric::precision,
@@ -100,6 +116,7 @@ class Evaluator {
     require(rows >= batch.samples, "expected an output and labels of {} samples, found {} and {}",
             batch.samples, to_string(output.dims()), to_string(batch.labels.dims()));
     BatchSums sums{.samples = batch.samples};
+    count_non_finite(output, batch.samples, sums.non_finite);
     if (judgement.classification) {
       const auto layout = ClassLayout::fit(output.dims(), batch.labels.dims());
       require(layout.has_value(), "an output of shape {} does not fit labels of shape {}",
@@ -117,20 +134,42 @@ class Evaluator {
 
   // What to judge, from one batch; sets the metrics when none were asked for.
   Judgement choose(const Batch& batch, std::vector<Metric>& metrics) {
-    const bool class_numbers = is_class_number(batch.labels.dtype());
+    const std::vector<Tensor> outputs = run(0, batch);
+    const bool class_numbers = are_class_numbers(batch.labels, outputs, metrics);
     if (metrics.empty()) metrics = default_metrics(class_numbers);
     Judgement judgement;
     for (const Metric metric : metrics) {
       (metric == Metric::mse ? judgement.squares : judgement.classification) = true;
-      require(metric == Metric::mse || class_numbers, "{} needs integer labels, found {}",
+      require(metric == Metric::mse || class_numbers,
+              "{} needs labels that are class numbers, found {} that are not whole numbers",
               name(metric), name(batch.labels.dtype()));
     }
-    judgement.output =
-        choose_output(model_, run(0, batch), batch.labels, judgement, options_.output);
+    judgement.output = choose_output(model_, outputs, batch.labels, judgement, options_.output);
     return judgement;
   }
 
  private:
+  // Floating-point labels are, when they are whole numbers and a metric of classes is asked for or
+  // they fit nothing but class scores.
+  static bool are_class_numbers(const Tensor& labels, std::span<const Tensor> outputs,
+                                const std::vector<Metric>& metrics) {
+    if (is_class_number(labels.dtype())) return true;
+    if (!is_float(labels.dtype())) return false;
+    const auto fits_any = [&](bool classification) {
+      return std::ranges::any_of(outputs, [&](const Tensor& output) {
+        return fits(output, labels, classification, !classification);
+      });
+    };
+    const bool fits_scores = metrics.empty() && fits_any(true) && !fits_any(false);
+    const bool asked =
+        std::ranges::any_of(metrics, [](Metric metric) { return metric != Metric::mse; });
+    const bool whole = all_whole(labels);
+    require(whole || !fits_scores,
+            "{} labels of shape {} fit nothing but class scores, and are not whole numbers",
+            name(labels.dtype()), to_string(labels.dims()));
+    return whole && (asked || fits_scores);
+  }
+
   std::vector<Tensor> run(int worker, const Batch& batch) {
     std::unique_ptr<Engine>& engine = engines_[static_cast<std::size_t>(worker)];
     if (!engine) engine = std::make_unique<Engine>(model_, EngineOptions{.threads = 1});
@@ -204,12 +243,14 @@ Evaluation evaluate(const Model& model, Dataset& data, const EvaluationOptions& 
         total.elements += sums.elements;
         total.with_nan += sums.with_nan;
         total.squares += sums.squares;
+        total.non_finite.add(sums.non_finite);
       });
 
   Evaluation result{.samples = read,
                     .positions = judgement.classification ? total.classes.positions : read,
                     .correct = total.classes.top1,
-                    .output = model.graph.outputs()[judgement.output]->name()};
+                    .output = model.graph.outputs()[judgement.output]->name(),
+                    .non_finite = total.non_finite};
   for (const Metric metric : metrics) {
     if (metric != Metric::mse) {
       result.values.push_back(total.classes.value(metric));

@@ -26,6 +26,19 @@ struct MetricValue {
   double low = 0, high = 0;  // 95 % Wilson score interval (Wilson 1927); equal to value where none
 };
 
+// How many elements of an output are no numbers.
+struct NonFinite {
+  std::int64_t elements = 0, nan = 0, infinite = 0;
+
+  void count(double value);
+  void add(const NonFinite& other);
+  bool any() const { return nan + infinite > 0; }
+  // Nothing that a result could be judged by.
+  bool all() const { return elements > 0 && nan + infinite == elements; }
+};
+// "output 'y': 12 of 500 elements are NaN, 3 infinite"; nothing to say when all are finite: empty.
+std::string to_string(const std::string& output, const NonFinite& found);
+
 struct Evaluation {
   std::int64_t samples = 0;
   std::int64_t positions = 0;       // judged: samples times labels per sample
@@ -33,16 +46,21 @@ struct Evaluation {
   std::string output;               // the output that was judged
   std::vector<MetricValue> values;  // in the order asked for
   std::vector<std::string> notes;   // "3 positions have NaN scores: counted as wrong"
+  NonFinite non_finite;             // of the judged output
   double seconds = 0;
   const MetricValue* find(Metric metric) const;
 };
 
 struct EvaluationOptions {
-  std::vector<Metric> metrics;  // empty: what the labels allow (integers: all but mse; floats: mse)
-  std::string output;           // empty: the only output, or the first whose shape fits the labels
-  int threads = 0;              // batches are spread over this many engines
+  std::vector<Metric>
+      metrics;         // empty: what the labels allow (class numbers: all but mse; else mse)
+  std::string output;  // empty: the only output, or the first whose shape fits the labels
+  int threads = 0;     // batches are spread over this many engines
 };
 
+// Labels are class numbers when they are integers, or whole floating-point numbers that fit class
+// scores and no output of their own shape.
+//
 // Streaming; memory does not grow with samples. Class scores are the last axis ([N,C]) or axis 1 of
 // [N,C,1,1]; more positions per sample ([N,C,...] with labels [N,...], or else [N,...,C]) count
 // each position. Equal scores rank by class number.
@@ -66,8 +84,13 @@ struct OutputError {
   double max_abs = 0;  // largest absolute difference; inf when NaN appears on one side only
   double range = 0;    // max - min of the reference output
   double snr_db = 0;   // 10 log10(sum ref^2 / sum diff^2); +inf when equal, -inf with NaN
-  std::optional<double> top1_agreement;  // share of samples with equal argmax over the class axis
+  // Share of samples with equal argmax over the class axis; scores with NaN agree with nothing.
+  std::optional<double> top1_agreement;
+  NonFinite before, after;  // of numeric outputs; NaN on both sides, or the same infinity, is no
+                            // difference
 };
+// Whether no output of the reference has a finite element: then agreement says nothing.
+bool is_unjudgeable(const std::vector<OutputError>& errors);
 
 // The 95 % Wilson score interval of a proportion of `total` > 0 (Wilson 1927, "Probable
 // inference").

@@ -9,6 +9,7 @@
 
 #include "graph/base/error.h"
 #include "graph/exec/costs.h"
+#include "graph/exec/input_shapes.h"
 #include "graph/onnx/writer.h"
 #include "graph/ops/quantize_linear.h"
 
@@ -221,9 +222,16 @@ ModelStats model_stats(const Model& model) {
       if (const Tensor* tensor = constant_of(output)) collector.add(*output, *tensor);
     }
   });
-  for_each_cost(model, [&](const Node& node, std::optional<std::int64_t> macs) {
+  const TypedModel typed(model);
+  for_each_cost(typed, [&](const Node& node, std::optional<std::int64_t> macs) {
     collector.add_macs(node, macs);
   });
+  const ActivationMemory memory = activation_memory(typed);
+  collector.stats.activation_bytes = memory.peak_bytes;
+  collector.stats.activation_peak_at = memory.at ? memory.at->describe() : std::string();
+  collector.stats.activations_unknown = memory.unknown_values;
+  collector.stats.open_dims_are_1 = typed.open_dims_are_1();
+  collector.stats.open_dims = open_dims(model);
   collector.stats.parameters = parameter_count(model);
   collector.stats.serialized_bytes = static_cast<std::int64_t>(serialized_size(model));
   return collector.finish();

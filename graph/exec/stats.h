@@ -34,12 +34,19 @@ struct CountedBytes {
 struct ModelStats {
   std::int64_t serialized_bytes = 0;  // as one inline file
   std::int64_t tensor_bytes = 0;
-  std::int64_t parameters = 0;       // parameter_count()
-  std::int64_t zeros = 0;            // among the parameters; for a sparse one among those stored
-  std::int64_t macs = 0;             // every dim of an input that is not a number taken as 1
-  std::int64_t macs_unknown = 0;     // nodes whose cost is not known for want of shapes
-  std::int64_t nodes = 0;            // subgraphs and functions included, Constant not counted
-  std::vector<TensorStats> tensors;  // largest first
+  std::int64_t parameters = 0;    // parameter_count()
+  std::int64_t zeros = 0;         // among the parameters; for a sparse one among those stored
+  std::int64_t macs = 0;          // every dim of an input that is not a number taken as 1
+  std::int64_t macs_unknown = 0;  // nodes whose cost is not known for want of shapes
+  // Peak memory of activations, the same dims taken as 1: what is alive at once when nodes run in
+  // the file's order, weights not counted.
+  std::int64_t activation_bytes = 0;
+  std::string activation_peak_at;         // "node 'conv1' (Conv)"; empty without nodes
+  std::int64_t activations_unknown = 0;   // values left out for want of a shape
+  std::vector<std::string> open_dims;     // of required inputs: "batch", "x[0]"
+  bool open_dims_are_1 = true;            // false: that contradicts a rule, they stayed unknown
+  std::int64_t nodes = 0;                 // subgraphs and functions included, Constant not counted
+  std::vector<TensorStats> tensors;       // largest first
   std::vector<CountedBytes> by_operator;  // most bytes first
   std::vector<CountedBytes> by_type;      // most bytes first
   double sparsity() const { return parameters ? double(zeros) / double(parameters) : 0.0; }

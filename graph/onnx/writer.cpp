@@ -71,7 +71,7 @@ bool is_our_data_file(const fs::path& file, const std::string& stem) {
   return hash.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
-// Data files that the model now at `path` refers to and that we wrote for it.
+// Data files that the model now at `path` refers to and that we wrote for models of its name.
 std::vector<fs::path> own_data_files(const fs::path& path) {
   std::vector<fs::path> files;
   std::error_code error;
@@ -89,6 +89,32 @@ std::vector<fs::path> own_data_files(const fs::path& path) {
     files.clear();  // whatever stands at `path`, it is no model of ours
   }
   return files;
+}
+
+// Another model file beside `target` that may need `data`, or nothing. A model names its data in
+// plain bytes, so that looking for the name misses none.
+std::optional<std::string> other_user(const fs::path& data, const fs::path& target) {
+  const std::string name = data.filename().string();
+  std::error_code error;
+  fs::directory_iterator entry(target.parent_path(), error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    const fs::path& file = entry->path();
+    std::error_code ignored;
+    if (file == target || file.filename().string().find(".onnx") == std::string::npos ||
+        !fs::is_regular_file(file, ignored) || fs::canonical(file, ignored) == target)
+      continue;
+    try {
+      const auto mapped = MappedFile::open(file);
+      const std::string_view bytes(reinterpret_cast<const char*>(mapped->bytes().data()),
+                                   mapped->bytes().size());
+      if (bytes.find(name) != std::string_view::npos)
+        return fmt::format("'{}' uses it too", file.filename().string());
+    } catch (const Error&) {
+      return fmt::format("'{}' cannot be read and may use it", file.filename().string());
+    }
+  }
+  if (error) return fmt::format("the folder cannot be read: {}", error.message());
+  return std::nullopt;
 }
 
 bool wants_external(const Model& model, const WriteOptions& options, std::size_t inline_bytes) {
@@ -151,7 +177,14 @@ WriteResult stage_model(const Model& model, const fs::path& path, StagedFiles& s
         staged.add(path, [&](StagedFiles::Sink& sink) {
           result.sha256 = stream(message, options.hash, [&](auto block) { sink.write(block); });
         });
-        for (const fs::path& file : old_files) staged.remove_after(file);
+        for (const fs::path& file : old_files) {
+          if (file.filename() == result.data_file.filename()) continue;
+          if (const auto user = other_user(file, fs::weakly_canonical(path)))
+            result.notes.push_back(fmt::format("the old external data '{}' was left: {}",
+                                               file.filename().string(), *user));
+          else
+            staged.remove_after(file);
+        }
         result.file_bytes = message.size();
         result.total_bytes += message.size();
         return result;

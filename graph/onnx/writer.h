@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "graph/base/files.h"
 #include "graph/ir/model.h"
@@ -31,6 +32,7 @@ struct WriteResult {
   std::size_t file_bytes = 0;
   std::size_t total_bytes = 0;      // with external data
   std::filesystem::path data_file;  // empty when inline
+  std::vector<std::string> notes;   // old data files that were left, and why
 };
 
 // What is written: fields in the order of their numbers, tensors as raw_data (strings as
@@ -43,7 +45,8 @@ struct WriteResult {
 std::size_t serialized_size(const Model& model);
 
 // Stages `path`. External data is staged first, as `<stem>-<16 hex digits of its hash>.data` beside
-// it. A data file of that pattern that only the model now at `path` used is removed at the end.
+// it. A data file of that pattern that the model now at `path` uses is removed at the end, unless
+// another model of the folder (*.onnx*) names it or cannot be read: then `notes` say so.
 // Nothing appears before staged.commit(). Throws Error.
 WriteResult stage_model(const Model& model, const std::filesystem::path& path, StagedFiles& staged,
                         const WriteOptions& options = {});

@@ -119,38 +119,62 @@ class Verifier {
   std::unordered_map<const Value*, Readers> found_;
 };
 
-void check_interface(const Model& model, const TypeInference& inference) {
+bool is_contradicted(const Shape& declared, const Shape& found) {
+  if (declared.size() != found.size()) return true;
+  for (std::size_t i = 0; i < found.size(); ++i)
+    if (declared[i].is_known() && found[i].is_known() && declared[i] != found[i]) return true;
+  return false;
+}
+
+// What contradicts the declared shape, or nothing.
+std::optional<std::string> contradiction(std::string_view role, const Value& value,
+                                         const TypeInference& inference) {
+  const Type& found = inference.type(&value);
+  const bool both = value.type.is_tensor() && found.is_tensor() && value.type.shape && found.shape;
+  if (!both || !is_contradicted(*value.type.shape, *found.shape)) return std::nullopt;
+  return fmt::format("{} '{}' is declared {}, but computed as {}", role, value.name(),
+                     to_string(value.type), to_string(found));
+}
+
+void check_interface(const Model& model, const TypeInference& inference,
+                     std::span<const std::string> known) {
   for (const Value* output : model.graph.outputs()) {
     const Type& declared = output->type;
     const Type& found = inference.type(output);
     if (!declared.is_tensor() || !found.is_tensor()) continue;
-    const auto describe = [&] {
-      return fmt::format("output '{}' is declared {}, but computed as {}", output->name(),
-                         to_string(declared), to_string(found));
-    };
     require(declared.elem == DType::undefined || found.elem == DType::undefined ||
                 declared.elem == found.elem,
-            "{}", describe());
-    if (!declared.shape || !found.shape) continue;
-    require(declared.shape->size() == found.shape->size(), "{}", describe());
-    for (std::size_t i = 0; i < found.shape->size(); ++i) {
-      const Dim& expected = (*declared.shape)[i];
-      const Dim& dim = (*found.shape)[i];
-      require(!expected.is_known() || !dim.is_known() || expected == dim, "{}", describe());
-    }
+            "output '{}' is declared {}, but computed as {}", output->name(), to_string(declared),
+            to_string(found));
+    const std::optional<std::string> text = contradiction("output", *output, inference);
+    require(!text || std::ranges::find(known, *text) != known.end(), "{}", text.value_or(""));
   }
 }
 
 }  // namespace
 
-void verify(const Model& model) {
+std::vector<std::string> contradicted_declarations(const Model& model) {
+  TypeInference inference(model);
+  inference.run();
+  std::vector<std::string> texts;
+  const auto add = [&](std::string_view role, const Value& value) {
+    if (auto text = contradiction(role, value, inference)) texts.push_back(std::move(*text));
+  };
+  for (const Value* output : model.graph.outputs()) add("output", *output);
+  for (const Node* node : model.graph.nodes())
+    for (const Value* value : node->outputs())
+      if (value && !value->is_output()) add("value", *value);
+  return texts;
+}
+
+void verify(const Model& model, std::span<const std::string> known) {
   Verifier(model.opsets, model.graph).run();
   for (const auto& function : model.functions)
     in_context([&] { return fmt::format("function '{}'", function->name); },
                [&] { Verifier(function->opsets, function->body).run(); });
   TypeInference inference(model);
   inference.run();
-  check_interface(model, inference);
+  check_interface(model, inference, known);
 }
 
 }  // namespace onnxpress

@@ -120,6 +120,21 @@ std::string_view name(Effect effect) {
   return "";
 }
 
+std::string_view meaning(Effect effect) {
+  switch (effect) {
+    case Effect::exact:
+      return "outputs stay bit for bit what they were (in the plain reference kernels)";
+    case Effect::rounding:
+      return "outputs differ by at most 1e-5 of their range and a few units in the last place: "
+             "floating-point operations are regrouped, nothing is approximated";
+    case Effect::approximate:
+      return "outputs keep a signal-to-noise ratio that the pass states";
+    case Effect::lossy:
+      return "outputs may differ by anything; it is measured and reported";
+  }
+  return "";
+}
+
 std::string_view name(Needs needs) {
   switch (needs) {
     case Needs::nothing:

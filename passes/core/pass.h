@@ -29,6 +29,8 @@ enum class Effect {
   lossy,        // measured, not bounded
 };
 std::string_view name(Effect effect);
+// What it allows, in one line for people.
+std::string_view meaning(Effect effect);
 
 enum class Needs { nothing, calibration, training, teacher };
 std::string_view name(Needs needs);

@@ -163,6 +163,12 @@ bool Pipeline::needs(Needs what) const {
       steps, [&](const PipelineStep& step) { return step.pass->info().needs == what; });
 }
 
+Effect Pipeline::effect() const {
+  Effect weakest = Effect::exact;
+  for (const PipelineStep& step : steps) weakest = std::max(weakest, step.pass->info().effect);
+  return weakest;
+}
+
 Pipeline preset(std::string_view name) {
   std::vector<std::string> names;
   for (const auto& entry : preset_table) {

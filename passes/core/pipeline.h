@@ -26,6 +26,7 @@ class Pipeline {
   std::string to_text() const;
   static std::string to_text(const PipelineStep& step);
   bool needs(Needs what) const;
+  Effect effect() const;  // the weakest promise of its steps
   std::vector<PipelineStep> steps;
 };
 

@@ -52,6 +52,8 @@ class ErrorSum {
   void add(const Tensor& expected, const Tensor& found) {
     const std::int64_t rows = expected.rank() > 0 ? expected.dims()[0] : 1;
     error_.samples += rows;
+    count(expected, error_.before);
+    count(found, error_.after);
     if (!same_form(expected, found) || !is_numeric(expected.dtype())) {
       if (!expected.equals(found)) error_.max_abs = infinity;
       return;
@@ -79,6 +81,12 @@ class ErrorSum {
   }
 
  private:
+  static void count(const Tensor& tensor, NonFinite& found) {
+    if (!is_numeric(tensor.dtype())) return;
+    const Tensor values = tensor.cast(DType::float64);
+    for (const double value : values.data<double>()) found.count(value);
+  }
+
   void add(std::span<const double> expected, std::span<const double> found) {
     for (std::size_t i = 0; i < expected.size(); ++i) {
       const double x = expected[i];
@@ -98,13 +106,17 @@ class ErrorSum {
   // Scores are contiguous: class_axis gives the last axis, or one that only ones follow.
   void add_agreement(std::span<const double> expected, std::span<const double> found,
                      std::size_t classes) {
+    // -1 when a score is NaN.
     const auto best = [classes](std::span<const double> scores, std::size_t row) {
-      const auto begin = scores.begin() + static_cast<std::ptrdiff_t>(row * classes);
-      return std::max_element(begin, begin + static_cast<std::ptrdiff_t>(classes)) - begin;
+      const auto row_scores = scores.subspan(row * classes, classes);
+      if (std::ranges::any_of(row_scores, [](double score) { return std::isnan(score); }))
+        return std::ptrdiff_t{-1};
+      return std::ranges::max_element(row_scores) - row_scores.begin();
     };
     for (std::size_t row = 0; row < expected.size() / classes; ++row) {
       ++rows_;
-      agreeing_ += best(expected, row) == best(found, row);
+      const std::ptrdiff_t wanted = best(expected, row);
+      agreeing_ += wanted >= 0 && wanted == best(found, row);
     }
   }
 

@@ -15,12 +15,19 @@
 namespace onnxpress {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 struct Sizes {
   std::int64_t bytes = 0, parameters = 0, zeros = 0, macs = 0, nodes = 0;
 };
 
-Sizes measure_sizes(const Model& model) {
-  const ModelStats stats = model_stats(model);
+Sizes measure_sizes(const Model& model, const InputShapes& shapes) {
+  ModelStats stats = model_stats(model);
+  if (!shapes.empty()) stats.macs = count_macs(*with_input_shapes(model, shapes)).macs;
   return {stats.serialized_bytes, stats.parameters, stats.zeros, stats.macs, stats.nodes};
 }
 
@@ -85,10 +92,14 @@ class Runner {
       : pipeline_(pipeline),
         options_(options),
         pool_(options.threads > 0 ? options.threads : available_cpus()) {
-    in_context([] { return "the model given"; }, [&] { verify(*model); });
+    in_context([] { return "the model given"; },
+               [&] {
+                 contradictions_ = contradicted_declarations(*model);
+                 verify(*model, contradictions_);
+               });
     current_.model = std::move(model);
     current_.fingerprint = fingerprint(*current_.model);
-    current_.sizes = measure_sizes(*current_.model);
+    current_.sizes = measure_sizes(*current_.model, options_.input_shapes);
     prepare_probes();
   }
 
@@ -96,8 +107,8 @@ class Runner {
     for (std::size_t i = 0; i < pipeline_.steps.size(); ++i) {
       const PipelineStep& step = pipeline_.steps[i];
       if (options_.progress)
-        options_.progress(fmt::format("running {} ({} of {})", step.pass->info().name, i + 1,
-                                      pipeline_.steps.size()));
+        options_.progress(fmt::format("running {}", step.pass->info().name), i,
+                          pipeline_.steps.size());
       number_ = i + 1;
       if (!run_with_opset(step)) {
         result_.rolled_back = true;
@@ -133,7 +144,7 @@ class Runner {
     std::vector<std::vector<Tensor>> probes;
     for (std::uint64_t i = 0; i < sets; ++i)
       probes.push_back(probe_inputs(*current_.model, Random(options_.seed).split(i).next(),
-                                    options_.input_ranges));
+                                    options_.input_ranges, options_.input_shapes));
     return probes;
   }
 
@@ -258,7 +269,9 @@ class Runner {
     record.reason = reason;
     Current next{.model = current_.model->clone()};
     std::optional<std::string> failure = run_pass(step, *next.model, record);
+    const auto start = Clock::now();
     if (!failure) failure = judge(step, next, record);
+    record.verification_seconds = seconds_since(start);
     record.changed = !failure && next.fingerprint.hash != current_.fingerprint.hash;
     if (failure)
       roll_back(record, std::move(*failure));
@@ -270,7 +283,7 @@ class Runner {
 
   // Why the pass failed, or nothing.
   std::optional<std::string> run_pass(const PipelineStep& step, Model& model, PassRecord& record) {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     std::optional<std::string> failure;
     const bool has_data = step.pass->info().needs != Needs::nothing;
     PassContext context{.options = step.options,
@@ -291,15 +304,14 @@ class Runner {
     } catch (...) {
       failure = "an exception that is no std::exception";
     }
-    record.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    record.seconds = seconds_since(start);
     return failure;
   }
 
   // What is wrong with the model the pass left, or nothing.
   std::optional<std::string> judge(const PipelineStep& step, Current& next, PassRecord& record) {
     try {
-      verify(*next.model);
+      verify(*next.model, contradictions_);
     } catch (const Error& error) {
       return fmt::format("it left a model that does not verify: {}", error.what());
     }
@@ -336,13 +348,24 @@ class Runner {
     const ProbeOutputs& after = outputs(next, reference);
     record.errors = measure_errors(*next.model, before, after);
     record.probed = true;
+    check_judgeable(record.errors);
     if (!reference) next.total_errors = measure_errors(*next.model, *original_outputs_, after);
     return broken_effect(effect, record.outcome.min_snr_db, before, after, record.errors);
   }
 
+  // Outputs without a finite number agree with anything: they verify nothing.
+  void check_judgeable(const std::vector<OutputError>& errors) {
+    if (!result_.verified || !is_unjudgeable(errors)) return;
+    result_.verified = result_.judgeable = false;
+    result_.unverified_reason = fmt::format(
+        "no output has a finite number on the {} inputs ({})",
+        result_.generated_probes ? "generated" : "given",
+        to_string(errors.front().output, errors.front().before));
+  }
+
   void keep(PassRecord& record, Current next) {
     if (record.changed) {
-      next.sizes = measure_sizes(*next.model);
+      next.sizes = measure_sizes(*next.model, options_.input_shapes);
       set_sizes(record, current_.sizes, next.sizes);
       current_ = std::move(next);
     }
@@ -384,6 +407,7 @@ class Runner {
   const RunOptions& options_;
   ThreadPool pool_;
   Current current_;
+  std::vector<std::string> contradictions_;  // of declared shapes in the model given
   std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared
   std::optional<ProbeOutputs>
       original_outputs_;  // by the fast kernels, when some step is not exact

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/exec/input_shapes.h"
 #include "graph/exec/metrics.h"
 #include "graph/exec/stats.h"
 #include "passes/core/pipeline.h"
@@ -26,7 +27,8 @@ struct PassRecord {
   std::string failure;                  // why it was rolled back
   std::string reason;                   // why the runner put the step in (upgrade_opset); else empty
   std::filesystem::path reproducer;     // folder with model, step and inputs, when rolled back
-  double seconds = 0;
+  double seconds = 0;                   // of the pass
+  double verification_seconds = 0;      // of checking its result: structure, types, probe outputs
   std::int64_t bytes_before = 0, bytes_after = 0;          // serialized, inline
   std::int64_t parameters_before = 0, parameters_after = 0;
   std::int64_t zeros_before = 0, zeros_after = 0;
@@ -51,9 +53,12 @@ struct RunOptions {
   // Probe inputs taken from data; empty: generated (probe_inputs).
   std::vector<std::vector<Tensor>> probes;
   InputRanges input_ranges;
+  // Of inputs with open dims, for generated probes and for counting MACs; the model keeps its own.
+  InputShapes input_shapes;
   std::filesystem::path reproducer_folder;  // parent of reproducers; empty: none are written
   std::function<Evaluation(const Model&)> evaluate;   // per-pass attribution; may be empty
-  std::function<void(const std::string&)> progress;   // "running quantize_weights (3 of 4)"
+  // "running quantize_weights", steps done and steps in all.
+  std::function<void(const std::string&, std::size_t, std::size_t)> progress;
 };
 
 struct RunResult {
@@ -61,6 +66,8 @@ struct RunResult {
   std::vector<PassRecord> passes;
   bool verified = true;                 // the engine ran the model and outputs were compared
   std::string unverified_reason;        // "no kernel for LSTM (ai.onnx 17)"
+  bool judgeable = true;                // false: the engine ran the model given, but none of its
+                                        // outputs on the probe inputs has a finite element
   bool generated_probes = false;
   std::vector<std::string> notes;       // opset upgrades, ...
   bool rolled_back = false;             // a requested pass did not stay

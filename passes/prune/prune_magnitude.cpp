@@ -30,7 +30,7 @@ constexpr OptionSpec option_specs[] = {
     {.name = "scope",
      .kind = OptionSpec::Kind::choice,
      .default_value = "global",
-     .help = "what reaches the sparsity: all weights together, each layer, each output channel",
+     .help = "what reaches the sparsity: all weights together, each layer, each output channel; not with threshold",
      .choices = "global|layer|channel"},
     {.name = "select",
      .kind = OptionSpec::Kind::selector,
@@ -178,6 +178,8 @@ class PruneMagnitude : public Pass {
     require(given.given("sparsity") != given.given("threshold"),
             "pass 'prune_magnitude': expected one of the options 'sparsity' and 'threshold', found {}",
             given.given("sparsity") ? "both" : "neither");
+    require(!given.given("scope") || !given.given("threshold"),
+            "pass 'prune_magnitude': 'scope' says what reaches a sparsity; it means nothing with 'threshold'");
   }
 
   Outcome run(Model& model, PassContext& context) const override {

@@ -9,6 +9,7 @@
 #include "passes/common/quantization.h"
 #include "passes/common/weights.h"
 #include "passes/core/registry.h"
+#include "passes/quantize/indirect_weights.h"
 #include "passes/quantize/storage.h"
 
 namespace onnxpress {
@@ -18,7 +19,7 @@ constexpr OptionSpec option_specs[] = {
     {.name = "bits",
      .kind = OptionSpec::Kind::integer,
      .default_value = "8",
-     .help = "width of a weight: 2^bits levels",
+     .help = "width of a weight: 2^bits levels, 2^bits - 1 when symmetric (3 for 2 bits)",
      .min = 2,
      .max = 8},
     {.name = "symmetric",
@@ -99,7 +100,7 @@ class QuantizeWeights : public Pass {
  public:
   static constexpr PassInfo pass_info{
       .name = "quantize_weights",
-      .summary = "stores weights as 2- to 8-bit integers behind DequantizeLinear; activations stay float",
+      .summary = "weights as 2- to 8-bit integers and DequantizeLinear: smaller, not faster",
       .options = option_specs,
       .effect = Effect::lossy,
       .min_opset = 10};
@@ -146,6 +147,10 @@ class QuantizeWeights : public Pass {
                                               "wrong results with {}", count, name(type), name(plan.type)));
       }
     }
+    // First: they are the ones worth a look.
+    const std::vector<NearMiss> indirect =
+        indirect_weights(model, Selector(context.options.text("select")), pass_info.name);
+    misses.insert(misses.begin(), indirect.begin(), indirect.end());
     outcome.changed = !outcome.layers.empty();
     outcome.counts = {{"quantized", outcome.layers.size()},
                       {"left", misses.size()},

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "tools/document.h"
+#include "tools/terminal.h"
 
 namespace onnxpress {
 
@@ -45,6 +46,42 @@ TEST_CASE("names shrink on a narrow terminal, numbers do not") {
         "name                               bytes\n"
         "----------------------------------------\n"
         "/encoder/layer...t/dense/MatMul  1.24 MB\n");
+}
+
+TEST_CASE("sentences go on below where it is narrow") {
+  Document document;
+  document.emplace_back(Table{{{"pass"}, {"does", false, false, true}},
+                              {{"fuse", "merges operators that one operator can do as well"},
+                               {"prune", "zeroes weights"}}});
+  CHECK(render_terminal(document, {.width = 40}) ==
+        "pass   does\n"
+        "----------------------------------------\n"
+        "fuse   merges operators that one\n"
+        "       operator can do as well\n"
+        "prune  zeroes weights\n");
+}
+
+TEST_CASE("long words of sentences are broken behind a comma or brace, else anywhere") {
+  Document document;
+  document.emplace_back(Table{
+      {{"pass", false, false, true}, {"n", true}},
+      {{"prune_magnitude{sparsity=0.5,scope=layer}", "1"}, {"abcdefghijklmnopqrstuvwxyz", "2"}}});
+  CHECK(render_terminal(document, {.width = 22}) ==
+        "pass                 n\n"
+        "----------------------\n"
+        "prune_magnitude{     1\n"
+        "sparsity=0.5,\n"
+        "scope=layer}\n"
+        "abcdefghijklmnopqrs  2\n"
+        "tuvwxyz\n");
+}
+
+TEST_CASE("a progress bar") {
+  CHECK(progress_bar(0, 10, 4) == "[....]   0 %");
+  CHECK(progress_bar(5, 10, 4) == "[##..]  50 %");
+  CHECK(progress_bar(10, 10, 4) == "[####] 100 %");
+  CHECK(progress_bar(11, 10, 4) == "[####] 100 %");
+  CHECK(progress_bar(1, 0, 4) == "[....]   0 %");
 }
 
 TEST_CASE("control characters of names do not reach the terminal") {

@@ -55,12 +55,12 @@ std::optional<Dims> reshaped_rows(const Dims& dims, const Shape& shape) {
 
 // The axis of channels for per-channel mean and std.
 std::size_t channel_axis(const Binding& binding, std::size_t count,
-                         const std::optional<Layout>& layout) {
+                         const std::optional<ImageLayout>& layout) {
   const std::size_t rank = binding.dims.size();
   require(rank >= 2, "input '{}' has no channel axis for {} values of --input-mean or --input-std",
           binding.input.name, count);
   const auto wanted = static_cast<std::int64_t>(count);
-  std::size_t axis = layout == Layout::nhwc ? rank - 1 : 1;
+  std::size_t axis = layout == ImageLayout::nhwc ? rank - 1 : 1;
   if (!layout && binding.dims[1] != wanted && binding.dims[rank - 1] == wanted) axis = rank - 1;
   require(binding.dims[axis] == wanted,
           "input '{}' {}: {} values of --input-mean or --input-std for {} channels",
@@ -87,6 +87,13 @@ class ArrayDataset : public Dataset {
                        samples_);
   }
   std::string hash() const override { return hash_of_data(path_); }
+  std::vector<std::string> notes() const override {
+    std::vector<std::string> notes;
+    for (const Binding& binding : bindings_)
+      if (auto note = rounding_note(binding.input, binding.reader->info().dtype))
+        notes.push_back(std::move(*note));
+    return notes;
+  }
 
   void rewind() override {
     position_ = 0;
@@ -147,10 +154,11 @@ class ArrayDataset : public Dataset {
     }
   }
 
-  // Whether data of `from` may feed a float input: only with preprocessing said by the user.
+  // Floating-point types feed each other; integers feed float inputs only with preprocessing said
+  // by the user.
   void check_type(const Binding& binding) const {
     const DType wanted = binding.input.dtype, found = binding.reader->info().dtype;
-    if (wanted == found) return;
+    if (wanted == found || (is_float(wanted) && is_float(found))) return;
     const bool from_integer = is_integer(found) || found == DType::boolean;
     if (is_float(wanted) && from_integer && options_.converts_integers()) return;
     std::string hint;
@@ -272,7 +280,8 @@ class ArrayDataset : public Dataset {
 
   Tensor preprocess(const Binding& binding, const Tensor& raw) const {
     if (!is_float(binding.input.dtype)) return raw;
-    if (!options_.scale && binding.mean.empty() && binding.std.empty()) return raw;
+    if (!options_.scale && binding.mean.empty() && binding.std.empty())
+      return raw.cast(binding.input.dtype);
     Tensor tensor = raw.cast(DType::float32);
     const std::span<float> values = tensor.mutable_data<float>();
     const std::size_t channels =
@@ -294,12 +303,13 @@ class ArrayDataset : public Dataset {
     return tensor.cast(binding.input.dtype);
   }
 
-  // Class numbers as int64, targets as float32.
+  // Class numbers as int64 (uint64 may not fit: whoever reads them says so), targets as float32.
   Tensor label_rows(std::int64_t count) {
     Dims dims = labels_->info().dims;
     dims[0] = count;
     Tensor tensor = Tensor::uninitialized(labels_->info().dtype, dims);
     labels_->read(tensor.mutable_bytes());
+    if (tensor.dtype() == DType::uint64) return tensor;
     return tensor.cast(is_float(tensor.dtype()) ? DType::float32 : DType::int64);
   }
 

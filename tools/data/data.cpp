@@ -97,9 +97,9 @@ ImageFormat image_format(const std::vector<InputSpec>& inputs, const DataOptions
     const std::int64_t dim = input.shape[axis].value();
     return dim == 1 || dim == 3;
   };
-  const Layout layout =
-      options.layout.value_or(!is_channels(1) && is_channels(3) ? Layout::nhwc : Layout::nchw);
-  const bool first = layout == Layout::nchw;
+  const ImageLayout layout = options.layout.value_or(
+      !is_channels(1) && is_channels(3) ? ImageLayout::nhwc : ImageLayout::nchw);
+  const bool first = layout == ImageLayout::nchw;
   const auto dim = [&](std::size_t axis, const char* what) {
     require(input.shape[axis].is_known(),
             "input '{}' {}: the {} is not fixed, so images have no size to match", input.name,
@@ -177,6 +177,35 @@ std::int64_t leading_count(const std::vector<Tensor>& inputs) {
     count = input.dim(0);
   }
   return std::max<std::int64_t>(count, 1);
+}
+
+std::optional<std::string> rounding_note(const InputSpec& input, DType found) {
+  struct Precision {
+    int digits = 0, exponent_bits = 0;  // significant bits, the hidden one included
+  };
+  const auto precision = [](DType type) -> Precision {
+    switch (type) {
+      case DType::float64:
+        return {53, 11};
+      case DType::float32:
+        return {24, 8};
+      case DType::float16:
+        return {11, 5};
+      case DType::bfloat16:
+        return {8, 8};
+      default:
+        return {};
+    }
+  };
+  if (found == input.dtype || !is_float(found) || !is_float(input.dtype)) return std::nullopt;
+  const Precision from = precision(found), to = precision(input.dtype);
+  // Types of 8 bits and fewer go into all of the above, but for float8e8m0 and float16's exponent.
+  const Precision needed =
+      from.digits > 0 ? from : Precision{4, found == DType::float8e8m0 ? 8 : 5};
+  const bool is_exact = to.digits >= needed.digits && to.exponent_bits >= needed.exponent_bits;
+  if (is_exact) return std::nullopt;
+  return fmt::format("input '{}' takes {}: {} data was rounded", input.name, name(input.dtype),
+                     name(found));
 }
 
 std::unique_ptr<Dataset> open_data(const fs::path& path, const Model& model,

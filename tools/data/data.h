@@ -22,7 +22,7 @@ struct DataOptions {
   // channel. Integers become float only when scale or mean is given.
   std::optional<double> scale;
   std::vector<double> mean, std;
-  std::optional<Layout> layout;  // where the model has its channels; else from shapes
+  std::optional<ImageLayout> layout;  // where the model has its channels; else from shapes
   std::map<std::string, std::size_t> batch_axis;  // by input name; 0 otherwise
   std::int64_t batch = 0;        // of a dynamic batch axis; 0: 32, less for large rows
   std::filesystem::path labels;  // a file of labels (.npy, .npz, IDX); may be empty
@@ -51,6 +51,10 @@ struct InputSpec {
 };
 // Throws Error for inputs that are no tensors or have no declared rank.
 std::vector<InputSpec> input_specs(const Model& model);
+
+// What to say when data of floating-point type `found` is rounded for the input; nothing when it
+// keeps every value.
+std::optional<std::string> rounding_note(const InputSpec& input, DType found);
 
 // The three kinds of data that open_data tells apart.
 std::unique_ptr<Dataset> bind_arrays(DataSource source, std::vector<InputSpec> inputs,

@@ -135,7 +135,7 @@ class ImageReader : public ArrayReader {
             "'{}': expected {}x{} pixels (width x height), found {}x{}", file.string(),
             format_.width, format_.height, image.width, image.height);
     used_ = 0;
-    if (format_.layout == Layout::nhwc) {
+    if (format_.layout == ImageLayout::nhwc) {
       row_ = image.pixels;
       return;
     }
@@ -225,7 +225,7 @@ DataSource open_image_folder(const fs::path& folder, const ImageFormat& format) 
   const auto h = static_cast<std::int64_t>(format.height);
   const auto w = static_cast<std::int64_t>(format.width);
   ArrayInfo info{.name = "", .dtype = DType::uint8, .dims = {n, c, h, w}};
-  if (format.layout == Layout::nhwc) info.dims = {n, h, w, c};
+  if (format.layout == ImageLayout::nhwc) info.dims = {n, h, w, c};
   DataSource source;
   source.path = folder;
   source.arrays.push_back(std::make_unique<ImageReader>(std::move(info), std::move(files), format));

@@ -22,12 +22,12 @@ struct Image {
 Image read_image(const std::filesystem::path& path, std::size_t channels);
 
 // Where a model wants its channels.
-enum class Layout { nchw, nhwc };
+enum class ImageLayout { nchw, nhwc };
 
 // What every image of a folder must be.
 struct ImageFormat {
   std::size_t channels = 0, height = 0, width = 0;
-  Layout layout = Layout::nchw;
+  ImageLayout layout = ImageLayout::nchw;
 };
 
 // FOLDER/CLASS/*.png|jpg|jpeg: the sorted class names are the labels 0, 1, ...; images in sorted

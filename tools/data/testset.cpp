@@ -88,9 +88,10 @@ class TestSets : public Dataset {
                        sets_.size() == 1 ? "" : "s", samples_);
   }
   std::string hash() const override { return hash_of_data(path_); }
+  std::vector<std::string> notes() const override { return notes_; }
 
  private:
-  void load(const fs::path& set, Batch& batch) const {
+  void load(const fs::path& set, Batch& batch) {
     batch = {};
     if (values_.empty())
       load_tensors(set, batch);
@@ -113,7 +114,7 @@ class TestSets : public Dataset {
             found);
   }
 
-  void load_tensors(const fs::path& set, Batch& batch) const {
+  void load_tensors(const fs::path& set, Batch& batch) {
     std::vector<NamedTensor> tensors;
     if (fs::is_directory(set)) {
       for (const auto& [index, file] : numbered(set, "input_"))
@@ -135,13 +136,22 @@ class TestSets : public Dataset {
         if (inputs_[k].name == tensors[i].name) at = k;
       batch.inputs[at] = tensors[i].tensor;
     }
-    for (std::size_t i = 0; i < inputs_.size(); ++i) check(inputs_[i], batch.inputs[i]);
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      check(inputs_[i], batch.inputs[i]);
+      if (auto note = rounding_note(inputs_[i], batch.inputs[i].dtype());
+          note && std::find(notes_.begin(), notes_.end(), *note) == notes_.end())
+        notes_.push_back(std::move(*note));
+      if (batch.inputs[i].dtype() != inputs_[i].dtype)
+        batch.inputs[i] = batch.inputs[i].cast(inputs_[i].dtype);
+    }
     batch.samples = leading_count(batch.inputs);
   }
 
   static void check(const InputSpec& input, const Tensor& tensor) {
-    require(tensor.defined() && tensor.dtype() == input.dtype, "input '{}' expects {}, data has {}",
-            input.name, name(input.dtype), name(tensor.dtype()));
+    require(
+        tensor.defined() &&
+            (tensor.dtype() == input.dtype || (is_float(tensor.dtype()) && is_float(input.dtype))),
+        "input '{}' expects {}, data has {}", input.name, name(input.dtype), name(tensor.dtype()));
     bool fits = tensor.rank() == input.shape.size();
     for (std::size_t axis = 0; fits && axis < input.shape.size(); ++axis)
       fits = !input.shape[axis].is_known() || input.shape[axis].value() == tensor.dim(axis);
@@ -153,6 +163,7 @@ class TestSets : public Dataset {
   std::vector<InputSpec> inputs_;
   std::vector<const Value*> values_;  // instead of inputs_; of the model, which outlives this
   std::vector<fs::path> sets_;
+  std::vector<std::string> notes_;  // of all sets: each is read once at first
   std::size_t next_ = 0;
   std::int64_t samples_ = 0;
   bool labelled_ = false;

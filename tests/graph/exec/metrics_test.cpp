@@ -127,6 +127,30 @@ TEST_CASE("squared error of float labels") {
   CHECK(value(found, Metric::mse) == Approx(1.5));
 }
 
+TEST_CASE("whole floating-point labels are classes where they fit nothing else") {
+  const auto evaluated = [](const Tensor& labels) {
+    GivenData data(floats({3, 2}, {1, 0, 0, 1, 1, 0}), labels, 2);
+    return evaluate(*identity("n,2"), data);
+  };
+  const Evaluation found = evaluated(floats({3}, {0, 1, 1}));
+  CHECK(found.correct == 2);
+  CHECK(value(found, Metric::top1) == Approx(2.0 / 3));
+  // Labels of the output's own shape are targets.
+  CHECK(evaluated(floats({3, 2}, {0, 1, 1, 0, 1, 1})).find(Metric::mse) != nullptr);
+  CHECK_THROWS_AS(evaluated(floats({3}, {0, 1, 0.5f})), Error);
+}
+
+TEST_CASE("elements of the judged output that are no numbers are counted") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity();
+  GivenData data(floats({3, 2}, {nan, 0, 2, inf, 1, 1}), ints({3}, {0, 0, 0}), 2);
+  const NonFinite found = evaluate(*identity("n,2"), data).non_finite;
+  CHECK(found.elements == 6);
+  CHECK(found.nan == 1);
+  CHECK(found.infinite == 1);
+  CHECK(to_string("y", found) == "output 'y': 1 of 6 elements are NaN, 1 infinite");
+}
+
 TEST_CASE("NaN is wrong and told") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   GivenData data(floats({2, 2}, {nan, 0, 2, 0}), ints({2}, {0, 0}), 2);
@@ -172,9 +196,9 @@ TEST_CASE("evaluation says what does not fit") {
   GivenData shape(floats({1, 3}, {0, 1, 2}), ints({1, 2}, {1, 1}), 1);
   CHECK(error_of(*model, shape) ==
         "output 'y' has shape [1,3], which does not fit labels of shape [1,2]");
-  GivenData squares(floats({1, 3}, {0, 1, 2}), floats({1, 3}, {0, 1, 2}), 1);
+  GivenData squares(floats({1, 3}, {0, 1, 2}), floats({1, 3}, {0, 1, 0.5f}), 1);
   CHECK(error_of(*model, squares, {.metrics = {Metric::top1}}) ==
-        "top1 needs integer labels, found float32");
+        "top1 needs labels that are class numbers, found float32 that are not whole numbers");
 }
 
 TEST_CASE("differences between two models by hand") {
@@ -196,6 +220,24 @@ TEST_CASE("differences between two models by hand") {
   CHECK(std::isinf(same.snr_db));
   CHECK(same.snr_db > 0);
   CHECK(same.max_abs == 0);
+}
+
+TEST_CASE("NaN and infinity on both sides are no difference, but tell nothing either") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity();
+  const auto model = identity("n,2");
+  const OutputError all =
+      compare_outputs(*model, *model, {{floats({2, 2}, {nan, nan, inf, nan})}})[0];
+  CHECK(all.max_abs == 0);
+  CHECK(all.before.all());
+  CHECK(all.top1_agreement == 0.0);
+  CHECK(is_unjudgeable({all}));
+  const OutputError some = compare_outputs(*model, *model, {{floats({2, 2}, {nan, 1, inf, 2})}})[0];
+  CHECK(some.range == 1);
+  CHECK(some.snr_db > 0);
+  CHECK(some.top1_agreement == 0.5);
+  CHECK_FALSE(is_unjudgeable({some}));
+  CHECK_FALSE(is_unjudgeable({all, some}));
 }
 
 TEST_CASE("NaN on one side only") {

@@ -88,6 +88,10 @@ TEST_CASE("an output that is not what it is declared") {
   const std::string failure = failure_of(*m.model);
   CAPTURE(failure);
   CHECK(contains(failure, "output 'y' is declared float32[2,4], but computed as float32[2,5]"));
+  const std::vector<std::string> known = contradicted_declarations(*m.model);
+  REQUIRE(known.size() == 1);
+  CHECK(contains(failure, known[0]));
+  CHECK_NOTHROW(verify(*m.model, known));
 }
 
 TEST_CASE("a constant whose type is not that of its contents") {

@@ -74,6 +74,49 @@ void scale_weight(Model& model, float factor) {
   model.graph.set_initializer(w, tensor);
 }
 
+TEST_CASE("a model whose outputs are all NaN is not verified") {
+  Scene scene(R"(model ir=8 opset=17
+input x: float32[batch,3]
+initializer w: float32[3,4] = random(1)
+initializer z: float32[] = {-1}
+a = MatMul(x, w)
+r = Relu(a)
+n = Sub(z, r)
+y: float32[batch,4] = Sqrt(n)
+output y: float32[batch,4]
+)");
+  scene.add(Effect::rounding, [](Model& model, PassContext&) {
+    scale_weight(model, 2);
+    return changed();
+  });
+  const RunResult result = scene.run();
+  CHECK_FALSE(result.rolled_back);
+  CHECK_FALSE(result.verified);
+  CHECK_FALSE(result.judgeable);
+  CHECK(result.unverified_reason.find("no output has a finite number") != std::string::npos);
+  CHECK(result.passes.at(0).errors.at(0).before.all());
+}
+
+TEST_CASE("a declared output shape that is wrong already is kept, a new one is a broken pass") {
+  std::string wrong(text);
+  wrong.replace(wrong.find("y: float32[batch,4] = Relu"), 26, "y = Relu");
+  wrong.replace(wrong.find("output y: float32[batch,4]"), 26, "output y: float32[batch,9]");
+  Scene kept(wrong);
+  kept.add(Effect::lossy, [](Model& model, PassContext&) {
+    scale_weight(model, 2);
+    return changed();
+  });
+  CHECK_FALSE(kept.run().rolled_back);
+
+  Scene broken;
+  broken.add(Effect::lossy, [](Model& model, PassContext&) {
+    model.graph.set_initializer(model.graph.find("w"), Tensor(DType::float32, {3, 1}));
+    model.graph.set_initializer(model.graph.find("b"), Tensor(DType::float32, {1}));
+    return changed();
+  });
+  check_rolled_back(broken, "output 'y' is declared");
+}
+
 TEST_CASE("broken passes are rolled back and named") {
   Scene scene;
   SUBCASE("it throws") {
@@ -190,13 +233,15 @@ TEST_CASE("steps that stay are measured") {
   int evaluations = 0;
   scene.options.evaluate = [&](const Model&) { return Evaluation{.samples = ++evaluations}; };
   std::vector<std::string> progress;
-  scene.options.progress = [&](const std::string& line) { progress.push_back(line); };
+  scene.options.progress = [&](const std::string& line, std::size_t done, std::size_t total) {
+    progress.push_back(fmt::format("{} {}/{}", line, done, total));
+  };
   const RunResult result = scene.run();
   CHECK_FALSE(result.rolled_back);
   CHECK(result.verified);
   CHECK(result.generated_probes);
-  CHECK(progress == std::vector<std::string>{"running halve (1 of 3)", "running idle (2 of 3)",
-                                             "running name (3 of 3)"});
+  CHECK(progress ==
+        std::vector<std::string>{"running halve 0/3", "running idle 1/3", "running name 2/3"});
   REQUIRE(result.passes.size() == 3);
   const PassRecord& halve = result.passes[0];
   CHECK(halve.changed);
@@ -206,6 +251,8 @@ TEST_CASE("steps that stay are measured") {
   CHECK(halve.nodes_after == 3);
   CHECK(halve.macs_after == 12);
   CHECK(halve.bytes_after > 0);
+  CHECK(halve.seconds > 0);
+  CHECK(halve.verification_seconds > 0);
   REQUIRE(halve.total_errors.size() == 1);
   CHECK(halve.total_errors[0].output == "y");
   CHECK(halve.total_errors[0].max_abs > 0);

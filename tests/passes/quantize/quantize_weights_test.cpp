@@ -47,6 +47,29 @@ const Node* quantizer(const Model& model, std::string_view weight) {
   return codes->uses()[0].node;
 }
 
+TEST_CASE("weights that are moved on their way to the operator are near misses") {
+  auto model = parse_model(R"(model ir=8 opset=17
+input x: float32[2,40]
+initializer big: float32[80,40] = random(1)
+initializer starts: int64[1] = {0}
+initializer ends: int64[1] = {40}
+initializer read: float32[40,40] = random(2)
+initializer bias: float32[40] = random(3)
+half = Slice(big, starts, ends)
+turned = Transpose(half) {perm=[1,0]}
+a = MatMul(x, turned)
+b = Add(a, bias)
+y = MatMul(b, read)
+output y: float32[2,40]
+)");
+  const PassRun run = run_pass("quantize_weights", std::move(model));
+  CHECK(run.outcome.counts["quantized"] == 1);
+  CHECK(run.outcome.counts["left"] == 1);
+  REQUIRE(run.outcome.notes.size() == 1);
+  CHECK(run.outcome.notes[0].find("'big' (12800 bytes of float32) reaches it through Slice, Transpose") !=
+        std::string::npos);
+}
+
 TEST_CASE("all widths, signs, granularities and storages") {
   for (int bits = 2; bits <= 8; ++bits) {
     for (const bool symmetric : {true, false}) {

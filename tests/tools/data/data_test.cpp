@@ -118,13 +118,39 @@ TEST_CASE("arrays match inputs by name, else by position") {
         std::string::npos);
 }
 
+TEST_CASE("floating-point data is converted, and told where it is rounded") {
+  const Scratch scratch;
+  const auto model = model_of("input x: float32[n,3]\n");
+  const auto wide =
+      open_data(scratch.write_npz("w.npz", {{"x", counting<double>({2, 3})}}), *model);
+  CHECK(all_batches(*wide)[0].inputs[0].equals(counting<float>({2, 3})));
+  CHECK(wide->notes() ==
+        std::vector<std::string>{"input 'x' takes float32: float64 data was rounded"});
+  const Tensor half = counting<float>({2, 3}).cast(DType::float16);
+  const auto narrow = open_data(scratch.write_npz("h.npz", {{"x", half}}), *model);
+  CHECK(all_batches(*narrow)[0].inputs[0].equals(counting<float>({2, 3})));
+  CHECK(narrow->notes().empty());
+
+  const auto rounds = [](DType input, DType data) {
+    return rounding_note({.name = "x", .dtype = input, .shape = {}}, data).has_value();
+  };
+  CHECK(rounds(DType::float16, DType::float32));
+  CHECK(rounds(DType::float16, DType::bfloat16));
+  CHECK(rounds(DType::bfloat16, DType::float16));
+  CHECK(rounds(DType::float16, DType::float8e8m0));
+  CHECK_FALSE(rounds(DType::float16, DType::float8e5m2));
+  CHECK_FALSE(rounds(DType::float64, DType::float32));
+  CHECK_FALSE(rounds(DType::bfloat16, DType::float8e8m0));
+  CHECK_FALSE(rounds(DType::float32, DType::int64));
+}
+
 TEST_CASE("data that does not fit is an exact error") {
   const Scratch scratch;
   const auto model = model_of("input x: float32[n,3]\n");
   CHECK(open_error(scratch.write_npz("a.npz", {{"x", counting<std::uint8_t>({2, 3})}}), *model) ==
         "input 'x' expects float32, data has uint8: give --input-scale 1/255 to convert");
-  CHECK(open_error(scratch.write_npz("b.npz", {{"x", counting<double>({2, 3})}}), *model) ==
-        "input 'x' expects float32, data has float64");
+  CHECK(open_error(scratch.write_npz("b.npz", {{"x", counting<std::int64_t>({2, 3})}}), *model) ==
+        "input 'x' expects float32, data has int64: give --input-scale 1 to convert");
   CHECK(open_error(scratch.write_npz("c.npz", {{"x", counting<float>({2, 4})}}), *model) ==
         "input 'x' expects shape [samples,3], data has [2,4]");
   CHECK(open_error(scratch.write_npz("d.npz", {{"x", counting<float>({2, 3})},

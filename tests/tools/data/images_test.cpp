@@ -86,7 +86,7 @@ TEST_CASE("channels last, by shape or by --layout") {
   const Scratch scratch;
   scratch.write("a/1.png", png(2, 1, PNG_FORMAT_RGB, red_blue));
   Batch batch;
-  REQUIRE(open_data(scratch.path(), *model_of("uint8[n,1,2,3]"), {.layout = Layout::nhwc})
+  REQUIRE(open_data(scratch.path(), *model_of("uint8[n,1,2,3]"), {.layout = ImageLayout::nhwc})
               ->next(batch));
   CHECK(batch.inputs[0].to_ints() == std::vector<std::int64_t>{255, 0, 0, 0, 0, 255});
 }
