@@ -111,8 +111,8 @@ class KeptOutput final : public KernelContext {
   }
   void forward_output(std::size_t, Tensor tensor) override { kept = std::move(tensor); }
   ThreadPool& pool() override { return inner_.pool(); }
-  std::vector<Tensor> run_subgraph(std::string_view attribute,
-                                   std::span<const Tensor> inputs) override {
+  std::vector<RuntimeValue> run_subgraph(std::string_view attribute,
+                                         std::span<const RuntimeValue> inputs) override {
     return inner_.run_subgraph(attribute, inputs);
   }
 
