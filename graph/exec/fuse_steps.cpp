@@ -46,6 +46,8 @@ class StepFusion {
     if (!kernel->fuses(context, op)) return std::nullopt;
     PlanStep& merged = plan_.steps[at];
     if (as->other) {
+      // Behind the inputs that the operators have themselves, given or not.
+      merged.inputs.resize(std::max<std::size_t>(merged.inputs.size(), 3), no_slot);
       op.operand = merged.inputs.size();
       const std::size_t operand = next.inputs[*as->other];
       index_.move_read(operand, reader->step, *as->other, at, op.operand);

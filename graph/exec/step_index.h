@@ -50,7 +50,11 @@ class StepIndex {
     std::ranges::replace(reads_[slot], Read{from, from_input}, Read{step, input});
   }
 
-  std::size_t readers(std::size_t slot) const { return reads_[slot].size(); }
+  // How many inputs read a slot that is neither an output of the plan nor captured; nothing for
+  // others.
+  std::optional<std::size_t> readers(std::size_t slot) const {
+    return is_kept_[slot] ? std::nullopt : std::optional(reads_[slot].size());
+  }
 
   // The step at `at` with these inputs is no more.
   void forget(std::size_t at, const std::vector<std::size_t>& inputs) {
