@@ -34,6 +34,7 @@ class Planner {
     drop_unneeded_steps(*plan_, fuse);
     if (fuse) {
       quantize_steps(*plan_);
+      fold_steps();
       recognize_steps(*plan_);
       fuse_steps(*plan_, resources_.pool);
       assign_layouts(*plan_);
@@ -111,7 +112,7 @@ class Planner {
     PlanStep step;
     step.node = &node;
     for (const Value* input : node.inputs()) step.inputs.push_back(input ? slot(*input) : no_slot);
-    if (!add_known(node, step) && !fold(node, step)) add_step(node, step);
+    if (is_deferred(node) || (!add_known(node, step) && !fold(node, step))) add_step(node, step);
     plan_->steps.push_back(std::move(step));
   }
 
@@ -150,6 +151,18 @@ class Planner {
       if (input && !tensor) return false;
       inputs.push_back(tensor);
     }
+    const std::vector<Tensor> outputs = results(*op, node, inputs);
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      const Value* output = node.output(i);
+      step.outputs.push_back(output ? add_constant(*output, outputs[i]) : no_slot);
+    }
+    return true;
+  }
+
+  // What the node gives for these constants; what comes from initializers alone is kept for other
+  // plans.
+  std::vector<Tensor> results(const OpDef& op, const Node& node,
+                              std::span<const Tensor* const> inputs) {
     const bool from_initializers = is_from_initializers(node);
     std::vector<Tensor> outputs(node.output_count());
     bool cached = from_initializers;
@@ -159,13 +172,45 @@ class Planner {
       cached = found != resources_.folded.end();
       if (cached) outputs[i] = found->second;
     }
-    if (!cached) outputs = evaluate(*op, node, inputs, resources_.pool);
-    for (std::size_t i = 0; i < outputs.size(); ++i) {
-      const Value* output = node.output(i);
-      if (output && from_initializers) resources_.folded.emplace(output, outputs[i]);
-      step.outputs.push_back(output ? add_constant(*output, outputs[i]) : no_slot);
+    if (!cached) outputs = evaluate(op, node, inputs, resources_.pool);
+    for (std::size_t i = 0; i < outputs.size(); ++i)
+      if (node.output(i) && from_initializers)
+        resources_.folded.emplace(node.output(i), outputs[i]);
+    return outputs;
+  }
+
+  // Fused steps may read weights as they are quantized.
+  bool is_deferred(const Node& node) const {
+    return plan_->is_fused && node.is("DequantizeLinear");
+  }
+
+  // Computes the deferred steps that are still there, and those that have waited for them.
+  void fold_steps() {
+    for (const PlanStep& step : plan_->steps) {
+      const OpDef* op = operators().find(*step.node);
+      if (!op || !op->prepare || !op->deterministic || !step.subgraphs.empty() ||
+          step.node->output_count() != step.outputs.size() || !gives_tensors(*step.node))
+        continue;
+      std::vector<const Tensor*> inputs;
+      bool are_constant = true;
+      for (const std::size_t input : step.inputs) {
+        are_constant = are_constant &&
+                       (input == no_slot || plan_->slots[input].source == Slot::Source::constant);
+        inputs.push_back(input == no_slot ? nullptr : &plan_->slots[input].constant);
+      }
+      if (!are_constant) continue;
+      std::vector<Tensor> outputs;
+      in_context([&] { return step.node->describe(); },
+                 [&] { outputs = results(*op, *step.node, inputs); });
+      for (std::size_t i = 0; i < outputs.size(); ++i) {
+        if (step.outputs[i] == no_slot) continue;
+        Slot& slot = plan_->slots[step.outputs[i]];
+        slot.source = Slot::Source::constant;
+        slot.type = Type::of(outputs[i]);
+        slot.constant = std::move(outputs[i]);
+      }
     }
-    return true;
+    drop_unneeded_steps(*plan_, true);
   }
 
   // False for operators that make sequences and optionals: constants are tensors.

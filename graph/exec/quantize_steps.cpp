@@ -116,61 +116,79 @@ class Quantizer {
     return as->op.kind == PostOp::Kind::clip && least >= as->op.alpha && most <= as->op.beta;
   }
 
-  // Weights dequantized from constants: the values that the DequantizeLinear node reads, as slots.
-  std::optional<Codes> quantized_weights(std::size_t slot) {
-    if (slot == no_slot || !plan_.slots[slot].value) return std::nullopt;
-    const Node* producer = plan_.slots[slot].value->producer();
-    if (!producer || !producer->is("DequantizeLinear")) return std::nullopt;
-    const auto constant_of = [](const Value* value) { return value ? value->constant() : nullptr; };
-    const Tensor* tensor = constant_of(producer->input(0));
-    const Tensor* scale = constant_of(producer->input(1));
-    const Tensor* zero = constant_of(producer->input(2));
-    if (!tensor || !scale || tensor->dtype() != DType::int8 || scale->dtype() != DType::float32 ||
-        (producer->input(2) && !zero) || QuantizeAttrs::from(*producer).block_size != 0)
+  // The constant codes that a step dequantizes, of the given type.
+  std::optional<Codes> quantized_constant(std::size_t slot, DType type) const {
+    const auto producer = slot == no_slot ? std::nullopt : index_.producer(slot);
+    if (!producer || !step(*producer).node || !step(*producer).node->is("DequantizeLinear"))
       return std::nullopt;
-    weight_axis_ = QuantizeAttrs::from(*producer).axis;
-    return Codes{add_constant(*producer->input(0), *tensor),
-                 add_constant(*producer->input(1), *scale),
-                 zero ? add_constant(*producer->input(2), *zero)
-                      : add_constant(*producer->input(0), Tensor::scalar(std::int8_t{0}))};
+    const PlanStep& source = step(*producer);
+    const Codes codes{input(source, 0), input(source, 1), input(source, 2)};
+    const Tensor* tensor = constant(codes.tensor);
+    const Tensor* scale = constant(codes.scale);
+    const bool fits = tensor && scale && tensor->dtype() == type &&
+                      scale->dtype() == DType::float32 &&
+                      (codes.zero_point == no_slot || constant(codes.zero_point)) &&
+                      QuantizeAttrs::from(*source.node).block_size == 0;
+    return fits ? std::optional(codes) : std::nullopt;
   }
 
-  // The bias in units of the integer sums.
-  std::size_t quantized_bias(std::size_t slot, const Codes& x, const Codes& w) {
-    const Tensor* bias = constant(slot);
+  // The axis of the scales of such a constant.
+  std::int64_t scale_axis(std::size_t slot) const {
+    return QuantizeAttrs::from(*step(*index_.producer(slot)).node).axis;
+  }
+
+  // A bias of `channels` numbers, constant or dequantized from int32.
+  std::optional<std::vector<double>> bias_values(std::size_t slot, std::int64_t channels) const {
+    std::vector<double> values;
+    if (const Tensor* bias = constant(slot); bias && bias->dtype() == DType::float32) {
+      for (const float value : bias->data<float>()) values.push_back(value);
+    } else if (const auto codes = quantized_constant(slot, DType::int32)) {
+      const auto scale = constant(codes->scale)->data<float>();
+      const Tensor* zero = constant(codes->zero_point);
+      if (zero && std::ranges::any_of(zero->to_ints(), [](auto code) { return code != 0; }))
+        return std::nullopt;
+      const auto given = constant(codes->tensor)->data<std::int32_t>();
+      if (scale.size() != 1 && scale.size() != given.size()) return std::nullopt;
+      for (std::size_t c = 0; c < given.size(); ++c)
+        values.push_back(static_cast<double>(given[c]) * scale[scale.size() > 1 ? c : 0]);
+    }
+    if (std::ssize(values) != channels) return std::nullopt;
+    return values;
+  }
+
+  // The bias in units of the integer sums, as a slot like that of the weights.
+  std::size_t quantized_bias(const std::vector<double>& values, const Codes& x, const Codes& w) {
     const float x_scale = constant(x.scale)->data<float>()[0];
     const auto w_scale = constant(w.scale)->data<float>();
-    Tensor result = Tensor::uninitialized(DType::int32, {bias->size()});
-    for (std::size_t c = 0; c < static_cast<std::size_t>(bias->size()); ++c) {
+    Tensor result = Tensor::uninitialized(DType::int32, {std::ssize(values)});
+    for (std::size_t c = 0; c < values.size(); ++c) {
       const double unit = static_cast<double>(x_scale) * w_scale[w_scale.size() > 1 ? c : 0];
-      const double code = std::nearbyint(bias->data<float>()[c] / unit);
-      result.mutable_data<std::int32_t>()[c] = static_cast<std::int32_t>(
-          std::clamp<double>(code, std::numeric_limits<std::int32_t>::min(),
-                             std::numeric_limits<std::int32_t>::max()));
+      result.mutable_data<std::int32_t>()[c] = static_cast<std::int32_t>(std::clamp<double>(
+          std::nearbyint(values[c] / unit), std::numeric_limits<std::int32_t>::min(),
+          std::numeric_limits<std::int32_t>::max()));
     }
-    return add_constant(*plan_.slots[slot].value, std::move(result));
-  }
-
-  bool is_float_bias(std::size_t slot, std::int64_t channels) const {
-    if (slot == no_slot) return true;
-    const Tensor* bias = constant(slot);
-    return bias && bias->dtype() == DType::float32 && bias->size() == channels && bias->rank() == 1;
+    return add_constant(*plan_.slots[w.tensor].value, std::move(result));
   }
 
   void convolution(std::size_t i) {
     const auto x = dequantized(input(step(i), 0));
     const auto y = x ? quantized(step(i).outputs[0]) : std::nullopt;
-    const auto w = y ? quantized_weights(input(step(i), 1)) : std::nullopt;
+    const auto w = y ? quantized_constant(input(step(i), 1), DType::int8) : std::nullopt;
     if (!w) return;
     const Tensor& weights = *constant(w->tensor);
     const auto scales = constant(w->scale)->size();
-    const std::size_t bias = input(step(i), 2);
-    if (weights.rank() < 1 || (scales != 1 && (weight_axis_ != 0 || scales != weights.dim(0))) ||
-        !is_float_bias(bias, weights.dim(0)))
+    if (weights.rank() < 1 ||
+        (scales != 1 && (scale_axis(input(step(i), 1)) != 0 || scales != weights.dim(0))))
       return;
     std::vector<std::size_t> inputs{x->tensor, x->scale,      x->zero_point,  w->tensor,
                                     w->scale,  w->zero_point, y->codes.scale, y->codes.zero_point};
-    if (bias != no_slot) inputs.push_back(quantized_bias(bias, *x, *w));
+    if (w->zero_point == no_slot)
+      inputs[5] = add_constant(*plan_.slots[w->tensor].value, Tensor::scalar(std::int8_t{0}));
+    if (const std::size_t bias = input(step(i), 2); bias != no_slot) {
+      const auto values = bias_values(bias, weights.dim(0));
+      if (!values) return;
+      inputs.push_back(quantized_bias(*values, *x, *w));
+    }
     replace(i, *y, "QLinearConv", "", Copied::convolution, std::move(inputs));
   }
 
@@ -179,17 +197,20 @@ class Quantizer {
     if (attrs.alpha != 1 || attrs.beta != 1 || attrs.transpose_a) return;
     const auto a = dequantized(input(step(i), 0));
     const auto y = a ? quantized(step(i).outputs[0]) : std::nullopt;
-    const auto b = y ? quantized_weights(input(step(i), 1)) : std::nullopt;
+    const auto b = y ? quantized_constant(input(step(i), 1), DType::int8) : std::nullopt;
     const auto dims = plan_.slots[step(i).outputs[0]].dims();
     if (!b || !dims) return;
     const std::int64_t channels = dims->at(1);
     const auto scales = constant(b->scale)->size();
+    const std::int64_t given = scale_axis(input(step(i), 1));
     const std::int64_t axis = attrs.transpose_b ? 0 : 1;
-    const std::int64_t given = weight_axis_ < 0 ? weight_axis_ + 2 : weight_axis_;
-    const std::size_t bias = input(step(i), 2);
-    if ((scales != 1 && (given != axis || scales != channels)) || !is_float_bias(bias, channels))
-      return;
-    const std::size_t c = bias == no_slot ? no_slot : quantized_bias(bias, *a, *b);
+    if (scales != 1 && ((given < 0 ? given + 2 : given) != axis || scales != channels)) return;
+    std::size_t c = no_slot;
+    if (const std::size_t bias = input(step(i), 2); bias != no_slot) {
+      const auto values = bias_values(bias, channels);
+      if (!values) return;
+      c = quantized_bias(*values, *a, *b);
+    }
     replace(i, *y, "QGemm", "com.microsoft", Copied::product,
             {a->tensor, a->scale, a->zero_point, b->tensor, b->scale, b->zero_point, c,
              y->codes.scale, y->codes.zero_point});
@@ -280,7 +301,6 @@ class Quantizer {
 
   GraphPlan& plan_;
   StepIndex index_;
-  std::int64_t weight_axis_ = 1;  // of the weights found last
 };
 
 }  // namespace

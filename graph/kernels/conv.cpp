@@ -24,21 +24,26 @@ using onednn::spatial_of;
 using onednn::stored;
 using onednn::WeightLayout;
 
+// The primitive is for images of the given dims, which are `parts` times in the batch.
 template <class Descriptor>
 Kernel make_kernel(const PrepareContext& context, const Descriptor& descriptor,
-                   dnnl::primitive primitive, const Dims& output, const WeightLayout& weights) {
+                   dnnl::primitive primitive, const Dims& input, const Dims& output,
+                   const WeightLayout& weights, std::int64_t parts = 1) {
+  Dims whole = output;
+  whole[0] *= parts;
   onednn::PrimitiveKernel kernel(std::move(primitive), descriptor.scratchpad_desc(), DType::float32,
-                                 stored(output, context.output_layout()));
-  kernel.add_input(DNNL_ARG_SRC, 0,
-                   onednn::image(dims_of(context.input_type(0)), context.input_layout(0)),
-                   descriptor.src_desc(), nullptr);
+                                 stored(whole, context.output_layout()));
+  const memory::desc source = onednn::image(input, context.input_layout(0));
+  const memory::desc target = onednn::image(output, context.output_layout());
+  kernel.set_parts(parts, source.get_size(), target.get_size());
+  kernel.add_input(DNNL_ARG_SRC, 0, source, descriptor.src_desc(), nullptr);
   kernel.add_input(DNNL_ARG_WEIGHTS, 1, onednn::strided(weights.dims, weights.strides),
                    descriptor.weights_desc(), context.constant_input(1));
   if (context.input_type(2)) {
     const memory::desc bias = onednn::plain(dims_of(context.input_type(2)));
     kernel.add_input(DNNL_ARG_BIAS, 2, bias, bias, context.constant_input(2));
   }
-  kernel.set_output(onednn::image(output, context.output_layout()), descriptor.dst_desc());
+  kernel.set_output(target, descriptor.dst_desc());
   for (const PostOp& op : context.post_ops())
     if (op.kind == PostOp::Kind::add) kernel.set_accumulated(op.operand);
   for (const std::size_t packed : {std::size_t{1}, std::size_t{2}}) context.packed(packed);
@@ -58,6 +63,13 @@ bool gains_from_winograd(const ConvAttrs& attrs, const Dims& x, const Dims& y) {
   return x.size() == 4 && attrs.group == 1 && all(attrs.window.kernel, 3) &&
          all(attrs.window.strides, 1) && all(attrs.window.dilations, 1) && x[1] >= 32 &&
          y[1] >= 32 && y[2] * y[3] >= 16;
+}
+
+// Into how many equal parts of at most 8 images a batch goes.
+std::int64_t winograd_parts(std::int64_t batch) {
+  std::int64_t parts = (batch + 7) / 8;
+  while (batch % parts != 0) ++parts;
+  return parts;
 }
 
 bool supports(const PrepareContext& context) {
@@ -87,9 +99,14 @@ Kernel prepare_conv(const PrepareContext& context) {
     };
     if (context.may_approximate() && gains_from_winograd(attrs, x, y)) {
       try {
+        // A few images at a time: the transformed ones stay in the caches, and memory small.
+        const std::int64_t parts = winograd_parts(x[0]);
+        Dims part_x = x, part_y = y;
+        part_x[0] = part_y[0] = x[0] / parts;
         const auto descriptor = describe_as(dnnl::algorithm::convolution_winograd,
-                                            onednn::any_layout(x), onednn::any_layout(y));
-        return make_kernel(context, descriptor, dnnl::convolution_forward(descriptor), y, weights);
+                                            onednn::any_layout(part_x), onednn::any_layout(part_y));
+        return make_kernel(context, descriptor, dnnl::convolution_forward(descriptor), part_x,
+                           part_y, weights, parts);
       } catch (const dnnl::error& error) {
         if (error.status != dnnl_unimplemented) throw;
       }
@@ -111,7 +128,7 @@ Kernel prepare_conv(const PrepareContext& context) {
     tried.push_back(pair(Layout::channels_last, Layout::channels_last));
     tried.emplace_back(onednn::any_layout(x), onednn::any_layout(y));
     const auto descriptor = fastest(describe, tried);
-    return make_kernel(context, descriptor, dnnl::convolution_forward(descriptor), y, weights);
+    return make_kernel(context, descriptor, dnnl::convolution_forward(descriptor), x, y, weights);
   });
 }
 
@@ -148,7 +165,7 @@ Kernel prepare_conv_transpose(const PrepareContext& context) {
         {onednn::image(x, Layout::channels_last), onednn::image(y, Layout::channels_last)},
         {onednn::any_layout(x), onednn::any_layout(y)}};
     const auto descriptor = fastest(describe, tried);
-    return make_kernel(context, descriptor, dnnl::deconvolution_forward(descriptor), y, weights);
+    return make_kernel(context, descriptor, dnnl::deconvolution_forward(descriptor), x, y, weights);
   });
 }
 

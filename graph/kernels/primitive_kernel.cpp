@@ -94,29 +94,35 @@ struct PrimitiveKernel::State {
 
   void run(KernelContext& context) {
     std::byte* const scratch = scratch_memory(copies_bytes + scratchpad_bytes);
+    Tensor& result = context.output(0, type, dims);
+    for (std::size_t part = 0; part < parts; ++part) run_part(context, result, part, scratch);
+    cpu_stream().wait();
+  }
+
+  void run_part(KernelContext& context, Tensor& result, std::size_t part, std::byte* scratch) {
     std::byte* const scratchpad = scratch + copies_bytes;
     for (Operand& input : inputs) {
       const std::byte* data = context.required_input(input.index).aligned_bytes();
+      if (input.index == 0) data += part * input_part;
       if (input.reorder) {
         input.reorder->run(data, scratch + input.copy, scratchpad);
         data = scratch + input.copy;
       }
       main.point_to(input.argument, data);
     }
-    Tensor& result = context.output(0, type, dims);
-    std::byte* const target = result.mutable_bytes().data();
+    std::byte* const target = result.mutable_bytes().data() + part * output_part;
     std::byte* const computed = output.reorder ? scratch + output.copy : target;
     if (accumulated) {
-      const std::byte* data = context.required_input(*accumulated).aligned_bytes();
+      const std::byte* data =
+          context.required_input(*accumulated).aligned_bytes() + part * output_part;
       if (before)
         before->run(data, computed, scratchpad);
       else if (data != computed)
-        copy(context.pool(), data, computed, result.byte_size());
+        copy(context.pool(), data, computed, result.byte_size() / parts);
     }
     main.point_to(output.argument, computed);
     main.execute(scratchpad);
     if (output.reorder) output.reorder->run(computed, target, scratchpad);
-    cpu_stream().wait();
   }
 
   static void copy(ThreadPool& pool, const std::byte* from, std::byte* to, std::size_t bytes) {
@@ -135,8 +141,9 @@ struct PrimitiveKernel::State {
   Operand output;
   memory::desc given_output, wanted_output;
   std::optional<std::size_t> accumulated;
-  std::optional<Reorder> before;     // of what is accumulated
-  std::size_t copies_bytes = 0;      // of the reordered operands
+  std::optional<Reorder> before;                           // of what is accumulated
+  std::size_t parts = 1, input_part = 0, output_part = 0;  // bytes of one part
+  std::size_t copies_bytes = 0;                            // of the reordered operands
   std::size_t scratchpad_bytes = 0;  // behind them; the primitive and the reorders take turns
 };
 
@@ -186,6 +193,13 @@ void PrimitiveKernel::set_accumulated(std::size_t index) {
   state_->accumulated = index;
   if (state_->output.reorder)
     state_->before = state_->make_reorder(state_->given_output, state_->wanted_output);
+}
+
+void PrimitiveKernel::set_parts(std::int64_t count, std::size_t input_bytes,
+                                std::size_t output_bytes) {
+  state_->parts = static_cast<std::size_t>(count);
+  state_->input_part = input_bytes;
+  state_->output_part = output_bytes;
 }
 
 void PrimitiveKernel::operator()(KernelContext& context) const {

@@ -33,6 +33,11 @@ class PrimitiveKernel {
   // layout. Nothing is copied when both are at the same place.
   void set_accumulated(std::size_t index);
 
+  // The primitive is made for one of `count` equal parts, one behind the other, of input 0, the
+  // output and what is accumulated, none of which is reordered outside of it: it runs once for
+  // each.
+  void set_parts(std::int64_t count, std::size_t input_bytes, std::size_t output_bytes);
+
   void operator()(KernelContext& context) const;
 
  private:
