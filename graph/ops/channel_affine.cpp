@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <type_traits>
 
 namespace onnxpress {
 
@@ -20,17 +21,26 @@ ChannelAffine batch_norm_affine(const Tensor& gamma, const Tensor& beta, const T
 Tensor scale_slices(const Tensor& weight, std::int64_t axis, const std::vector<double>& factor,
                     std::int64_t groups) {
   if (weight.size() == 0) return weight;
-  Tensor scaled = weight.cast(DType::float64);
-  const std::span<double> values = scaled.mutable_data<double>();
   const std::int64_t slices = weight.dim(static_cast<std::size_t>(axis));
   const std::int64_t group_size = axis == 0 ? weight.size() : weight.size() / groups;
-  for_each_channel_run(weight.dims(), axis,
-                       [&](std::int64_t slice, std::int64_t begin, std::int64_t count) {
-                         const std::int64_t group = axis == 0 ? 0 : begin / group_size;
-                         const double by = factor[static_cast<std::size_t>(group * slices + slice)];
-                         for (std::int64_t i = begin; i < begin + count; ++i)
-                           values[static_cast<std::size_t>(i)] *= by;
-                       });
+  const auto scale = [&](const auto* from, auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
+    for_each_channel_run(
+        weight.dims(), axis, [&](std::int64_t slice, std::int64_t begin, std::int64_t count) {
+          const std::int64_t group = axis == 0 ? 0 : begin / group_size;
+          const double by = factor[static_cast<std::size_t>(group * slices + slice)];
+          for (std::int64_t i = begin; i < begin + count; ++i)
+            to[i] = static_cast<T>(static_cast<double>(from[i]) * by);
+        });
+  };
+  if (weight.dtype() == DType::float32) {
+    Tensor scaled = Tensor::uninitialized(DType::float32, weight.dims());
+    scale(weight.data<float>().data(), scaled.mutable_data<float>().data());
+    return scaled;
+  }
+  Tensor scaled = weight.cast(DType::float64);
+  double* const values = scaled.mutable_data<double>().data();
+  scale(values, values);
   return scaled.cast(weight.dtype());
 }
 
