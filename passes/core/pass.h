@@ -24,7 +24,7 @@ using Json = nlohmann::ordered_json;
 // What a pass may do to outputs; the runner checks it on probe inputs after every pass.
 enum class Effect {
   exact,        // bit-equal in the reference kernels
-  rounding,     // within 1e-5 of the output range
+  rounding,     // within 1e-5 of the output range, or the model's own rounding
   approximate,  // an SNR bound that the pass states (Outcome::min_snr_db)
   lossy,        // measured, not bounded
 };

@@ -149,8 +149,9 @@ std::optional<std::string> changed_form(const std::string& output, const Tensor&
                      to_string(Type::of(expected)));
 }
 
-std::optional<std::string> broken_rounding(const OutputError& error, double allowance) {
-  const double allowed = 1e-5 * error.range + allowance;
+std::optional<std::string> broken_rounding(const OutputError& error, double allowance,
+                                           double own_rounding) {
+  const double allowed = std::max(1e-5 * error.range + allowance, 2 * own_rounding);
   if (error.max_abs <= allowed) return std::nullopt;
   return fmt::format(
       "declared effect 'rounding', but output '{}' differs by up to {:.3g} where {:.3g} is allowed "
@@ -182,7 +183,8 @@ std::vector<OutputError> measure_errors(const Model& model, const ProbeOutputs& 
 
 std::optional<std::string> broken_effect(Effect effect, double min_snr_db,
                                          const ProbeOutputs& expected, const ProbeOutputs& found,
-                                         const std::vector<OutputError>& errors) {
+                                         const std::vector<OutputError>& errors,
+                                         const std::vector<OutputError>& own_rounding) {
   if (effect == Effect::lossy) return std::nullopt;
   for (std::size_t i = 0; i < errors.size(); ++i) {
     const OutputError& error = errors[i];
@@ -198,7 +200,9 @@ std::optional<std::string> broken_effect(Effect effect, double min_snr_db,
       allowance = std::max(allowance, last_place_allowance(before));
     }
     if (effect == Effect::rounding)
-      if (auto broken = broken_rounding(error, allowance)) return broken;
+      if (auto broken = broken_rounding(error, allowance,
+                                        own_rounding.empty() ? 0 : own_rounding[i].max_abs))
+        return broken;
     const bool is_judged =
         effect == Effect::approximate && !expected.empty() && is_float(expected.front()[i].dtype());
     if (is_judged && !(error.snr_db >= min_snr_db) && error.max_abs > allowance)

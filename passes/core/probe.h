@@ -24,10 +24,12 @@ std::vector<OutputError> measure_errors(const Model& model, const ProbeOutputs& 
 
 // How outputs break the effect, or nothing: `exact` is equality of bits (any NaN equals any),
 // `rounding` 1e-5 of the output's range beside a few units in the last place of its largest
-// value, `approximate` an SNR of at least `min_snr_db` of every floating-point output. Other than
+// value, or twice what the order of summation makes of the model as it was (`own_rounding`, when
+// given: the errors between the plain kernels and the fast ones), `approximate` an SNR of at least `min_snr_db` of every floating-point output. Other than
 // for `lossy`, element types and dims stay.
 std::optional<std::string> broken_effect(Effect effect, double min_snr_db,
                                          const ProbeOutputs& expected, const ProbeOutputs& found,
-                                         const std::vector<OutputError>& errors);
+                                         const std::vector<OutputError>& errors,
+                                         const std::vector<OutputError>& own_rounding = {});
 
 }  // namespace onnxpress
