@@ -125,8 +125,9 @@ std::string_view meaning(Effect effect) {
     case Effect::exact:
       return "outputs stay bit for bit what they were (in the plain reference kernels)";
     case Effect::rounding:
-      return "outputs differ by at most 1e-5 of their range and a few units in the last place: "
-             "floating-point operations are regrouped, nothing is approximated";
+      return "outputs differ by at most 1e-5 of their range and a few units in the last place, or "
+             "by twice what the order of summation makes of the model as it was: floating-point "
+             "operations are regrouped, nothing is approximated";
     case Effect::approximate:
       return "outputs keep a signal-to-noise ratio that the pass states";
     case Effect::lossy:
