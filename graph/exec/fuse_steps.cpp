@@ -133,16 +133,17 @@ class StepFusion {
     PlanStep& step = plan_.steps[at];
     const Node& node = *step.node;
     const bool is_conv = node.is("Conv"), is_matmul = node.is("MatMul");
-    const Tensor* weights = constant(step, 1);
-    if (!(is_conv || is_matmul) || !weights || weights->dtype() != DType::float32) return false;
-    if (is_matmul && weights->rank() != 2) return false;
+    if (!(is_conv || is_matmul) || !constant(step, 1)) return false;
+    const Type& weights = plan_.slots[step.inputs[1]].type;
+    const Dims dims = concrete(*weights.shape).value();
+    if (weights.elem != DType::float32 || (is_matmul && dims.size() != 2)) return false;
     const bool has_bias = step.inputs.size() > 2 && step.inputs[2] != no_slot;
     const Tensor* bias = constant(step, 2);
     if (has_bias && (!bias || bias->dtype() != DType::float32)) return false;
     const auto before = plan_.slots[step.outputs[0]].dims();
     const PlanStep& next = plan_.steps[reader.step];
     if (!before || plan_.slots[next.outputs[0]].dims() != before) return false;
-    const std::int64_t channels = is_conv ? weights->dim(0) : weights->dim(1);
+    const std::int64_t channels = is_conv ? dims[0] : dims[1];
     const auto affine = affine_of(next, reader.input, channels, is_conv);
     if (!affine) return false;
 
@@ -151,11 +152,27 @@ class StepFusion {
       shifted.mutable_data<float>()[c] = static_cast<float>(
           affine->shift[c] + (bias ? affine->scale[c] * bias->data<float>()[c] : 0));
     if (!std::ranges::all_of(affine->scale, [](double scale) { return scale == 1; }))
-      step.inputs[1] =
-          add_constant(step.inputs[1], scale_slices(*weights, is_conv ? 0 : 1, affine->scale));
+      step.inputs[1] = add_scaled(step.inputs[1], is_conv ? 0 : 1, affine->scale);
     step.inputs.resize(std::max<std::size_t>(step.inputs.size(), 3), no_slot);
     step.inputs[2] = add_constant(step.inputs[1], std::move(shifted));
     return true;
+  }
+
+  // The weights of a slot with their channels scaled (again).
+  std::size_t add_scaled(std::size_t weights, std::int64_t axis, std::vector<double> factors) {
+    const Slot& slot = plan_.slots[weights];
+    std::size_t source = weights;
+    if (slot.scaled) {
+      source = slot.scaled->source;
+      for (std::size_t c = 0; c < factors.size(); ++c) factors[c] *= slot.scaled->factors[c];
+    }
+    const auto scaled = std::make_shared<const ScaledWeights>(
+        ScaledWeights{.source = source, .axis = axis, .factors = std::move(factors)});
+    plan_.slots.push_back({.value = slot.value,
+                           .source = Slot::Source::constant,
+                           .type = slot.type,
+                           .scaled = scaled});
+    return plan_.slots.size() - 1;
   }
 
   // A constant made up for the plan, under the name of another one.

@@ -5,6 +5,7 @@
 
 #include "graph/exec/prepare.h"
 #include "graph/onnx/mapped_pages.h"
+#include "graph/ops/channel_affine.h"
 #include "graph/ops/evaluate.h"
 #include "graph/ops/infer.h"
 
@@ -244,6 +245,8 @@ class Planner {
 
   void prepare(PlanStep& step) {
     if (!is_executed(*plan_, step) || step.kernel) return;
+    for (const std::size_t input : step.inputs)
+      if (input != no_slot && plan_->slots[input].scaled) compute_scaled(plan_->slots[input]);
     const StepPreparation context(*plan_, step, resources_.threads);
     const OpDef* op = operators().find(*step.node);
     require(op && op->prepare, "no kernel for version {}", step.node->opset());
@@ -260,24 +263,40 @@ class Planner {
     step.backend = "reference";
   }
 
+  void compute_scaled(Slot& slot) {
+    const ScaledWeights& scaled = *slot.scaled;
+    const std::size_t source = scaled.source;
+    const Tensor& weights = plan_->slots[source].constant;
+    slot.constant = scale_slices(weights, scaled.axis, scaled.factors);
+    slot.scaled = nullptr;
+    drop_read(source);
+  }
+
+  // One of the readers of a constant is done with it: pages of mapped files go, and with the last
+  // reader the tensor.
+  void drop_read(std::size_t index) {
+    Slot& slot = plan_->slots[index];
+    release_pages(slot.constant.bytes());
+    if (--readers_[index] > 0) return;
+    slot.constant = Tensor();
+    resources_.folded.erase(slot.value);
+  }
+
   void count_readers() {
     readers_.assign(plan_->slots.size(), 0);
     for (std::size_t output : plan_->outputs) ++readers_[output];
     for (const PlanStep& step : plan_->steps)
       for_each_read(step, [&](std::size_t input) { ++readers_[input]; });
+    for (const Slot& slot : plan_->slots)
+      if (slot.scaled) ++readers_[slot.scaled->source];
   }
 
   // Kernels hold these constants in a form of their own: ours go, and the pages of mapped files.
   void drop_packed(PlanStep& step, const std::vector<std::size_t>& packed) {
     for (std::size_t input : packed) {
       if (input >= step.inputs.size() || step.inputs[input] == no_slot) continue;
-      Slot& slot = plan_->slots[step.inputs[input]];
-      if (slot.source != Slot::Source::constant) continue;
-      release_pages(slot.constant.bytes());
-      if (--readers_[step.inputs[input]] == 0) {
-        slot.constant = Tensor();
-        resources_.folded.erase(slot.value);
-      }
+      if (plan_->slots[step.inputs[input]].source != Slot::Source::constant) continue;
+      drop_read(step.inputs[input]);
       step.inputs[input] = no_slot;
     }
   }

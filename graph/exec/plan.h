@@ -58,6 +58,13 @@ struct SubgraphPlans {
   std::size_t made = 0;
 };
 
+// Weights with their channels scaled, computed when the kernel that packs them is prepared.
+struct ScaledWeights {
+  std::size_t source = 0;  // slot of the weights
+  std::int64_t axis = 0;   // of the channels
+  std::vector<double> factors;
+};
+
 // One value of the plan.
 struct Slot {
   enum class Source {
@@ -73,6 +80,7 @@ struct Slot {
   Layout layout = Layout::row_major;
   Type stored;  // channels last: the type with the dims in the order of memory
   Tensor constant;
+  std::shared_ptr<const ScaledWeights> scaled;  // what `constant` is yet to be computed from
   std::size_t bytes = 0, offset = 0;
   std::size_t root = 0;
   // Of an arena slot that takes over the memory of another one at that one's last use.

@@ -1,6 +1,7 @@
 #include "graph/ops/channel_affine.h"
 
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <type_traits>
 
@@ -18,12 +19,27 @@ ChannelAffine batch_norm_affine(const Tensor& gamma, const Tensor& beta, const T
   return affine;
 }
 
+namespace {
+
+// Weights of a mapped file, where they lie.
+struct UnalignedFloats {
+  const std::byte* bytes;
+
+  float operator[](std::int64_t index) const {
+    float value;
+    std::memcpy(&value, bytes + index * static_cast<std::int64_t>(sizeof(float)), sizeof(float));
+    return value;
+  }
+};
+
+}  // namespace
+
 Tensor scale_slices(const Tensor& weight, std::int64_t axis, const std::vector<double>& factor,
                     std::int64_t groups) {
   if (weight.size() == 0) return weight;
   const std::int64_t slices = weight.dim(static_cast<std::size_t>(axis));
   const std::int64_t group_size = axis == 0 ? weight.size() : weight.size() / groups;
-  const auto scale = [&](const auto* from, auto* to) {
+  const auto scale = [&](const auto& from, auto* to) {
     using T = std::remove_pointer_t<decltype(to)>;
     for_each_channel_run(
         weight.dims(), axis, [&](std::int64_t slice, std::int64_t begin, std::int64_t count) {
@@ -35,7 +51,7 @@ Tensor scale_slices(const Tensor& weight, std::int64_t axis, const std::vector<d
   };
   if (weight.dtype() == DType::float32) {
     Tensor scaled = Tensor::uninitialized(DType::float32, weight.dims());
-    scale(weight.data<float>().data(), scaled.mutable_data<float>().data());
+    scale(UnalignedFloats{weight.bytes().data()}, scaled.mutable_data<float>().data());
     return scaled;
   }
   Tensor scaled = weight.cast(DType::float64);
