@@ -224,7 +224,7 @@ TEST_CASE("run writes what the engine computes, as .npz and as .pb") {
   arrays[0]->read(stored.mutable_bytes());
   fs::create_directory(scratch / "set");
   REQUIRE(in(scratch, {"run", cnn, "--input", test_npz, "-o", "set", "--batch", "7"}).status == 0);
-  CHECK(read_tensor(scratch / "results/output_0.pb").tensor.equals(stored));
+  CHECK(read_tensor(scratch / "set/output_0.pb").tensor.equals(stored));
 }
 
 TEST_CASE("run reads and writes sequences and optionals") {
@@ -248,6 +248,7 @@ output o: optional(int64[])
   CHECK(arrays[1]->info().name == "y.1");
   CHECK(arrays[1]->info().dims == Dims{1});
   CHECK(arrays[2]->info().name == "o");
+  fs::create_directory(scratch / "results");
   REQUIRE(in(scratch, {"run", "m.onnx", "--input", "set", "-o", "results"}).status == 0);
   const auto outputs = model->graph.outputs();
   CHECK(read_value(scratch / "results/output_0.pb", outputs[0]->type)
