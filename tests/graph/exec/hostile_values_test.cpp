@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <limits>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,15 +19,21 @@ namespace {
 // How the operands a, b, c, ... reach the node.
 enum class Operands { inputs, unranked_inputs, initializers };
 
-// y of `node`, whose operands are given as text ("int64[2]{1,2}").
-Tensor run_node(const std::string& node, const std::vector<std::string>& operands, Operands how,
-                int opset = 19) {
-  std::string text = fmt::format("model ir=9 opset={}\n", opset);
+struct Call {
+  std::unique_ptr<Model> model;
+  std::vector<Tensor> inputs;
+
+  Tensor run() const { return Engine(*model, {.threads = 2}).run(inputs)[0]; }
+};
+
+// y of `node`, whose operands are given as text ("int64[2]{1,2}", "int8[9] ones").
+Call call_of(const std::string& node, const std::vector<std::string>& operands, Operands how) {
+  std::string text = "model ir=9 opset=19\n";
   std::vector<Tensor> inputs;
   for (std::size_t i = 0; i < operands.size(); ++i) {
     const char operand = static_cast<char>('a' + i);
     const std::string& given = operands[i];
-    const std::string type = given.substr(0, given.find('{'));
+    const std::string type = given.substr(0, given.find(']') + 1);
     if (how == Operands::initializers) {
       text += fmt::format("initializer {}: {} = {}\n", operand, type, given.substr(type.size()));
       continue;
@@ -36,9 +43,7 @@ Tensor run_node(const std::string& node, const std::vector<std::string>& operand
     inputs.push_back(parse_tensor(given));
   }
   text += fmt::format("y = {}\noutput y\n", node);
-  const auto model = parse_model(text);
-  Engine engine(*model, {.threads = 2});
-  return engine.run(inputs)[0];
+  return {parse_model(text), std::move(inputs)};
 }
 
 const Operands every_way[] = {Operands::inputs, Operands::unranked_inputs, Operands::initializers};
@@ -48,7 +53,8 @@ void check_refused(const std::string& node, const std::vector<std::string>& oper
     CAPTURE(node);
     CAPTURE(fmt::format("{}", fmt::join(operands, " ")));
     CAPTURE(static_cast<int>(how));
-    CHECK_THROWS_AS(run_node(node, operands, how), Error);
+    const Call call = call_of(node, operands, how);
+    CHECK_THROWS_AS(call.run(), Error);
   }
 }
 
@@ -57,7 +63,7 @@ void check_result(const std::string& node, const std::vector<std::string>& opera
   for (const Operands how : every_way) {
     CAPTURE(node);
     CAPTURE(static_cast<int>(how));
-    const Tensor y = run_node(node, operands, how);
+    const Tensor y = call_of(node, operands, how).run();
     const Tensor wanted = parse_tensor(expected);
     CHECK(to_string(y.dims()) == to_string(wanted.dims()));
     CHECK(y.equals(wanted));
@@ -147,9 +153,65 @@ TEST_CASE("indices and axes out of range are refused") {
 TEST_CASE("operands that do not broadcast are refused") {
   for (const std::string op : {"Add", "Mul", "Pow", "PRelu"})
     check_refused(op + "(a, b)", {matrix, "float32[2]{1,2}"});
+  check_refused("PRelu(a, b)", {"float32[3] ones", "float32[4,3] ones"});
   check_refused("Where(a, b, c)", {"bool[2]{1,0}", matrix, matrix});
   check_refused("Expand(a, b)", {matrix, pair("2", "2")});
   check_refused("MatMul(a, b)", {matrix, matrix});
+}
+
+TEST_CASE("operands of a length that does not fit the data are refused") {
+  const std::string image = "float32[1,3,4,4] ones";
+  const std::string three = "float32[3] ones";
+  for (const std::string wrong : {"float32[2] ones", "float32[4] ones", "float32[0]{}"}) {
+    check_refused("Conv(a, b, c)", {image, "float32[3,3,1,1] ones", wrong});
+    check_refused("ConvTranspose(a, b, c)", {image, "float32[3,3,1,1] ones", wrong});
+    check_refused("Gemm(a, b, c)", {matrix, "float32[3,3] ones", wrong});
+    check_refused("InstanceNormalization(a, b, c)", {image, wrong, three});
+    check_refused("InstanceNormalization(a, b, c)", {image, three, wrong});
+    check_refused("LayerNormalization(a, b)", {matrix, wrong});
+    check_refused("LayerNormalization(a, b, c)", {matrix, three, wrong});
+    for (int place = 0; place < 4; ++place) {
+      std::vector<std::string> operands{image, three, three, three, three};
+      operands[static_cast<std::size_t>(place) + 1] = wrong;
+      check_refused("BatchNormalization(a, b, c, d, e)", operands);
+    }
+    check_refused("DequantizeLinear(a, b)", {"int8[2,3] ones", wrong});
+    check_refused("QuantizeLinear(a, b)", {matrix, wrong});
+    check_refused("QLinearConv(a, b, c, d, e, f, g, h)",
+                  {"uint8[1,3,4,4] ones", "float32[]{1}", "uint8[]{1}", "int8[3,3,1,1] ones", wrong,
+                   "int8[]{0}", "float32[]{1}", "uint8[]{1}"});
+    check_refused("QLinearMatMul(a, b, c, d, e, f, g, h)",
+                  {"uint8[2,3] ones", "float32[]{1}", "uint8[]{1}", "int8[3,3] ones", wrong,
+                   "int8[]{0}", "float32[]{1}", "uint8[]{1}"});
+  }
+  check_refused("Conv(a, b)", {image, "float32[3,2,1,1] ones"});
+  check_refused("MatMulInteger(a, b, c, d)",
+                {"uint8[2,3] ones", "int8[3,3] ones", "uint8[]{1}", "int8[2] ones"});
+  const std::string sequence = "float32[2,1,3] ones";
+  for (const auto& [op, gates] :
+       std::vector<std::pair<std::string, int>>{{"LSTM", 4}, {"GRU", 3}, {"RNN", 1}}) {
+    const auto sized = [&](int rows, int columns) {
+      return fmt::format("float32[1,{},{}] ones", gates * rows, columns);
+    };
+    const auto bias = [&](int size) { return fmt::format("float32[1,{}] ones", 2 * gates * size); };
+    const std::string call = op + "(a, b, c, d, e, f) {hidden_size=2}";
+    const std::string lengths = "int32[1]{2}";
+    const std::string state = "float32[1,1,2] ones";
+    for (const Operands how : every_way) {
+      const Call fitting =
+          call_of(call, {sequence, sized(2, 3), sized(2, 2), bias(2), lengths, state}, how);
+      CHECK(fitting.run().dims() == Dims{2, 1, 1, 2});
+    }
+    check_refused(call, {sequence, sized(1, 3), sized(2, 2), bias(2), lengths, state});
+    check_refused(call, {sequence, sized(2, 4), sized(2, 2), bias(2), lengths, state});
+    check_refused(call, {sequence, sized(2, 3), sized(2, 1), bias(2), lengths, state});
+    check_refused(call, {sequence, sized(2, 3), sized(2, 2), bias(1), lengths, state});
+    check_refused(call, {sequence, sized(2, 3), sized(2, 2), bias(2), "int32[1]{3}", state});
+    check_refused(call, {sequence, sized(2, 3), sized(2, 2), bias(2), "int32[1]{-1}", state});
+    check_refused(call, {sequence, sized(2, 3), sized(2, 2), bias(2), "int32[2]{2,2}", state});
+    check_refused(call,
+                  {sequence, sized(2, 3), sized(2, 2), bias(2), lengths, "float32[1,1,1] ones"});
+  }
 }
 
 TEST_CASE("integer division by zero is refused, that of the lowest by -1 wraps around") {
