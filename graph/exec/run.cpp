@@ -8,6 +8,7 @@
 #include "graph/exec/arena.h"
 #include "graph/exec/plan.h"
 #include "graph/exec/step_timer.h"
+#include "graph/ops/evaluate.h"
 
 namespace onnxpress {
 namespace {
@@ -226,12 +227,17 @@ class RunningPlan {
  public:
   explicit RunningPlan(GraphPlan& plan) : plan_(plan) {
     require(!plan.running, "a graph cannot run inside itself");
-    plan.running = true;
     plan.values.resize(plan.slots.size());
-    if (!plan.arena && plan.arena_bytes > 0)
-      plan.arena = {
-          ::operator new (plan.arena_bytes, std::align_val_t{arena_alignment}),
-          [](void* memory) { ::operator delete (memory, std::align_val_t{arena_alignment}); }};
+    if (!plan.arena && plan.arena_bytes > 0) {
+      void* arena =
+          ::operator new (plan.arena_bytes, std::align_val_t{arena_alignment}, std::nothrow);
+      require(arena != nullptr, "cannot allocate {} bytes for the values of a run",
+              plan.arena_bytes);
+      plan.arena = {arena, [](void* memory) {
+                      ::operator delete (memory, std::align_val_t{arena_alignment});
+                    }};
+    }
+    plan.running = true;
   }
   ~RunningPlan() {
     for (std::size_t i = 0; i < plan_.slots.size(); ++i) release(plan_, i);
@@ -248,7 +254,7 @@ void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
   if (step.kernel) {
     StepContext context(plan, step, run);
     const StepTimer timer(run.resources, step);
-    step.kernel(context);
+    run_kernel(step.kernel, context);
   }
   for (std::size_t index : step.outputs) {
     if (index == no_slot) continue;

@@ -1,10 +1,9 @@
 #include "graph/ir/tensor.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstring>
-#include <limits>
-
-#include <fmt/ranges.h>
 
 #include "graph/base/convert.h"
 
@@ -14,10 +13,20 @@ namespace {
 // Keeps count * bits within size_t for every element type.
 constexpr std::int64_t kMaxElements = std::int64_t{1} << 56;
 
+// Of the dims that are not 0, none of which is negative.
+std::int64_t product_of_filled(std::span<const std::int64_t> dims) {
+  std::int64_t product = 1;
+  for (const std::int64_t dim : dims)
+    if (dim != 0 && __builtin_mul_overflow(product, dim, &product))
+      fail("the element count of shape {} overflows", to_string(dims));
+  return product;
+}
+
 std::int64_t checked_count(DType type, const Dims& dims) {
   require(is_known(type), "a tensor cannot have element type {}", name(type));
   const std::int64_t count = element_count(dims);
-  if (count > kMaxElements)
+  // Also where an axis is empty: strides and sizes of the other axes are computed all the same.
+  if (product_of_filled(dims) > kMaxElements)
     fail("a {} tensor of shape {} is too large", name(type), to_string(dims));
   return count;
 }
@@ -34,14 +43,8 @@ void check_bytes(DType type, const Dims& dims, std::int64_t count, std::size_t f
 std::int64_t element_count(std::span<const std::int64_t> dims) {
   for (const std::int64_t dim : dims)
     if (dim < 0) fail("negative dimension {} in shape {}", dim, to_string(dims));
-  if (std::find(dims.begin(), dims.end(), 0) != dims.end()) return 0;
-  std::int64_t count = 1;
-  for (const std::int64_t dim : dims) {
-    if (count > std::numeric_limits<std::int64_t>::max() / dim)
-      fail("the element count of shape {} overflows", to_string(dims));
-    count *= dim;
-  }
-  return count;
+  const std::int64_t product = product_of_filled(dims);
+  return std::find(dims.begin(), dims.end(), 0) != dims.end() ? 0 : product;
 }
 
 std::string to_string(std::span<const std::int64_t> dims) {
@@ -118,7 +121,7 @@ const std::vector<std::string>& Tensor::strings() const {
 }
 
 Tensor Tensor::reshaped(Dims dims) const {
-  const std::int64_t count = element_count(dims);
+  const std::int64_t count = checked_count(type_, dims);
   if (count != size_)
     fail("cannot reshape {} elements of shape {} to {}", size_, to_string(dims_), to_string(dims));
   Tensor result = *this;

@@ -84,6 +84,8 @@ Kernel prepare_binary(const PrepareContext& context) {
   const Dims a = dims_of(context.input_type(0));
   const Dims b = legacy_broadcast_dims(node, a.size(), dims_of(context.input_type(1)));
   const Dims y = dims_of(context.output_type(0));
+  require(broadcast(a, b) == y, "{} and {} do not broadcast to {}", to_string(a), to_string(b),
+          to_string(y));
   const std::array<Dims, 2> operands{a, b};
   Chain chain{.ops = {context.post_ops().begin(), context.post_ops().end()}};
   return [=, plan = BroadcastPlan(y, operands)](KernelContext& call) {

@@ -71,9 +71,20 @@ void infer_constant_of_shape(InferContext& context) {
   context.set_output(0, type, std::move(shape));
 }
 
+// max(ceil((limit - start) / delta), 0): exact for integers, in float64 for others.
 template <class T>
 std::int64_t range_count(T start, T limit, T delta) {
   require(delta != 0, "expected a step that is not 0");
+  if constexpr (std::is_integral_v<T>) {
+    if (delta > 0 ? limit <= start : limit >= start) return 0;
+    const auto bits_of = [](T value) { return static_cast<std::uint64_t>(value); };
+    const std::uint64_t length =
+        delta > 0 ? bits_of(limit) - bits_of(start) : bits_of(start) - bits_of(limit);
+    const std::uint64_t step = delta > 0 ? bits_of(delta) : -bits_of(delta);
+    const std::uint64_t steps = (length - 1) / step + 1;
+    require(steps < std::uint64_t{1} << 53, "a range of {} elements is too long", steps);
+    return static_cast<std::int64_t>(steps);
+  }
   const double count = std::ceil((static_cast<double>(limit) - static_cast<double>(start)) /
                                  static_cast<double>(delta));
   require(count < 9e15, "a range of {} elements is too long", count);
@@ -95,8 +106,12 @@ Kernel prepare_range(const PrepareContext&) {
         const T delta = scalar(2);
         const auto out = inner.output(0, type, {range_count(start, scalar(1), delta)})
                              .template mutable_data<T>();
+        // The last product may overflow an integer where the sum does not: both wrap around.
+        using Wide = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>,
+                                                 std::type_identity<T>>::type;
         for (std::size_t i = 0; i < out.size(); ++i)
-          out[i] = static_cast<T>(start + static_cast<T>(i) * delta);
+          out[i] = static_cast<T>(static_cast<Wide>(start) +
+                                  static_cast<Wide>(i) * static_cast<Wide>(delta));
       });
     });
   };
@@ -108,10 +123,14 @@ void infer_range(InferContext& context) {
   const bool all = std::ranges::all_of(
       parts, [](const Tensor* part) { return part != nullptr && part->size() == 1; });
   if (all) {
-    double values[3];
-    for (std::size_t i = 0; i < 3; ++i)
-      values[i] = parts[i]->cast(DType::float64).data<double>()[0];
-    count = range_count(values[0], values[1], values[2]);
+    const auto count_as = [&]<class T>(std::type_identity<T>, DType type) {
+      T values[3];
+      for (std::size_t i = 0; i < 3; ++i) values[i] = parts[i]->cast(type).data<T>()[0];
+      return range_count(values[0], values[1], values[2]);
+    };
+    count = is_integer(context.input_dtype(0))
+                ? count_as(std::type_identity<std::int64_t>(), DType::int64)
+                : count_as(std::type_identity<double>(), DType::float64);
   } else if (parts[0] != nullptr && parts[2] != nullptr && is_integer(parts[0]->dtype()) &&
              parts[0]->size() == 1 && parts[0]->to_ints()[0] == 0 && parts[2]->size() == 1 &&
              parts[2]->to_ints()[0] == 1) {

@@ -1,5 +1,7 @@
 #include "graph/ops/evaluate.h"
 
+#include <new>
+#include <stdexcept>
 #include <utility>
 
 namespace onnxpress {
@@ -68,8 +70,18 @@ std::vector<Tensor> evaluate(const OpDef& op, const Node& node,
   require(op.prepare != nullptr, "{}: no kernel for version {}", node.describe(), node.opset());
   SingleCall call(node, inputs, pool);
   in_context([&] { return node.describe(); },
-             [&] { op.prepare(SinglePrepare(node, inputs, pool.size()))(call); });
+             [&] { run_kernel(op.prepare(SinglePrepare(node, inputs, pool.size())), call); });
   return call.take();
+}
+
+void run_kernel(const Kernel& kernel, KernelContext& context) {
+  try {
+    kernel(context);
+  } catch (const std::bad_alloc&) {
+    fail("not enough memory");
+  } catch (const std::length_error&) {  // more elements than a container can have
+    fail("not enough memory");
+  }
 }
 
 }  // namespace onnxpress

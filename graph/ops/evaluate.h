@@ -14,4 +14,7 @@ namespace onnxpress {
 std::vector<Tensor> evaluate(const OpDef& op, const Node& node,
                              std::span<const Tensor* const> inputs, ThreadPool& pool);
 
+// Runs `kernel`; memory that cannot be had is an Error too.
+void run_kernel(const Kernel& kernel, KernelContext& context);
+
 }  // namespace onnxpress

@@ -129,9 +129,11 @@ void infer_gather_nd(InferContext& context) {
   const Shape* indices = context.input_shape(1);
   std::optional<Shape> shape;
   if (x != nullptr && indices != nullptr && !indices->empty() && indices->back().is_known()) {
-    const std::int64_t skip = get_int(context.node(), "batch_dims", 0) + indices->back().value();
-    require(skip >= 0 && skip <= static_cast<std::int64_t>(x->size()), "indices {} do not index {}",
-            to_string(*indices), to_string(*x));
+    std::int64_t skip = 0;
+    const bool overflows = __builtin_add_overflow(get_int(context.node(), "batch_dims", 0),
+                                                  indices->back().value(), &skip);
+    require(!overflows && skip >= 0 && skip <= static_cast<std::int64_t>(x->size()),
+            "indices {} do not index {}", to_string(*indices), to_string(*x));
     shape = Shape(indices->begin(), indices->end() - 1);
     shape->insert(shape->end(), x->begin() + skip, x->end());
   }

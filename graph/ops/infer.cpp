@@ -53,6 +53,10 @@ Shape broadcast(const Shape& a, const Shape& b) {
 }
 
 Dims broadcast(const Dims& a, const Dims& b) {
+  // Negative ones would be unknown dims.
+  for (const Dims* dims : {&a, &b})
+    for (const std::int64_t dim : *dims)
+      require(dim >= 0, "expected dims of at least 0, found {}", to_string(*dims));
   return *concrete(broadcast(to_shape(a), to_shape(b)));
 }
 

@@ -43,7 +43,11 @@ Ints spread(const Ints& pads, const std::optional<Ints>& axes, std::size_t rank)
 }
 
 std::int64_t padded_size(std::int64_t size, std::int64_t before, std::int64_t after) {
+  // Positions in the input, which are up to twice a pad away from one another, are computed too.
+  constexpr std::int64_t most = std::int64_t{1} << 61;
   std::int64_t count = 0;
+  require(std::min(before, after) >= -most && std::max(before, after) <= most,
+          "expected pads of at most {} elements, found {} and {}", most, before, after);
   require(!__builtin_add_overflow(size, before, &count) &&
               !__builtin_add_overflow(count, after, &count) && count >= 0,
           "pads {} and {} leave no axis of {}", before, after, size);

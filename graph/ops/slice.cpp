@@ -156,18 +156,24 @@ std::optional<SliceAttrs> SliceAttrs::from(const Node& node) {
 
 // Clamping as the Slice specification has it.
 SliceAttrs::Range SliceAttrs::range(std::size_t index, std::int64_t size) const {
-  const std::int64_t step = std::clamp<std::int64_t>(steps[index], -size - 1, size + 1);
+  // A step over the whole axis takes one element, as any longer one does.
+  const std::int64_t longest = std::max<std::int64_t>(size, 1);
+  const std::int64_t step = std::clamp<std::int64_t>(steps[index], -longest, longest);
+  // How many steps of `stride` stay before the end of `length` elements.
+  const auto count = [](std::int64_t length, std::int64_t stride) -> std::int64_t {
+    return length > 0 ? (length - 1) / stride + 1 : 0;
+  };
   const auto wrapped = [&](std::int64_t at) { return at < 0 ? at + size : at; };
   if (step > 0) {
     const std::int64_t first = std::clamp<std::int64_t>(wrapped(starts[index]), 0, size);
     const std::int64_t last = std::clamp<std::int64_t>(wrapped(ends[index]), 0, size);
-    return {first, step, std::max<std::int64_t>(0, (last - first + step - 1) / step)};
+    return {first, step, count(last - first, step)};
   }
   const std::int64_t first =
       std::min<std::int64_t>(std::max<std::int64_t>(wrapped(starts[index]), 0), size - 1);
   const std::int64_t last =
       std::min<std::int64_t>(std::max<std::int64_t>(wrapped(ends[index]), -1), size - 1);
-  return {first, step, std::max<std::int64_t>(0, (first - last - step - 1) / -step)};
+  return {first, step, count(first - last, -step)};
 }
 
 OpCall make_slice(std::int64_t opset, const SliceAttrs& attrs) {
