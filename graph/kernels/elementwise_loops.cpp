@@ -138,8 +138,10 @@ void post_op(const PostOp& op, float* data, const float* operand, std::int64_t c
       return run(
           [&](Vector x) { return hn::Mul(x, clamp(hn::Add(hn::Div(x, set(6)), half), 0, 1)); });
     case Kind::swish:
-      return run(
-          [&](Vector x) { return hn::Mul(x, vector_sigmoid(d, hn::Mul(x, set(op.alpha)))); });
+      // Not times vector_sigmoid, whose smallest result is not 0.
+      return run([&](Vector x) {
+        return hn::Div(x, hn::Add(one, vector_exp(d, hn::Mul(x, set(-op.alpha)))));
+      });
     case Kind::mish:
       return run([&](Vector x) { return hn::Mul(x, vector_tanh(d, softplus(x))); });
     case Kind::softplus:
@@ -234,19 +236,25 @@ void layer_norm(const float* in, const float* scale, const float* bias, float* o
   for (std::int64_t row = 0; row < rows; ++row, in += size, out += size) {
     const float mean = is_rms ? 0 : sum_of(in, size, [](Vector x) { return x; }) / count;
     const auto middle = hn::Set(d, mean);
+    // What the mean lacks in digits, which outweighs small deviations from a large mean.
+    const float lack =
+        is_rms ? 0 : sum_of(in, size, [&](Vector x) { return hn::Sub(x, middle); }) / count;
+    const auto missing = hn::Set(d, lack);
+    const auto deviation = [&](Vector x) { return hn::Sub(hn::Sub(x, middle), missing); };
     const float squares = sum_of(in, size, [&](Vector x) {
-      const auto away = hn::Sub(x, middle);
+      const auto away = deviation(x);
       return hn::Mul(away, away);
     });
     const float inverse = 1 / std::sqrt(squares / count + epsilon);
     const auto by = hn::Set(d, inverse);
     std::int64_t i = 0;
     for (; i + lanes <= size; i += lanes) {
-      const auto x = hn::Mul(hn::Sub(hn::LoadU(d, in + i), middle), by);
+      const auto x = hn::Mul(deviation(hn::LoadU(d, in + i)), by);
       const auto scaled = hn::Mul(x, hn::LoadU(d, scale + i));
       hn::StoreU(bias ? hn::Add(scaled, hn::LoadU(d, bias + i)) : scaled, d, out + i);
     }
-    for (; i < size; ++i) out[i] = (in[i] - mean) * inverse * scale[i] + (bias ? bias[i] : 0);
+    for (; i < size; ++i)
+      out[i] = (in[i] - mean - lack) * inverse * scale[i] + (bias ? bias[i] : 0);
   }
 }
 

@@ -161,7 +161,8 @@ struct HardSigmoid {
       : alpha(get_float(node, "alpha", 0.2f)), beta(get_float(node, "beta", 0.5f)) {}
   template <class T>
   T operator()(T x) const {
-    return std::fmax(T(0), std::fmin(T(1), static_cast<T>(alpha) * x + static_cast<T>(beta)));
+    const T y = static_cast<T>(alpha) * x + static_cast<T>(beta);
+    return y < T(0) ? T(0) : y > T(1) ? T(1) : y;  // NaN stays NaN
   }
 };
 struct ThresholdedRelu {

@@ -28,6 +28,11 @@ void tanh_each(const float* in, float* out, std::size_t count) {
     hn::StoreU(vector_tanh(d, hn::LoadU(d, in + i)), d, out + i);
 }
 
+void erf_each(const float* in, float* out, std::size_t count) {
+  for (std::size_t i = 0; i < count; i += hn::Lanes(d))
+    hn::StoreU(vector_erf(d, hn::LoadU(d, in + i)), d, out + i);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace onnxpress
 HWY_AFTER_NAMESPACE();
@@ -47,6 +52,7 @@ namespace {
 HWY_EXPORT(exp_each);
 HWY_EXPORT(sigmoid_each);
 HWY_EXPORT(tanh_each);
+HWY_EXPORT(erf_each);
 
 void exps(const float* in, float* out, std::size_t count) {
   HWY_DYNAMIC_DISPATCH(exp_each)(in, out, count);
@@ -56,6 +62,9 @@ void sigmoids(const float* in, float* out, std::size_t count) {
 }
 void tanhs(const float* in, float* out, std::size_t count) {
   HWY_DYNAMIC_DISPATCH(tanh_each)(in, out, count);
+}
+void erfs(const float* in, float* out, std::size_t count) {
+  HWY_DYNAMIC_DISPATCH(erf_each)(in, out, count);
 }
 
 // Floats of all magnitudes, infinities and NaN among them, and those where something happens;
@@ -106,6 +115,8 @@ TEST_CASE("vector functions are exact to the stated precision on every instructi
       sigmoids, [](double x) { return 1 / (1 + std::exp(-x)); }, 1e-6);
   check_function(
       tanhs, [](double x) { return std::tanh(x); }, 1e-6);
+  check_function(
+      erfs, [](double x) { return std::erf(x); }, 1e-6);
 }
 
 }  // namespace
