@@ -133,6 +133,15 @@ class MemoryPlanner {
     }
   }
 
+  // No other input of the step lies in the same memory: the kernel writes before it has read all.
+  bool is_read_once(const PlanStep& step, std::size_t position) const {
+    const std::size_t root = storage_root(step.inputs[position]);
+    for (std::size_t i = 0; i < step.inputs.size(); ++i)
+      if (i != position && step.inputs[i] != no_slot && storage_root(step.inputs[i]) == root)
+        return false;
+    return true;
+  }
+
   // Of an accumulating step, what it accumulates onto; of an elementwise one, any input.
   std::vector<std::size_t> overwritable_inputs(const PlanStep& step) const {
     std::vector<std::size_t> found;
@@ -143,7 +152,8 @@ class MemoryPlanner {
       return found;
     }
     for (const PostOp& op : step.post_ops)
-      if (op.kind == PostOp::Kind::add) found.push_back(step.inputs[op.operand]);
+      if (op.kind == PostOp::Kind::add && is_read_once(step, op.operand))
+        found.push_back(step.inputs[op.operand]);
     return found;
   }
 

@@ -112,6 +112,11 @@ TEST_CASE("what is added may be read again, made later, or be the model's own in
   check(image + kernel + more + both + "s = Add(c, d)\ny = Relu(s)\noutput y: float32[2,8,9,7]\n");
   check(image + kernel + more + both +
         "s = Add(c, d)\nr = Relu(d)\ny = Add(s, r)\noutput y: float32[2,8,9,7]\n");
+  // A residual whose shortcut is the convolution's own input.
+  for (const char* size : {"1,1", "3,3"})
+    check(image + "initializer w: float32[6,6," + size + "] = random(1)\nr = Relu(x)\n" +
+          "c = Conv(r, w) {auto_pad=\"SAME_UPPER\"}\ny = Add(c, r)\nz = Relu(y)\n"
+          "output z: float32[2,6,9,7]\n");
   check(image +
         "initializer w: float32[6,6,1,1] = random(1)\n"
         "c = Conv(x, w)\ns = Add(c, x)\nt = Conv(s, w)\nu = Add(t, s)\ny = Mul(u, s)\n"
