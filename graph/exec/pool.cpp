@@ -21,7 +21,9 @@ struct AlignedDelete {
 using Buffer = std::unique_ptr<std::byte, AlignedDelete>;
 
 Buffer allocate(std::size_t bytes) {
-  return Buffer(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{arena_alignment})));
+  void* memory = ::operator new (bytes, std::align_val_t{arena_alignment}, std::nothrow);
+  require(memory != nullptr, "cannot allocate {} bytes for a tensor", bytes);
+  return Buffer(static_cast<std::byte*>(memory));
 }
 
 std::size_t size_class(std::size_t bytes) {
