@@ -70,8 +70,6 @@ Eltwise eltwise(const PostOp& op) {
 bool fuses_post_op(const PrepareContext& context, const PostOp& op) {
   using Kind = PostOp::Kind;
   switch (op.kind) {
-    case Kind::add:
-      break;
     case Kind::hard_sigmoid:  // 3.x only
     case Kind::softplus:
     case Kind::erf:
@@ -79,10 +77,15 @@ bool fuses_post_op(const PrepareContext& context, const PostOp& op) {
     case Kind::multiply:
       return false;
     default:
-      return true;
+      break;
   }
-  return std::ranges::none_of(context.post_ops(),
-                              [](const PostOp& other) { return other.kind == PostOp::Kind::add; });
+  // One sum; and of one algorithm only one, since 2.6 gives all of them the parameters of the
+  // first.
+  const auto is_same = [&](const PostOp& other) {
+    if (op.kind == Kind::add || other.kind == Kind::add) return op.kind == other.kind;
+    return eltwise(op).algorithm == eltwise(other).algorithm;
+  };
+  return std::ranges::none_of(context.post_ops(), is_same);
 }
 
 dnnl::primitive_attr attributes(std::span<const PostOp> post_ops) {

@@ -91,6 +91,18 @@ TEST_CASE("elementwise operations behind a convolution or product join it") {
               .starts_with("MatMul "));
 }
 
+TEST_CASE("the same operation twice keeps its parameters apart") {
+  const std::string bounds =
+      "initializer l: float32[] = {-0.5}\ninitializer h: float32[] = {0.7}\n"
+      "initializer g: float32[] = {2}\ninput z: float32[2,8,9,7]\n";
+  check(image + kernel + bounds +
+        "c = Conv(x, w, b) {pads=[1,1,1,1]}\nd = Clip(c, l, h)\ne = Exp(d)\nf = Add(e, z)\n"
+        "y = Clip(f, l, g)\noutput y: float32[2,8,9,7]\n");
+  check(image + kernel + bounds +
+        "c = Conv(x, w, b) {pads=[1,1,1,1]}\nd = Relu(c)\nf = Add(d, z)\n"
+        "y = LeakyRelu(f) {alpha=0.3}\noutput y: float32[2,8,9,7]\n");
+}
+
 TEST_CASE("an addition joins whether the operator has a bias or not") {
   for (const char* bias : {"", ", b"}) {
     const std::string conv = std::string("c = Conv(x, w") + bias + ") {pads=[1,1,1,1]}\n";
