@@ -147,13 +147,15 @@ TEST_CASE("products on oneDNN apply post-ops") {
   }
 }
 
-TEST_CASE("one addition goes behind a primitive, in no two places") {
+TEST_CASE("one addition and each algorithm once go behind a primitive") {
   const std::string text = conv("Conv", convolutions[2]);
   const PostOp add{.kind = PostOp::Kind::add, .operand = 3};
   CHECK(Case(text).fuses(add));
   const Case full(text, 17, {.post_ops = {{.kind = PostOp::Kind::relu}, add}});
   CHECK_FALSE(full.fuses(add));
-  CHECK(full.fuses({.kind = PostOp::Kind::relu}));
+  CHECK(full.fuses({.kind = PostOp::Kind::sigmoid}));
+  for (const auto kind : {PostOp::Kind::relu, PostOp::Kind::leaky_relu})  // one algorithm
+    CHECK_FALSE(full.fuses({.kind = kind, .alpha = 0.1f}));
   for (const auto kind : {PostOp::Kind::multiply, PostOp::Kind::reciprocal, PostOp::Kind::erf})
     CHECK_FALSE(Case(text).fuses({.kind = kind, .operand = 3}));
 }
