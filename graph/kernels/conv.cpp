@@ -132,6 +132,15 @@ Kernel prepare_conv(const PrepareContext& context) {
   });
 }
 
+// oneDNN's depthwise convolution for SSE4.1 reads what it adds to beyond the last channels and
+// crashes when they do not fill its blocks of 8.
+bool fuses_conv(const PrepareContext& context, const PostOp& op) {
+  const bool crashes =
+      op.kind == PostOp::Kind::add && dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::sse41 &&
+      get_int(context.node(), "group", 1) > 1 && dims_of(context.output_type(0))[1] % 8 != 0;
+  return !crashes && onednn::fuses_post_op(context, op);
+}
+
 bool supports_transposed(const PrepareContext& context) {
   if (!supports(context)) return false;
   const Dims x = dims_of(context.input_type(0)), w = dims_of(context.input_type(1));
@@ -176,13 +185,13 @@ OPERATORS(onednn_conv) {
                          .backend = "onednn",
                          .supports = supports,
                          .prepare = prepare_conv,
-                         .fuses = onednn::fuses_post_op,
+                         .fuses = fuses_conv,
                          .channels_last = true});
   registry.add(KernelDef{.name = "ConvTranspose",
                          .backend = "onednn",
                          .supports = supports_transposed,
                          .prepare = prepare_conv_transpose,
-                         .fuses = onednn::fuses_post_op,
+                         .fuses = fuses_conv,
                          .channels_last = true});
 }
 

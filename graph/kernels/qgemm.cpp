@@ -21,6 +21,7 @@ bool is_scalar_or_absent(const PrepareContext& context, std::size_t index) {
 }
 
 bool supports(const PrepareContext& context) {
+  if (!onednn::has_exact_sums()) return false;
   const Node& node = context.node();
   const Type* y = context.output_type(0);
   const bool is_float = !context.input_type(y_scale);

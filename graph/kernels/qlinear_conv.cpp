@@ -17,6 +17,7 @@ constexpr std::size_t x_scale = 1, x_zero = 2, w_input = 3, w_scale = 4, w_zero 
                       y_zero = 7, bias_input = 8;
 
 bool supports(const PrepareContext& context) {
+  if (!onednn::has_exact_sums()) return false;
   const Node& node = context.node();
   if (node.domain() == "com.microsoft" && get_bool(node, "channels_last", false)) return false;
   if (!is_code_operand(context.input_type(0)) || !is_code_operand(context.output_type(0)))

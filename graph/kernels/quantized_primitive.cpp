@@ -4,6 +4,18 @@
 
 namespace onnxpress::onednn {
 
+bool has_exact_sums() {
+  switch (dnnl::get_effective_cpu_isa()) {
+    case dnnl::cpu_isa::sse41:
+    case dnnl::cpu_isa::avx:
+    case dnnl::cpu_isa::avx2:
+    case dnnl::cpu_isa::avx512_core:
+      return false;
+    default:
+      return true;
+  }
+}
+
 Requantization Requantization::of(const Tensor& x_scale, const Tensor& w_scale,
                                   const Tensor& y_scale) {
   Requantization result;

@@ -22,6 +22,10 @@ struct Requantization {
   static Requantization of(const Tensor& x_scale, const Tensor& w_scale, const Tensor& y_scale);
 };
 
+// Whether products of 8-bit codes are summed exactly. Instruction sets older than VNNI add pairs of
+// them in 16 bits, saturated, and oneDNN halves weights where that would be worse.
+bool has_exact_sums();
+
 // Bits of the channel axis in the weights and in the destination.
 struct ChannelMasks {
   int weights = 0, destination = 0;

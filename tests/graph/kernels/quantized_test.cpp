@@ -4,15 +4,25 @@
 #include <cstdlib>
 #include <limits>
 
+#include "graph/kernels/quantized_primitive.h"
 #include "tests/graph/kernels/rows.h"
 
 namespace onnxpress::rows {
 namespace {
 
+// Rows that only exist where oneDNN sums products exactly.
+bool is_product(const Node& node) {
+  return node.op_type() == "QLinearConv" || node.op_type() == "QGemm";
+}
+
 // Codes within one quantum, and equal for at least 99 of 100 (small outputs: all but one).
 void check_codes(const std::string& text, RowOptions options = {}, int opset = 17) {
   CAPTURE(text);
   const Case test(text, opset, std::move(options));
+  if (is_product(test.node()) && !onednn::has_exact_sums()) {
+    CHECK_FALSE(test.is_supported());
+    return;
+  }
   REQUIRE(test.is_supported());
   const Tensor found = test.run_fast(), expected = test.run_reference();
   REQUIRE(found.dtype() == expected.dtype());
@@ -162,7 +172,7 @@ TEST_CASE("QGemm on oneDNN equals the reference") {
   for (const Product& product : products)
     for (const Codes& codes : all_codes()) {
       check_codes(qgemm(product, codes, false));
-      check_rows(qgemm(product, codes, true), 2e-6);
+      if (onednn::has_exact_sums()) check_rows(qgemm(product, codes, true), 2e-6);
     }
 }
 
