@@ -1,5 +1,6 @@
 #include "tools/flags.h"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 
@@ -183,6 +184,9 @@ DeflatedSize DeflatedFlag::size() const {
       {{"auto", DeflatedSize::automatic}, {"on", DeflatedSize::on}, {"off", DeflatedSize::off}});
 }
 
+// What no machine's memory holds more of.
+constexpr std::int64_t most_input_elements = std::int64_t{1} << 40;
+
 void InputShapeFlag::declare(CLI::App& app, const std::string& group) {
   app.add_option("--input-shape", texts_,
                  "make the open dims of input NAME numbers: for MACs, memory and generated inputs; "
@@ -195,7 +199,14 @@ InputShapes InputShapeFlag::shapes() const {
   InputShapes shapes;
   for (const std::string& text : texts_) {
     const auto [name, dims] = parsed("--input-shape", text, parse_assignment);
-    require(shapes.try_emplace(name, parsed("--input-shape", dims, parse_dims)).second,
+    Dims given = parsed("--input-shape", dims, parse_dims);
+    require(std::ranges::all_of(given, [](std::int64_t dim) { return dim > 0; }),
+            "--input-shape: input '{}': expected dims of at least 1, found {}", name,
+            to_string(given));
+    require(element_count(given) <= most_input_elements,
+            "--input-shape: input '{}': expected at most {} elements, found {}", name,
+            most_input_elements, to_string(given));
+    require(shapes.try_emplace(name, std::move(given)).second,
             "--input-shape: input '{}' is given twice", name);
   }
   return shapes;

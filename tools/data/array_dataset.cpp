@@ -197,8 +197,13 @@ class ArrayDataset : public Dataset {
       if (!expected.empty()) expected[binding.axis] = Dim("samples");
       require(counted(binding), "input '{}' expects shape {}, data has {}", binding.input.name,
               to_string(expected), to_string(binding.dims));
-      fail("different sample counts: input '{}' has {}, {} has {}", binding.input.name,
-           binding.dims[binding.axis], labels_ ? "the labels array" : "another input", samples_);
+      if (labels_)
+        fail("different sample counts: input '{}' has {}, the labels array has {}",
+             binding.input.name, binding.dims[binding.axis], samples_);
+      fail("different sample counts: input '{}' has {} along axis {}, another input has {} "
+           "(--batch-axis {}=N counts along another axis)",
+           binding.input.name, binding.dims[binding.axis], binding.axis, samples_,
+           binding.input.name);
     }
     require(samples_ > 0, "no samples");
   }
