@@ -9,7 +9,6 @@
 #include "graph/exec/post_ops.h"
 #include "graph/exec/step_index.h"
 #include "graph/ops/attributes.h"
-#include "graph/ops/reduce.h"
 
 namespace onnxpress {
 namespace {

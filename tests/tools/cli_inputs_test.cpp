@@ -8,8 +8,7 @@
 #include "graph/ir/parse.h"
 #include "graph/onnx/reader.h"
 #include "graph/onnx/writer.h"
-#include "tests/tools/command.h"
-#include "tests/tools/data/scratch.h"
+#include "tests/tools/in_scratch.h"
 
 namespace onnxpress {
 
@@ -21,16 +20,6 @@ namespace {
 const std::string testdata = ONNXPRESS_TESTDATA;
 const std::string cnn = testdata + "/digits_cnn.onnx";
 const std::string test_npz = testdata + "/digits_test.npz";
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-CommandResult in(const Scratch& scratch, const std::vector<std::string>& arguments,
-                 CommandOptions options = {}) {
-  options.folder = scratch.path();
-  return run_onnxpress(arguments, options);
-}
 
 std::string failure(const Scratch& scratch, const std::vector<std::string>& arguments) {
   const CommandResult result = in(scratch, arguments);

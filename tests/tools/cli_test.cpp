@@ -11,8 +11,7 @@
 #include "graph/ir/parse.h"
 #include "graph/onnx/reader.h"
 #include "graph/onnx/writer.h"
-#include "tests/tools/command.h"
-#include "tests/tools/data/scratch.h"
+#include "tests/tools/in_scratch.h"
 #include "tools/data/data.h"
 #include "tools/data/npz.h"
 
@@ -26,16 +25,6 @@ namespace {
 const std::string testdata = ONNXPRESS_TESTDATA;
 const std::string cnn = testdata + "/digits_cnn.onnx";
 const std::string test_npz = testdata + "/digits_test.npz";
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-CommandResult in(const Scratch& scratch, const std::vector<std::string>& arguments,
-                 CommandOptions options = {}) {
-  options.folder = scratch.path();
-  return run_onnxpress(arguments, options);
-}
 
 Report report_of(const CommandResult& result) {
   INFO(result.err);
