@@ -108,6 +108,13 @@ class TypeInference {
   // The same for one subgraph of the model, its inputs and the values that it captures being set.
   void run(const Graph& subgraph);
 
+  // After run(), for a model that is being edited: infers the outputs of a new node, or of one whose
+  // inputs changed, from what is known of these. Values that read them keep what they have. Throws
+  // Error as run() does.
+  void update(const Node& node);
+  // Drops what is known of a value that is gone or whose address is used anew.
+  void forget(const Value* value);
+
   const Type& type(const Value* value) const;           // kind unknown when nothing is known
   const Tensor* known_value(const Value* value) const;  // constants included; nullptr: not known
   // Contents of a 0- or 1-D integer value as dims, when something of them is known.

@@ -141,6 +141,7 @@ struct TypeInference::State {
   }
 
   void infer_node(const Node& node);
+  void update(const Node& node);
   void infer_call(const Node& node, const Function& function);
   void evaluate_outputs(const Node& node, const OpDef& op);
 
@@ -309,9 +310,18 @@ void TypeInference::set_input_value(const Value* input, Tensor value) {
   state_->facts[input].value = std::move(value);
 }
 
+void TypeInference::State::update(const Node& node) {
+  calls.erase(&node);
+  in_context([&] { return node.describe(); }, [&] { infer_node(node); });
+}
+
 void TypeInference::run() { state_->infer_graph(state_->model.graph); }
 
 void TypeInference::run(const Graph& subgraph) { state_->infer_graph(subgraph); }
+
+void TypeInference::update(const Node& node) { state_->update(node); }
+
+void TypeInference::forget(const Value* value) { state_->facts.erase(value); }
 
 const Type& TypeInference::type(const Value* value) const { return state_->type(value); }
 

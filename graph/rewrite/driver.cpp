@@ -4,16 +4,17 @@
 #include "graph/rewrite/pattern.h"
 
 namespace onnxpress {
-namespace {
 
 class Driver {
  public:
-  Driver(const std::vector<Rule>& rules, std::int64_t limit) : rules_(rules), limit_(limit) {}
+  Driver(const Model& model, const std::vector<Rule>& rules, std::int64_t limit)
+      : rules_(rules), limit_(limit), types_(model) {}
 
   RuleCounts run(Model& model) {
     for (const Rule& rule : rules_) counts_.applied[rule.name] = 0;
     bool changed = true;
     while (changed && !counts_.limit_reached) {
+      types_.refresh();
       changed = sweep(model.graph);
       for (const auto& function : model.functions) changed = sweep(function->body) || changed;
     }
@@ -51,8 +52,9 @@ class Driver {
 
   // The nodes removed when the rule was applied at `root`.
   std::optional<std::vector<const void*>> attempt(const Rule& rule, Node* root) {
-    const std::optional<Match> found = match(rule.pattern, root);
+    std::optional<Match> found = match(rule.pattern, root);
     if (!found) return std::nullopt;
+    found->types_ = &types_;
     const auto describe = [&, subject = root->describe()] {
       return fmt::format("rule '{}' at {}", rule.name, subject);
     };
@@ -66,10 +68,11 @@ class Driver {
       patch.remove_if_unread(root);
       for (Node* node : found->interior) patch.remove_if_unread(node);
       patch.remove_unread_producers();
-      std::vector<const void*> removed = patch.apply().removed;
+      Patch::Applied applied = patch.apply();
+      types_.note(applied);
       ++counts_.applied[rule.name];
       ++total_;
-      return removed;
+      return std::move(applied.removed);
     });
   }
 
@@ -78,7 +81,8 @@ class Driver {
       for (const Graph* nested : node->subgraphs()) list_misses(*nested);
       for (const Rule& rule : rules_) {
         std::string reason;
-        const std::optional<Match> found = match(rule.pattern, node, &reason);
+        std::optional<Match> found = match(rule.pattern, node, &reason);
+        if (found) found->types_ = &types_;
         if (found && rule.when) reason = rule.when(*found).value_or("");
         if (!reason.empty()) counts_.misses.push_back({rule.name, node->describe(), reason});
       }
@@ -88,13 +92,17 @@ class Driver {
   const std::vector<Rule>& rules_;
   std::int64_t limit_;
   std::int64_t total_ = 0;
+  LiveTypes types_;
   RuleCounts counts_;
 };
 
-}  // namespace
+const TypeInference& Match::types() const {
+  require(types_ != nullptr, "types are only known in a match that apply_rules made");
+  return types_->get();
+}
 
 RuleCounts apply_rules(Model& model, const std::vector<Rule>& rules, std::int64_t limit) {
-  return Driver(rules, limit).run(model);
+  return Driver(model, rules, limit).run(model);
 }
 
 }  // namespace onnxpress

@@ -147,12 +147,15 @@ Patch::Applied Patch::apply() {
   for (const auto& [use, replacement] : input_replacements_)
     use.node->graph().set_node_input(use.node, use.index, value(replacement));
 
-  Applied applied{.created = new_nodes_, .removed = {}};
+  Applied applied{.created = new_nodes_, .constants = {}, .removed = {}};
   for (Node* node : plan.removed) {
     applied.removed.push_back(node);
     graph_->remove(node);
   }
   drop_unread_constants(candidates);
+  for (Value* constant : new_constants_)
+    if (constant) applied.constants.push_back(constant);
+  for (const auto& [constant, tensor] : constant_changes_) applied.constants.push_back(constant);
   if (plan.sort_after) graph_->sort();
   return applied;
 }

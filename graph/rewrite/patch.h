@@ -46,6 +46,7 @@ class Patch {
   // What apply() did.
   struct Applied {
     std::vector<Node*> created;        // in the order of node() calls
+    std::vector<Value*> constants;     // that were created and are read, or changed
     std::vector<const void*> removed;  // addresses of the nodes that are gone, as keys only
   };
 

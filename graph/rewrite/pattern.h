@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "graph/ir/model.h"
+#include "graph/ops/infer.h"
+#include "graph/rewrite/live_types.h"
 #include "graph/rewrite/patch.h"
 
 namespace onnxpress {
@@ -44,9 +46,14 @@ class Match {
   Value* value(std::string_view name) const;  // bound by any/constant, or the node's read output
   const Tensor& constant(std::string_view name) const;
   std::vector<Node*> interior;  // matched nodes but the root
+  // What is known of the types of the model's values; only in a match that apply_rules made.
+  const TypeInference& types() const;
+  const Type& type(const Value* value) const { return types().type(value); }
 
  private:
   friend class Matcher;
+  friend class Driver;
+  LiveTypes* types_ = nullptr;
   std::map<std::string, Node*, std::less<>> nodes_;
   std::map<std::string, Value*, std::less<>> values_;
 };

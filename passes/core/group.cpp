@@ -1,22 +1,23 @@
 #include "passes/core/group.h"
 
 #include <algorithm>
+#include <array>
 
 #include "passes/core/registry.h"
 
 namespace onnxpress {
 namespace {
 
-constexpr OptionSpec group_options[] = {
-    {.name = "skip",
-     .kind = OptionSpec::Kind::text,
-     .help = "members to leave out, separated by ';'"},
-    {.name = "rounds",
-     .kind = OptionSpec::Kind::integer,
-     .default_value = "16",
-     .help = "times the members are run at most",
-     .min = 1,
-     .max = 1000},
+constexpr std::array group_options = {
+    OptionSpec{.name = "skip",
+               .kind = OptionSpec::Kind::text,
+               .help = "members to leave out, separated by ';'"},
+    OptionSpec{.name = "rounds",
+               .kind = OptionSpec::Kind::integer,
+               .default_value = "16",
+               .help = "times the members are run at most",
+               .min = 1,
+               .max = 1000},
 };
 
 std::vector<std::string> split(const std::string& text) {
@@ -29,10 +30,6 @@ std::vector<std::string> split(const std::string& text) {
   return parts;
 }
 
-Options default_options(const Pass& pass) {
-  return Options(pass.info().name, pass.info().options, {});
-}
-
 void add_counts(Json& counts, std::string_view member, const Json& found) {
   for (const auto& [key, value] : found.items()) {
     const std::string name = fmt::format("{}.{}", member, key);
@@ -42,7 +39,23 @@ void add_counts(Json& counts, std::string_view member, const Json& found) {
 
 }  // namespace
 
-std::span<const OptionSpec> GroupPass::options() { return group_options; }
+std::vector<OptionSpec> GroupPass::options(std::initializer_list<OptionSpec> own) {
+  std::vector<OptionSpec> all(group_options.begin(), group_options.end());
+  all.insert(all.end(), own);
+  return all;
+}
+
+Options GroupPass::member_options(const Pass& member, const Options& options) const {
+  const auto has = [](std::span<const OptionSpec> specs, std::string_view name) {
+    return std::ranges::find(specs, name, &OptionSpec::name) != specs.end();
+  };
+  std::map<std::string, std::string> handed;
+  for (const OptionSpec& own : std::span(options_).subspan(group_options.size())) {
+    if (has(member.info().options, own.name))
+      handed.emplace(own.name, options.given_text(own.name));
+  }
+  return Options(member.info().name, member.info().options, handed);
+}
 
 std::vector<const Pass*> GroupPass::members(const Options& options) const {
   std::vector<const Pass*> members = passes().members(info_.name);
@@ -54,7 +67,7 @@ std::vector<const Pass*> GroupPass::members(const Options& options) const {
 std::int64_t GroupPass::required_opset(const Model& model, const Options& options) const {
   std::int64_t opset = info_.min_opset;
   for (const Pass* member : members(options))
-    opset = std::max(opset, member->required_opset(model, default_options(*member)));
+    opset = std::max(opset, member->required_opset(model, member_options(*member, options)));
   return opset;
 }
 
@@ -77,7 +90,7 @@ Outcome GroupPass::run(Model& model, PassContext& context) const {
     bool changed = false;
     last_misses.clear();
     for (const Pass* member : active) {
-      const Options options = default_options(*member);
+      const Options options = member_options(*member, context.options);
       PassContext inner{.options = options,
                         .pool = context.pool,
                         .seed = context.seed,
@@ -85,9 +98,9 @@ Outcome GroupPass::run(Model& model, PassContext& context) const {
                         .training = context.training,
                         .teacher = context.teacher,
                         .near_misses = context.near_misses ? &last_misses : nullptr};
-      Outcome outcome = in_context(
-          [&] { return fmt::format("running member {}", member->info().name); },
-          [&] { return member->run(model, inner); });
+      Outcome outcome =
+          in_context([&] { return fmt::format("running member {}", member->info().name); },
+                     [&] { return member->run(model, inner); });
       changed |= outcome.changed;
       add_counts(total.counts, member->info().name, outcome.counts);
       for (std::string& note : outcome.notes) {

@@ -5,10 +5,10 @@
 #include "graph/ops/conv.h"
 #include "graph/ops/conv_transpose.h"
 #include "graph/ops/gemm.h"
-#include "graph/ops/infer.h"
 #include "graph/rewrite/pattern.h"
 #include "graph/ops/channel_affine.h"
 #include "passes/core/registry.h"
+#include "passes/core/rule_pass.h"
 
 namespace onnxpress {
 namespace {
@@ -47,7 +47,7 @@ std::optional<std::string> bias_obstacle(const Node& linear, std::int64_t channe
 }
 
 // Why a matched pair is left alone.
-std::optional<std::string> obstacle(const Match& match, const TypeInference& types) {
+std::optional<std::string> obstacle(const Match& match) {
   const Node& linear = *match.node("linear");
   const Node& norm = *match.root;
   const BatchNormAttrs attrs = BatchNormAttrs::from(norm);
@@ -67,7 +67,7 @@ std::optional<std::string> obstacle(const Match& match, const TypeInference& typ
   if (product && weight.rank() != 2)
     return fmt::format("weight '{}' has rank {}, expected 2", match.value("weight")->name(), weight.rank());
   if (linear.is("MatMul")) {
-    const Type& type = types.type(linear.output());
+    const Type& type = match.type(linear.output());
     if (!type.shape) return "the rank of its result is not known";
     if (type.shape->size() != 2)
       return fmt::format("its result has rank {}: axis 1 is not the channel axis", type.shape->size());
@@ -120,18 +120,18 @@ void fold(const Match& match, Patch& patch) {
   patch.replace(match.root->output(), linear->output());
 }
 
-Rule rule(const TypeInference& types) {
+Rule rule() {
   Pattern linear = Pattern::op("Conv|ConvTranspose|Gemm|MatMul", "linear",
                                {Pattern::any("input"), Pattern::constant("weight")});
   return {.name = "fuse_conv_bn",
           .pattern = Pattern::op("BatchNormalization", "norm",
                                  {std::move(linear), Pattern::constant("gamma"), Pattern::constant("beta"),
                                   Pattern::constant("mean"), Pattern::constant("variance")}),
-          .when = [&types](const Match& match) { return obstacle(match, types); },
+          .when = obstacle,
           .replace = fold};
 }
 
-class FuseConvBn : public Pass {
+class FuseConvBn : public RulePass {
  public:
   static constexpr PassInfo pass_info{
       .name = "fuse_conv_bn",
@@ -142,22 +142,8 @@ class FuseConvBn : public Pass {
 
   const PassInfo& info() const override { return pass_info; }
 
-  Outcome run(Model& model, PassContext& context) const override {
-    // Of the model as it is given: no MatMul that a fold makes is followed by a BatchNormalization.
-    TypeInference types(model);
-    types.run();
-    const RuleCounts counts = apply_rules(model, {rule(types)});
-    Outcome outcome;
-    for (const auto& [rule, count] : counts.applied) {
-      outcome.counts[rule] = count;
-      outcome.changed |= count > 0;
-    }
-    if (context.near_misses) {
-      for (const RuleCounts::Miss& miss : counts.misses)
-        context.near_misses->push_back({miss.rule, miss.subject, miss.reason});
-    }
-    return outcome;
-  }
+ protected:
+  std::vector<Rule> rules(const Model&, const Options&) const override { return {rule()}; }
 };
 
 }  // namespace

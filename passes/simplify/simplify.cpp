@@ -5,11 +5,11 @@
 namespace onnxpress {
 
 PASS(simplify) {
-  registry.add(std::make_unique<GroupPass>(PassInfo{
-      .name = "simplify",
-      .summary = "all exact simplifications, until nothing changes",
-      .options = GroupPass::options(),
-      .effect = Effect::exact}));
+  registry.add(std::make_unique<GroupPass>(
+      PassInfo{.name = "simplify",
+               .summary = "all exact simplifications, until nothing changes",
+               .effect = Effect::exact},
+      GroupPass::options()));
 }
 
 }  // namespace onnxpress
