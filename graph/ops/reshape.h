@@ -12,6 +12,9 @@ namespace onnxpress {
 // `allow_zero`). Throws Error when the element counts differ.
 Dims reshaped_dims(const Dims& input, const std::vector<std::int64_t>& target, bool allow_zero);
 
+// Whether a Reshape takes a 0 of its target for a dim of 0 rather than for a copy (allowzero).
+bool reshape_allows_zero(const Node& node);
+
 // Axes of Squeeze, Unsqueeze: the attribute before opset 13, afterwards an input. Nothing when that
 // is absent or not constant.
 std::optional<std::vector<std::int64_t>> axes_argument(const Node& node);
