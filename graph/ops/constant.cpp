@@ -23,14 +23,6 @@ void infer_constant(InferContext& context) {
   context.set_output_value(0, std::move(tensor));
 }
 
-// The element that fills ConstantOfShape: float32 0 by default.
-Tensor fill_value(const Node& node) {
-  const Tensor* value = find_tensor(node, "value");
-  if (value == nullptr) return Tensor(DType::float32, {1});
-  require(value->size() == 1, "attribute 'value': expected one element, found {}", value->size());
-  return *value;
-}
-
 Tensor filled(const Tensor& value, const Dims& dims) {
   if (value.dtype() == DType::string)
     return Tensor::of_strings(
@@ -141,6 +133,13 @@ void infer_range(InferContext& context) {
 }
 
 }  // namespace
+
+Tensor fill_value(const Node& node) {
+  const Tensor* value = find_tensor(node, "value");
+  if (value == nullptr) return Tensor(DType::float32, {1});
+  require(value->size() == 1, "attribute 'value': expected one element, found {}", value->size());
+  return *value;
+}
 
 Tensor constant_tensor(const Node& constant) {
   if (const Attribute* sparse = constant.attribute("sparse_value"))

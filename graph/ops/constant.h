@@ -15,4 +15,7 @@ std::optional<Tensor> constant_contents(const Value* value);
 // The same for an integer tensor's elements.
 std::optional<std::vector<std::int64_t>> constant_ints(const Value* value);
 
+// The element that fills ConstantOfShape: float32 0 by default.
+Tensor fill_value(const Node& constant_of_shape);
+
 }  // namespace onnxpress

@@ -179,11 +179,17 @@ class ShapeSimplifier {
       if (readers[computed].empty()) targets.push_back(computed);
       readers[computed].push_back(&retarget);
     }
-    for (Value* computed : targets) apply(*computed, readers.at(computed));
+    std::vector<const Retarget*> applied;
+    for (Value* computed : targets) {
+      const std::vector<const Retarget*>& group = readers.at(computed);
+      if (apply(*computed, group)) applied.insert(applied.end(), group.begin(), group.end());
+    }
+    retargeted_ = std::ssize(applied);
+    for (const Retarget* retarget : applied) let_zeros_copy(*retarget);
   }
 
   // Constants take room: only where the computation goes, and takes as much.
-  void apply(Value& computed, const std::vector<const Retarget*>& readers) {
+  bool apply(Value& computed, const std::vector<const Retarget*>& readers) {
     std::map<std::vector<std::int64_t>, Patch::Ref> constants;
     std::int64_t bytes = 0;
     Patch patch(computed.graph());
@@ -202,11 +208,10 @@ class ShapeSimplifier {
       for (const Retarget* reader : readers)
         miss(*reader->node,
              fmt::format("a constant in place of '{}' would grow the file", computed.name()));
-      return;
+      return false;
     }
     patch.apply();
-    retargeted_ += std::ssize(readers);
-    for (const Retarget* reader : readers) let_zeros_copy(*reader);
+    return true;
   }
 
   // A Reshape whose target has zeros that copy must not take them for dims.
