@@ -3,62 +3,23 @@
 // Bits count: x + 0 is no identity for floats (-0 + 0 is +0), and neither is a sum over one element
 // (it starts from 0); x - 0, x * 1, x / 1 and x ^ 1 are.
 #include <algorithm>
-#include <cmath>
 
 #include "graph/ops/concat_split.h"
 #include "graph/ops/constant.h"
 #include "graph/ops/identity.h"
 #include "graph/ops/pad.h"
 #include "graph/ops/pool.h"
-#include "graph/ops/reduce.h"
 #include "graph/ops/reshape.h"
 #include "graph/ops/resize.h"
 #include "graph/ops/slice.h"
 #include "graph/ops/transpose.h"
+#include "passes/common/identities.h"
 #include "passes/common/rewriting.h"
 #include "passes/core/registry.h"
 #include "passes/core/rule_pass.h"
 
 namespace onnxpress {
 namespace {
-
-// What a node hands on: a value, or why it does not ("": nobody would expect it to).
-struct Source {
-  Value* value = nullptr;
-  std::string reason = "";
-};
-
-using FindSource = Source (*)(const Match&);
-
-Rule rule(std::string name, std::string_view op_types, FindSource find) {
-  const auto when = [find](const Match& match) -> std::optional<std::string> {
-    const Node& node = *match.root;
-    if (!node.input(0) || !node.output() || node.output()->is_unused()) return "";
-    for (std::size_t i = 1; i < node.output_count(); ++i)
-      if (node.output(i) && !node.output(i)->is_unused())
-        return fmt::format("its output '{}' is in use", node.output(i)->name());
-    if (has_open_attributes(node)) return "its attributes are parameters of the function";
-    const Source source = find(match);
-    if (!source.value) return source.reason;
-    return handing_on_obstacle(*node.output(), *source.value);
-  };
-  return {.name = std::move(name),
-          .pattern = Pattern::op(op_types, "node"),
-          .when = when,
-          .replace = [find](const Match& match, Patch& patch) {
-            patch.replace(match.root->output(), find(match).value);
-          }};
-}
-
-// The input at `index`, when the result is known to have its type.
-Source if_same_type(const Match& match, std::size_t index = 0) {
-  Value* input = match.root->input(index);
-  if (!input) return {};
-  const Type& from = match.type(input);
-  const Type& to = match.type(match.root->output());
-  if (same_type(from, to)) return {input};
-  return {nullptr, fmt::format("its input is {}, its result {}", to_string(from), to_string(to))};
-}
 
 Source identity(const Match& match) { return {match.root->input(0)}; }
 
@@ -180,24 +141,6 @@ Source variadic(const Match& match) {
   return match.root->input_count() == 1 ? Source{match.root->input(0)} : Source{};
 }
 
-// All elements of the constant are `wanted`; for zeros the sign counts where `sign` is not 0.
-bool is_all(const Tensor& tensor, double wanted, int sign = 0) {
-  if (tensor.size() == 0 || tensor.dtype() == DType::string || is_complex(tensor.dtype())) return false;
-  const Tensor wide = tensor.cast(DType::float64);
-  return std::ranges::all_of(wide.data<double>(), [&](double value) {
-    return value == wanted && (sign == 0 || std::signbit(value) == (sign < 0));
-  });
-}
-
-// The input at `index` where the other operand does not broadcast it. A first operand keeps its
-// shape beside one element; of the second that is not true before there were common rules.
-Source unless_broadcast(const Match& match, std::size_t index, const Tensor& other) {
-  Value* input = match.root->input(index);
-  const Type& type = match.type(input);
-  const bool fits = other.rank() == 0 || (type.shape && type.shape->size() >= other.rank());
-  return index == 0 && other.size() == 1 && fits ? Source{input} : if_same_type(match, index);
-}
-
 // Operators with a constant operand that changes nothing: which, and where it may be.
 struct Neutral {
   std::string_view op_type;
@@ -250,30 +193,16 @@ Source idempotent(const Match& match) {
   return inner && inner->is(match.root->op_type()) ? Source{match.root->input(0)} : Source{};
 }
 
-// Reductions over axes of size 1 that stay.
+// A sum over one element starts from 0, which makes +0 of -0.
 Source reduction(const Match& match) {
   const Node& node = *match.root;
-  const ReduceAttrs attrs = ReduceAttrs::from(node);
-  const Type& type = match.type(node.input(0));
-  if (!attrs.axes || !type.shape) return {nullptr, "its axes or the rank of its input are not known"};
-  const auto axes = ReduceAttrs::effective(*attrs.axes, attrs.noop_with_empty_axes, type.shape->size());
-  const bool ones = std::ranges::all_of(
-      axes, [&](std::int64_t axis) { return (*type.shape)[static_cast<std::size_t>(axis)].value() == 1; });
-  if (!ones || (!attrs.keepdims && !axes.empty())) return {};
-  if (!is_integer(type.elem) && (node.is("ReduceSum") || node.is("ReduceMean")))
-    return {nullptr, "a sum over one element makes +0 of -0"};
-  return {node.input(0)};
-}
-
-bool is_trivial(const Window& window) {
-  const auto all = [](const std::vector<std::int64_t>& values, std::int64_t wanted) {
-    return std::ranges::all_of(values, [&](std::int64_t value) { return value == wanted; });
-  };
-  return all(window.kernel, 1) && all(window.strides, 1) && all(window.pads, 0);
+  const bool sums = node.is("ReduceSum") || node.is("ReduceMean");
+  if (sums && !is_integer(match.type(node.input(0)).elem)) return {nullptr, "a sum over one element makes +0 of -0"};
+  return if_over_ones(match);
 }
 
 Source max_pool(const Match& match) {
-  return is_trivial(PoolAttrs::from(*match.root).window) ? Source{match.root->input(0)} : Source{};
+  return takes_each_cell(PoolAttrs::from(*match.root).window) ? Source{match.root->input(0)} : Source{};
 }
 
 class EliminateIdentities : public RulePass {
@@ -290,25 +219,25 @@ class EliminateIdentities : public RulePass {
 
  protected:
   std::vector<Rule> rules(const Model&, const Options&) const override {
-    return {rule("eliminate_identity", "Identity", identity),
-            rule("eliminate_dropout", "Dropout", dropout),
-            rule("eliminate_cast", "Cast|CastLike", cast),
-            rule("eliminate_reshape", "Reshape|Flatten|Squeeze|Unsqueeze", reshape),
-            rule("eliminate_expand", "Expand", expand),
-            rule("eliminate_tile", "Tile", [](const Match& match) { return if_same_type(match); }),
-            rule("eliminate_transpose", "Transpose", transpose),
-            rule("eliminate_pad", "Pad", pad),
-            rule("eliminate_slice", "Slice", slice),
-            rule("eliminate_concat", "Concat", concat),
-            rule("eliminate_split", "Split", split),
-            rule("eliminate_resize", "Resize|Upsample", resize),
-            rule("eliminate_variadic", "Sum|Max|Min|Mean", variadic),
-            rule("eliminate_neutral_operand", "Add|Sub|Mul|Div|Pow|And|Or|Xor", arithmetic),
-            rule("eliminate_where", "Where", where),
-            rule("eliminate_involution", "Neg|Not", involution),
-            rule("eliminate_idempotent", "Relu|Abs|Ceil|Floor|Round|Sign", idempotent),
-            rule("eliminate_reduction", "ReduceMax|ReduceMin|ReduceProd|ReduceSum|ReduceMean", reduction),
-            rule("eliminate_max_pool", "MaxPool", max_pool)};
+    return {identity_rule("eliminate_identity", "Identity", identity),
+            identity_rule("eliminate_dropout", "Dropout", dropout),
+            identity_rule("eliminate_cast", "Cast|CastLike", cast),
+            identity_rule("eliminate_reshape", "Reshape|Flatten|Squeeze|Unsqueeze", reshape),
+            identity_rule("eliminate_expand", "Expand", expand),
+            identity_rule("eliminate_tile", "Tile", [](const Match& match) { return if_same_type(match); }),
+            identity_rule("eliminate_transpose", "Transpose", transpose),
+            identity_rule("eliminate_pad", "Pad", pad),
+            identity_rule("eliminate_slice", "Slice", slice),
+            identity_rule("eliminate_concat", "Concat", concat),
+            identity_rule("eliminate_split", "Split", split),
+            identity_rule("eliminate_resize", "Resize|Upsample", resize),
+            identity_rule("eliminate_variadic", "Sum|Max|Min|Mean", variadic),
+            identity_rule("eliminate_neutral_operand", "Add|Sub|Mul|Div|Pow|And|Or|Xor", arithmetic),
+            identity_rule("eliminate_where", "Where", where),
+            identity_rule("eliminate_involution", "Neg|Not", involution),
+            identity_rule("eliminate_idempotent", "Relu|Abs|Ceil|Floor|Round|Sign", idempotent),
+            identity_rule("eliminate_reduction", "ReduceMax|ReduceMin|ReduceProd|ReduceSum|ReduceMean", reduction),
+            identity_rule("eliminate_max_pool", "MaxPool", max_pool)};
   }
 };
 

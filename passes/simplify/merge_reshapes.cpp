@@ -6,6 +6,7 @@
 #include "graph/ops/reduce.h"
 #include "graph/ops/reshape.h"
 #include "passes/common/rewriting.h"
+#include "passes/common/shape_entries.h"
 #include "passes/core/registry.h"
 #include "passes/core/rule_pass.h"
 
@@ -46,35 +47,6 @@ std::optional<std::string> cancel_obstacle(const Match& match) {
   return handing_on_obstacle(*match.root->output(), *before);
 }
 
-// --- what a target is made of ---
-
-// An entry of a Reshape's target: a dim, or -1 for one to infer.
-struct Entry {
-  Dim dim;
-  bool is_inferred = false;
-};
-
-// Entry by entry, also where only some parts of a Concat are known.
-std::optional<std::vector<Entry>> target_entries(const TypeInference& types, const Value* target) {
-  std::vector<Entry> entries;
-  const auto add = [&](const Value* part) {
-    if (const auto ints = constant_ints(part)) {
-      for (const std::int64_t value : *ints)
-        entries.push_back({.dim = value < 0 ? Dim() : Dim(value), .is_inferred = value == -1});
-      return true;
-    }
-    const auto contents = types.symbolic(part);
-    if (contents)
-      for (const Dim& dim : *contents) entries.push_back({.dim = dim});
-    return contents.has_value();
-  };
-  const Node* concat = target->producer();
-  const bool joined = concat && concat->is("Concat") && types.type(target).shape &&
-                      types.type(target).shape->size() == 1;
-  const bool known = joined ? std::ranges::all_of(concat->inputs(), add) : add(target);
-  return known ? std::optional(std::move(entries)) : std::nullopt;
-}
-
 // --- Reshape behind another ---
 
 // Whether a target's entry that copies an input's dim copies the same one of `x` as of `old`.
@@ -94,11 +66,11 @@ bool means_the_same(const Match& match, const Node& inner) {
       if (fixed->dims[i] == 0 && !fixed->allow_zero && !copies_at(i)) return false;
     return true;
   }
-  const auto entries = target_entries(match.types(), root.input(1));
+  const auto entries = shape_entries(match.types(), root.input(1));
   if (!entries) return false;
   for (std::size_t i = 0; i < entries->size(); ++i) {
-    const Entry& entry = (*entries)[i];  // a symbol may turn out to be 0
-    if (!entry.is_inferred && entry.dim.value() <= 0 && !copies_at(i)) return false;
+    const ShapeEntry& entry = (*entries)[i];  // a symbol may turn out to be 0
+    if (!entry.is_minus_one && entry.dim.value() <= 0 && !copies_at(i)) return false;
   }
   return true;
 }
@@ -120,12 +92,22 @@ void skip(const Match& match, Patch& patch) {
 
 // --- Squeeze behind Squeeze, Unsqueeze behind Unsqueeze ---
 
-// Non-negative axes of a Squeeze or Unsqueeze, where they and the rank they refer to are known.
+// Sorted and non-negative: for a known rank, or as they are.
+std::optional<Axes> sorted_axes(const std::optional<Axes>& axes, std::optional<std::size_t> rank) {
+  if (!axes) return std::nullopt;
+  if (rank) return normalize_axes(*axes, *rank);
+  Axes sorted = *axes;
+  std::ranges::sort(sorted);
+  return sorted.empty() || sorted.front() < 0 ? std::nullopt : std::optional(std::move(sorted));
+}
+
+// The same of a Squeeze or Unsqueeze.
 std::optional<Axes> known_axes(const Match& match, const Node& node) {
   const auto axes = axes_argument(node);
   const Type& type = match.type(node.input(0));
-  if (!axes || !type.shape) return std::nullopt;
-  return normalize_axes(*axes, type.shape->size() + (node.is("Unsqueeze") ? axes->size() : 0));
+  std::optional<std::size_t> rank;
+  if (type.shape && axes) rank = type.shape->size() + (node.is("Unsqueeze") ? axes->size() : 0);
+  return sorted_axes(axes, rank);
 }
 
 // The axes of both at once: those of `through` and, counted past them, those of `others`.
@@ -169,36 +151,64 @@ void join(const Match& match, Patch& patch) {
 
 // --- any other pair ---
 
-// Dims for a Reshape of a value of type `x`: 0 where a dim that is not known stays at its place, at
-// most one -1, and that only where no dim may be 0 (or it was there before).
-std::optional<Dims> target_for(const Type& x, const std::vector<Entry>& entries) {
+// Works out the entry that a target leaves to be inferred (-1) from what else it has of the dims of `x`.
+void resolve_inferred(const Value* x, const Type& type, std::vector<ShapeEntry>& entries) {
+  const auto open = std::ranges::find_if(entries, &ShapeEntry::is_minus_one);
+  if (!type.shape || open == entries.end()) return;
+  std::vector<bool> taken(type.shape->size());
+  std::int64_t given = 1, left = 1;
+  for (const ShapeEntry& entry : entries) {
+    if (entry.is_minus_one) continue;
+    bool found = false;
+    for (std::size_t axis = 0; axis < taken.size() && !found; ++axis) {
+      const Dim& dim = (*type.shape)[axis];
+      found = !taken[axis] && !dim.is_known() &&
+              ((entry.of == x && entry.axis == axis) || same_dim(dim, entry.dim));
+      if (found) taken[axis] = true;
+    }
+    if (found) continue;
+    if (entry.dim.value() <= 0 || __builtin_mul_overflow(given, entry.dim.value(), &given)) return;
+  }
+  for (std::size_t axis = 0; axis < taken.size(); ++axis) {
+    if (taken[axis]) continue;
+    const std::int64_t dim = (*type.shape)[axis].value();
+    if (dim <= 0 || __builtin_mul_overflow(left, dim, &left)) return;
+  }
+  if (left % given == 0) open->dim = left / given;
+}
+
+// Dims for a Reshape of `x`: 0 where a dim that is not known stays at its place, at most one -1, and
+// that only where no dim may be 0 (or one was inferred before).
+std::optional<Dims> target_for(const Value* x, const Type& type, std::vector<ShapeEntry> entries) {
+  resolve_inferred(x, type, entries);
   Dims target;
   std::size_t inferred = 0;
-  bool given = false;
   bool may_be_empty = false;
   for (std::size_t i = 0; i < entries.size(); ++i) {
-    const Dim& dim = entries[i].dim;
-    if (dim.value() > 0) {
-      target.push_back(dim.value());
-    } else if (x.shape && i < x.shape->size() && same_dim((*x.shape)[i], dim)) {
+    const ShapeEntry& entry = entries[i];
+    const bool in_place = type.shape && i < type.shape->size();
+    if (entry.dim.value() > 0) {
+      target.push_back(entry.dim.value());
+    } else if (in_place && ((entry.of == x && entry.axis == i) || same_dim((*type.shape)[i], entry.dim))) {
       target.push_back(0);
       may_be_empty = true;
     } else {
       target.push_back(-1);
       ++inferred;
-      given = entries[i].is_inferred;
     }
   }
-  if (inferred > 1 || (inferred == 1 && may_be_empty && !given)) return std::nullopt;
+  const bool was_inferred = std::ranges::any_of(entries, &ShapeEntry::is_minus_one);
+  if (inferred > 1 || (inferred == 1 && may_be_empty && !was_inferred)) return std::nullopt;
   return target;
 }
 
 std::optional<Dims> merged_target(const Match& match) {
   const Type& result = match.type(match.root->output());
   if (!result.shape) return std::nullopt;
-  std::vector<Entry> entries;
+  std::vector<ShapeEntry> entries;
   for (const Dim& dim : *result.shape) entries.push_back({.dim = dim});
-  return target_for(match.type(reshaper_before(match)->input(0)), entries);
+  const Value* x = reshaper_before(match)->input(0);
+  return target_for(x, match.type(x), std::move(entries));
 }
 
 std::optional<std::string> merge_obstacle(const Match& match) {
@@ -221,8 +231,9 @@ void merge(const Match& match, Patch& patch) {
 // Of a Reshape whose target is computed from dims of something, where these are numbers and dims of
 // its input.
 std::optional<Dims> computed_target(const TypeInference& types, const Node& reshape) {
-  const auto entries = target_entries(types, reshape.input(1));
-  return entries ? target_for(types.type(reshape.input(0)), *entries) : std::nullopt;
+  const Value* x = reshape.input(0);
+  auto entries = shape_entries(types, reshape.input(1));
+  return entries ? target_for(x, types.type(x), std::move(*entries)) : std::nullopt;
 }
 
 std::optional<std::string> computed_obstacle(const Match& match) {
@@ -262,9 +273,12 @@ std::optional<Reduction> reduction_before(const Match& match) {
   Node* node = match.node("reduction");
   const ReduceAttrs attrs = ReduceAttrs::from(*node);
   const Type& type = match.type(node->input(0));
-  if (!attrs.axes || !type.shape) return std::nullopt;
-  return Reduction{node, ReduceAttrs::effective(*attrs.axes, attrs.noop_with_empty_axes, type.shape->size()),
-                   attrs.keepdims};
+  if (!attrs.axes) return std::nullopt;
+  if (type.shape)
+    return Reduction{node, ReduceAttrs::effective(*attrs.axes, attrs.noop_with_empty_axes, type.shape->size()),
+                     attrs.keepdims};
+  const auto axes = sorted_axes(attrs.axes, std::nullopt);
+  return axes ? std::optional(Reduction{node, *axes, attrs.keepdims}) : std::nullopt;
 }
 
 std::optional<std::string> reduction_obstacle(const Match& match) {
@@ -272,13 +286,15 @@ std::optional<std::string> reduction_obstacle(const Match& match) {
   if (has_open_attributes(root) || has_open_attributes(*match.node("reduction")))
     return "its attributes are parameters of the function";
   const auto reduction = reduction_before(match);
-  if (!reduction) return "the axes of the reduction or the rank of its input are not known";
+  if (!reduction) return "the axes of the reduction are not known";
   if (reduction->axes.empty()) return "the reduction has no axes";
   if (root.is(reduction->keepdims ? "Squeeze" : "Unsqueeze")) {
     if (known_axes(match, root) == reduction->axes) return std::nullopt;
     return "its axes are not those of the reduction";
   }
-  const Shape wanted = reduced_dims(*match.type(reduction->node->input(0)).shape, reduction->axes, !reduction->keepdims);
+  const Type& type = match.type(reduction->node->input(0));
+  if (!type.shape) return "the rank of the reduction's input is not known";
+  const Shape wanted = reduced_dims(*type.shape, reduction->axes, !reduction->keepdims);
   const Type& result = match.type(root.output());
   if (result.shape && std::ranges::equal(wanted, *result.shape, same_dim)) return std::nullopt;
   return fmt::format("its result is {}, the reduction could give {}", to_string(result), to_string(wanted));
