@@ -1,4 +1,6 @@
 // Shape and Size.
+#include "graph/ops/shape_of.h"
+
 #include <algorithm>
 
 #include "graph/ops/attributes.h"
@@ -7,24 +9,10 @@
 namespace onnxpress {
 namespace {
 
-// Shape's start and end (opset 15), clamped to the rank.
-struct Bounds {
-  std::size_t first, last;
-
-  static Bounds of(const Node& node, std::size_t rank) {
-    const auto limit = static_cast<std::int64_t>(rank);
-    const auto clamped = [&](std::int64_t at) {
-      return static_cast<std::size_t>(std::clamp<std::int64_t>(at < 0 ? at + limit : at, 0, limit));
-    };
-    const std::size_t first = clamped(get_int(node, "start", 0));
-    return {first, std::max(first, clamped(get_int(node, "end", limit)))};
-  }
-};
-
 Kernel prepare_shape(const PrepareContext& prepare) {
   return [&node = prepare.node()](KernelContext& context) {
     const Dims& dims = context.required_input(0).dims();
-    const Bounds bounds = Bounds::of(node, dims.size());
+    const ShapeBounds bounds = ShapeBounds::of(node, dims.size());
     Tensor& out =
         context.output(0, DType::int64, {static_cast<std::int64_t>(bounds.last - bounds.first)});
     std::copy(dims.begin() + static_cast<std::ptrdiff_t>(bounds.first),
@@ -36,7 +24,7 @@ Kernel prepare_shape(const PrepareContext& prepare) {
 void infer_shape(InferContext& context) {
   const Shape* x = context.input_shape(0);
   if (x == nullptr) return context.set_output(0, DType::int64, Shape(1));
-  const Bounds bounds = Bounds::of(context.node(), x->size());
+  const ShapeBounds bounds = ShapeBounds::of(context.node(), x->size());
   context.set_output(0, DType::int64, Shape{static_cast<std::int64_t>(bounds.last - bounds.first)});
   context.set_output_symbolic(0, Shape(x->begin() + static_cast<std::ptrdiff_t>(bounds.first),
                                        x->begin() + static_cast<std::ptrdiff_t>(bounds.last)));
@@ -55,6 +43,15 @@ void infer_size(InferContext& context) {
 }
 
 }  // namespace
+
+ShapeBounds ShapeBounds::of(const Node& shape, std::size_t rank) {
+  const auto limit = static_cast<std::int64_t>(rank);
+  const auto clamped = [&](std::int64_t at) {
+    return static_cast<std::size_t>(std::clamp<std::int64_t>(at < 0 ? at + limit : at, 0, limit));
+  };
+  const std::size_t first = clamped(get_int(shape, "start", 0));
+  return {first, std::max(first, clamped(get_int(shape, "end", limit)))};
+}
 
 OPERATORS(shape_of) {
   registry.add(OpDef{.name = "Shape", .infer = infer_shape, .prepare = prepare_shape});
