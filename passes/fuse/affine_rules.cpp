@@ -135,6 +135,17 @@ Pattern linear(std::string_view op_types) {
 
 }  // namespace
 
+bool ends_product(const Node& node) {
+  const auto is_varying = [](const Value* value) { return value && !value->constant(); };
+  const bool is_affine = node.is("Mul") || node.is("Div") || node.is("Add") || node.is("Sub");
+  if (!is_affine) return false;
+  const Value* first = node.input(0);
+  const Value* second = node.input(1);
+  if (is_varying(first) && is_varying(second)) return node.is("Mul") || node.is("Div");
+  const Value* data = is_varying(first) ? first : second;
+  return data && data->producer() && ends_product(*data->producer());
+}
+
 void put_constant(Patch& patch, Node* node, std::size_t index, const Value& named, Tensor tensor) {
   Value* old = node->input(index);
   if (old && is_read_once(*old))

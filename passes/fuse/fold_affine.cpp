@@ -40,6 +40,7 @@ std::optional<Fold> plan(const Match& match, std::string& reason) {
   Node& node = *match.node("linear");
   const Node& affine = *match.node("affine");
   if (std::optional<std::string> obstacle = LinearOperator::obstacle(node)) return miss(*obstacle);
+  if (ends_product(affine)) return miss("it may end an activation or a normalization written out");
   Fold fold{.linear = LinearOperator::of(node)};
   const Value* weight = node.input(1);
   if (!is_read_once(*weight))
@@ -131,7 +132,7 @@ class FoldAffine : public RulePass {
           "before or after them",
       .effect = Effect::rounding,
       .group = "fuse",
-      .group_order = 12};
+      .group_order = 60};
 
   const PassInfo& info() const override { return pass_info; }
 

@@ -199,7 +199,7 @@ class FuseGemm : public RulePass {
       .summary = "writes MatMul of matrices as Gemm where a sum or a transpose goes into it",
       .effect = Effect::rounding,
       .group = "fuse",
-      .group_order = 20};
+      .group_order = 64};
 
   const PassInfo& info() const override { return pass_info; }
 
