@@ -93,9 +93,8 @@ std::optional<RowNorm> find_instance_norm(const Match& match, std::string& reaso
   const bool over_cells = shape != nullptr && shape->size() >= 3 && norm->over_last_axes() &&
                           norm->axes.size() + 2 == shape->size();
   if (!over_cells) return std::nullopt;
-  const DType type = tracer.dtype(norm->x);
-  if (type != DType::float32 && type != DType::float16) {
-    reason = fmt::format("ONNX Runtime has no InstanceNormalization of {}", name(type));
+  if (const auto obstacle = tracer.type_obstacle(norm->x)) {
+    reason = *obstacle;
     return std::nullopt;
   }
   if (!(*shape)[1].is_known()) {

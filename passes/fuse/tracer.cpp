@@ -37,7 +37,7 @@ bool is_one_of(const Node& node, OpTypes ops) {
 
 double written_tolerance(DType type) {
   if (type == DType::bfloat16) return 4e-3;
-  return type == DType::float16 ? 5e-4 : 2e-6;
+  return type == DType::float16 ? 1e-3 : 5e-6;
 }
 
 Node* Tracer::maker(const Value* value, OpTypes ops) const {
@@ -95,6 +95,14 @@ DType Tracer::dtype(const Value* value) const {
 
 bool Tracer::is_float(const Value* value) const {
   return onnxpress::is_float(dtype(value));
+}
+
+std::optional<std::string> Tracer::type_obstacle(const Value* x) const {
+  const DType found = dtype(x);
+  if (found == DType::float32 || found == DType::float16) return std::nullopt;
+  if (found == DType::undefined) return fmt::format("the type of '{}' is not known", x->name());
+  return fmt::format("'{}' is {}: ONNX Runtime has the operator for float32 and float16", x->name(),
+                     name(found));
 }
 
 std::optional<Polynomial> Tracer::polynomial(const Value* value, const Value* x,

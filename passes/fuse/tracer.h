@@ -51,7 +51,9 @@ class Tracer {
   const Shape* shape(const Value* value) const;  // nullptr: not known
   std::optional<std::size_t> rank(const Value* value) const;
   DType dtype(const Value* value) const;         // undefined: not known
-  bool is_float(const Value* value) const;    // known to be
+  bool is_float(const Value* value) const;       // known to be
+  // Why no operator that ONNX Runtime has for float32 and float16 only can take `x`.
+  std::optional<std::string> type_obstacle(const Value* x) const;
 
   // `value` as a polynomial in x of the same shape, written with sums, products, powers and
   // numbers. Adds the nodes that it takes.
