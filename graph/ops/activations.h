@@ -27,5 +27,6 @@ Attributes swish_attributes(float alpha);
 
 // Gelu (opset 20): by the error function, or by its approximation with tanh.
 Attributes gelu_attributes(bool by_tanh);
+bool is_tanh_gelu(const Node& node);
 
 }  // namespace onnxpress

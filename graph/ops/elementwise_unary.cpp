@@ -195,12 +195,7 @@ struct Swish {
 };
 struct Gelu {
   bool tanh;
-  explicit Gelu(const Node& node) {
-    const std::string form = get_string(node, "approximate", "none");
-    require(form == "none" || form == "tanh", "expected approximate none or tanh, found '{}'",
-            form);
-    tanh = form == "tanh";
-  }
+  explicit Gelu(const Node& node) : tanh(is_tanh_gelu(node)) {}
   template <class T>
   T operator()(T x) const {
     if (!tanh) return T(0.5) * x * (1 + std::erf(x * T(std::numbers::sqrt2 / 2)));
@@ -264,6 +259,12 @@ Attributes gelu_attributes(bool by_tanh) {
   Attributes attributes;
   if (by_tanh) attributes["approximate"] = "tanh";
   return attributes;
+}
+
+bool is_tanh_gelu(const Node& node) {
+  const std::string form = get_string(node, "approximate", "none");
+  require(form == "none" || form == "tanh", "expected approximate none or tanh, found '{}'", form);
+  return form == "tanh";
 }
 
 OPERATORS(elementwise_unary) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "graph/ops/layer_norm.h"
 #include "graph/ops/reduce.h"
 
 namespace onnxpress {
@@ -158,11 +159,6 @@ std::optional<Dims> row_dims(const Tracer& tracer, const Value* x, std::size_t c
   const Shape* const shape = tracer.shape(x);
   if (shape == nullptr || shape->size() < count) return std::nullopt;
   return concrete(Shape(shape->end() - static_cast<std::ptrdiff_t>(count), shape->end()));
-}
-
-Dims without_leading_ones(Dims dims, std::size_t rank) {
-  while (dims.size() > rank && dims.front() == 1) dims.erase(dims.begin());
-  return dims;
 }
 
 // A row of equal values: whole where it is small, else one value, which broadcasts.
