@@ -32,5 +32,6 @@ std::vector<AxisRole> concat_roles(const Node& node, std::size_t rank);
 
 // `axis` of Concat; before opset 4 it was optional (1).
 std::int64_t concat_axis(const Node& node);
+Attributes concat_attributes(std::int64_t axis);
 
 }  // namespace onnxpress
