@@ -277,7 +277,7 @@ bool may_resample(const Question& q, const std::vector<bool>& resized) {
   for (std::size_t i = 0; i < resized.size(); ++i)
     if (resized[i]) moved.push_back(q.position(static_cast<std::int64_t>(i)));
   if (!std::ranges::is_sorted(moved)) return false;
-  const std::int64_t first = std::ssize(q.p) - std::ssize(moved);
+  const std::int64_t first = std::ssize(q.p) - std::max<std::int64_t>(2, std::ssize(moved));
   return moved.empty() || moved.front() >= first;
 }
 

@@ -87,12 +87,35 @@ class Region {
   void try_node(Node* node, const PermutedOperand& operand) {
     if (&node->graph() != &graph_ || form(node)) return;
     std::optional<PermutedForm> made = permuted_form(*node, operand, types_);
+    if (!made) made = form_beside_transpose(*node, operand);
     if (!made || !fits(*node, *made)) return;
     for (std::size_t i = 0; i < made->inputs.size(); ++i)
       if (node->input(i)) visit(node->input(i), made->inputs[i]);
     for (std::size_t i = 0; i < made->outputs.size(); ++i) visit(node->output(i), made->outputs[i]);
     nodes_.push_back(node);
     forms_.emplace(node, std::move(*made));
+  }
+
+  // An operator that drops or adds axes leaves open where these were or go: what a Transpose at its
+  // other side asks for.
+  std::optional<PermutedForm> form_beside_transpose(const Node& node, const PermutedOperand& operand) const {
+    const auto answer = [&](const PermutedOperand& other) -> std::optional<PermutedForm> {
+      std::optional<PermutedForm> made = permuted_form(node, other, types_);
+      if (!made) return std::nullopt;
+      const auto& side = operand.is_output ? made->outputs : made->inputs;
+      if (side[operand.index] != operand.permutation) return std::nullopt;
+      return made;
+    };
+    if (operand.index != 0 || node.output() == nullptr || node.input(0) == nullptr) return std::nullopt;
+    if (operand.is_output) {
+      const Node* before = node.input(0)->producer();
+      const auto p = before ? permutation_of(*before, types_) : std::nullopt;
+      return p ? answer({false, 0, inverse(*p)}) : std::nullopt;
+    }
+    for (const Use& use : node.output()->uses())
+      if (const auto p = permutation_of(*use.node, types_))
+        if (auto made = answer({true, 0, *p})) return made;
+    return std::nullopt;
   }
 
   bool fits(const Node& node, const PermutedForm& made) const {

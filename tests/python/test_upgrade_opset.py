@@ -5,7 +5,6 @@ it wrote.
 """
 
 import concurrent.futures
-import pathlib
 
 import numpy as np
 import onnx
@@ -144,8 +143,8 @@ LEGACY = {
                     ("Add", "a c", "y", {})]),
     "Split-2 into equal parts": (2, [("Split", "x", "a b", {"axis": 3}), ("Sub", "a b", "y", {})]),
     "Squeeze and Unsqueeze by attribute": (6, [("Unsqueeze", "x", "a", {"axes": [0, 3]}), ("Squeeze", "a", "y", {"axes": [0]})]),
-    "reductions by attribute": (6, [("ReduceMean", "x", "a", {"axes": [2, 3]}), ("ReduceMax", "x", "b", {"axes": [-1]}),
-                                    ("Mul", "a b", "c", {"broadcast": 1, "axis": 0}), ("ReduceL2", "c", "y", {"keepdims": 0})]),
+    "reductions by attribute": (7, [("ReduceMean", "x", "a", {"axes": [2, 3]}), ("ReduceMax", "x", "b", {"axes": [-1]}),
+                                    ("Mul", "a b", "c", {}), ("ReduceL2", "c", "y", {"keepdims": 0})]),
     "TopK by attribute": (1, [("TopK", "x", "y indices", {"k": 2, "axis": 3})]),
     "Upsample-1": (1, [("Upsample", "x", "y", {"height_scale": 2.0, "width_scale": 3.0})]),
     "Upsample-7": (7, [("Upsample", "x", "y", {"scales": [1.0, 1.0, 2.0, 1.5], "mode": "nearest"})]),
@@ -183,25 +182,38 @@ def legacy_model(opset, operators, shape=None):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3)
 
 
-@pytest.mark.parametrize("target", [7, 10, 11, 13, 18, 21, 25, 27])
-def test_oldest_spellings(onnxpress, tmp_path, target):
+X = np.random.default_rng(3).standard_normal((2, 3, 4, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def legacy(onnxpress, tmp_path_factory):
+    """By name: opset, model and its output on X by our engine."""
+    folder = tmp_path_factory.mktemp("legacy")
+    np.savez(folder / "x.npz", x=X)
+    cases = {}
+    for index, (name, (opset, operators)) in enumerate(LEGACY.items()):
+        path = folder / f"{index}.onnx"
+        onnx.save(legacy_model(opset, operators), path)
+        onnxpress("run", path, "--input", folder / "x.npz", "-o", folder / "y.npz")
+        expected = np.load(folder / "y.npz")["y"]
+        onnx.save(legacy_model(opset, operators, expected.shape), path)
+        cases[name] = opset, path, expected
+    return cases
+
+
+@pytest.mark.parametrize("target", [7, 10, 13, 18, 25, 27])
+def test_oldest_spellings(onnxpress, tmp_path, legacy, target):
     """The upgraded model in ONNX Runtime against the original on our engine."""
-    data = tmp_path / "x.npz"
-    x = np.random.default_rng(3).standard_normal((2, 3, 4, 4)).astype(np.float32)
-    np.savez(data, x=x)
-    for name, (opset, operators) in LEGACY.items():
-        if opset >= target:
+    for name, (opset, before, expected) in legacy.items():
+        # In opset 10, ONNX Runtime's mask is all false.
+        if opset >= target or (target == 10 and "mask" in name):
             continue
-        before, after = tmp_path / "before.onnx", tmp_path / f"{pathlib.Path(name).name}.onnx"
-        onnx.save(legacy_model(opset, operators), before)
-        onnxpress("run", before, "--input", data, "-o", tmp_path / "expected.npz")
-        expected = np.load(tmp_path / "expected.npz")["y"]
-        onnx.save(legacy_model(opset, operators, expected.shape), before)
+        after = tmp_path / "after.onnx"
         onnxpress("compress", before, "-o", after, "--passes", f"upgrade_opset{{target={target}}}", "--require-verified")
         model = onnx.load(after)
         assert [o.version for o in model.opset_import] == [target], name
         onnx.checker.check_model(model, full_check=True)
         if target > NEWEST_OF_RUNTIME:
             continue
-        found = session(str(after)).run(["y"], {"x": x})[0]
+        found = session(str(after)).run(["y"], {"x": X})[0]
         assert relative_error(expected, found) < 1e-5, name
