@@ -16,7 +16,7 @@
 #include "graph/ops/transpose.h"
 #include "graph/rewrite/live_types.h"
 #include "passes/core/registry.h"
-#include "passes/simplify/min_cut.h"
+#include "passes/common/min_cut.h"
 
 namespace onnxpress {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "passes/simplify/min_cut.h"
+#include "passes/common/min_cut.h"
 #include "tests/passes/pass_fixture.h"
 
 namespace onnxpress {

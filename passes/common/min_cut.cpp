@@ -1,4 +1,4 @@
-#include "passes/simplify/min_cut.h"
+#include "passes/common/min_cut.h"
 
 #include <algorithm>
 #include <deque>
