@@ -25,9 +25,12 @@ Moments moments(const T* values, std::int64_t count) {
   return {mean, squares / static_cast<double>(count)};
 }
 
-// `tensor` widened to the type computed in and stretched to `dims`.
+// `tensor` widened to the type computed in and stretched to `dims`; leading axes of size 1 that it
+// has beyond these do not count.
 Tensor stretched(const Tensor& tensor, const Dims& dims, DType type) {
-  const Tensor wide = tensor.cast(type);
+  Tensor wide = tensor.cast(type);
+  if (const Dims fewer = without_leading_ones(wide.dims(), dims.size()); fewer != wide.dims())
+    wide = wide.reshaped(fewer);
   if (wide.dims() == dims) return wide;
   require(broadcast(wide.dims(), dims) == dims, "{} does not broadcast to {}",
           to_string(wide.dims()), to_string(dims));
@@ -247,6 +250,11 @@ OperandAxes layer_norm_axes(const Node& node) {
 }
 
 }  // namespace
+
+Dims without_leading_ones(Dims dims, std::size_t rank) {
+  while (dims.size() > rank && dims.front() == 1) dims.erase(dims.begin());
+  return dims;
+}
 
 LayerNormAttrs LayerNormAttrs::from(const Node& node) {
   return {.axis = get_int(node, "axis", -1), .epsilon = get_float(node, "epsilon", 1e-5f)};
