@@ -130,12 +130,6 @@ void infer_reshape(InferContext& context) {
 
 // --- Flatten ---
 
-std::size_t flatten_axis(const Node& node, std::size_t rank) {
-  const std::int64_t axis = get_int(node, "axis", 1);
-  return static_cast<std::size_t>(
-      axis == static_cast<std::int64_t>(rank) ? axis : normalize_axis(axis, rank));
-}
-
 Kernel prepare_flatten(const PrepareContext& prepare) {
   return [&node = prepare.node()](KernelContext& context) {
     const Tensor& x = context.required_input(0);
@@ -264,6 +258,19 @@ Dims reshaped_dims(const Dims& input, const std::vector<std::int64_t>& target, b
             to_string(target));
   }
   return dims;
+}
+
+std::optional<ReshapeTarget> ReshapeTarget::from(const Node& reshape) {
+  auto dims = attribute_shape(reshape);
+  if (!dims) dims = constant_ints(reshape.input(1));
+  if (!dims) return std::nullopt;
+  return ReshapeTarget{std::move(*dims), get_bool(reshape, "allowzero", false)};
+}
+
+std::size_t flatten_axis(const Node& flatten, std::size_t rank) {
+  const std::int64_t axis = get_int(flatten, "axis", 1);
+  return static_cast<std::size_t>(
+      axis == static_cast<std::int64_t>(rank) ? axis : normalize_axis(axis, rank));
 }
 
 std::optional<std::vector<std::int64_t>> axes_argument(const Node& node) {
