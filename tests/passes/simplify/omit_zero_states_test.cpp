@@ -43,9 +43,9 @@ TEST_CASE("only those that are zero") {
   CHECK(cell.input_count() == 6);
   CHECK(cell.input(5) == run.after->graph.find("other"));
   CHECK(check_unchanged(step, lstm("other", "_")).reason(step) ==
-        "its initial state 'other' is not known to be zero");
+        "its initial states are not known to be zeros");
   CHECK(check_unchanged(step, lstm("h0", "_", "-0.0")).reason(step) ==
-        "its initial state 'h0' is not known to be zero");
+        "its initial states are not known to be zeros");
   check_unchanged(step, lstm("_", "_"));
 }
 
