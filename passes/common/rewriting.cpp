@@ -65,8 +65,8 @@ Patch::Ref add_call(Patch& patch, const Graph& graph, OpCall call, std::vector<P
     else if (Value* known = equal_constant(graph, constant))
       inputs.emplace_back(known);
     else
-      inputs.push_back(patch.constant(fmt::format("{}_{}", call.op_type, inputs.size()),
-                                      std::move(constant)));
+      inputs.push_back(
+          patch.constant(fmt::format("{}_{}", call.op_type, inputs.size()), std::move(constant)));
   }
   return patch.node({.op_type = std::move(call.op_type),
                      .name = std::move(name),

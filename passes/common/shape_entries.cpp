@@ -24,17 +24,20 @@ class Tracer {
     if (const auto ints = constant_ints(value)) {
       Entries entries;
       for (const std::int64_t element : *ints)
-        entries.push_back({.dim = element < 0 ? Dim() : Dim(element), .is_minus_one = element == -1});
+        entries.push_back(
+            {.dim = element < 0 ? Dim() : Dim(element), .is_minus_one = element == -1});
       return entries;
     }
     const Node* node = value->producer();
     std::optional<Entries> entries;
-    if (node && depth < deepest_trace && is_flat(value) && !has_open_attributes(*node)) entries = through(*node, depth);
+    if (node && depth < deepest_trace && is_flat(value) && !has_open_attributes(*node))
+      entries = through(*node, depth);
     const auto contents = types_.symbolic(value);
     if (!contents) return entries;
     if (!entries) entries.emplace(contents->size());
     for (std::size_t i = 0; i < std::min(entries->size(), contents->size()); ++i)
-      if ((*contents)[i].is_known() || (*contents)[i].is_symbol()) (*entries)[i].dim = (*contents)[i];
+      if ((*contents)[i].is_known() || (*contents)[i].is_symbol())
+        (*entries)[i].dim = (*contents)[i];
     return entries;
   }
 
