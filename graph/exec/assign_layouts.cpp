@@ -13,8 +13,7 @@
 namespace onnxpress {
 namespace {
 
-bool is_image(const Slot& slot) {
-  const auto dims = slot.dims();
+bool is_image(const std::optional<Dims>& dims) {
   return dims && dims->size() >= 3 && dims->size() <= 5 && element_count(*dims) > 0;
 }
 
@@ -57,7 +56,7 @@ class LayoutPlanner {
   // A kernel of its own for such images.
   bool takes_channels_last(const PlanStep& step) const {
     if (!step.subgraphs.empty() || step.inputs.empty() || step.inputs[0] == no_slot) return false;
-    if (!is_image(plan_.slots[step.inputs[0]]) || !is_image(plan_.slots[step.outputs[0]]))
+    if (!is_image(plan_.dims(step.inputs[0])) || !is_image(plan_.dims(step.outputs[0])))
       return false;
     const StepPreparation context(plan_, step, 1);
     for (const KernelDef* fast : operators().kernels(*step.node))
@@ -91,7 +90,7 @@ class LayoutPlanner {
 
   // An input is an image with channels last, and all others can be brought into that order.
   bool follows_channels_last(const PlanStep& step) const {
-    if (!is_image(plan_.slots[step.outputs[0]])) return false;
+    if (!is_image(plan_.dims(step.outputs[0]))) return false;
     const std::size_t rank = plan_.slots[step.outputs[0]].type.shape->size();
     bool follows = false;
     for (std::size_t input : step.inputs) {

@@ -118,7 +118,7 @@ class StepFusion {
 
   bool is_along_channels(const Tensor& by, const PlanStep& reader, std::int64_t channels,
                          bool is_image) const {
-    const auto output = plan_.slots[reader.outputs[0]].dims();
+    const auto output = plan_.dims(reader.outputs[0]);
     if (!output || by.rank() > output->size()) return false;
     if (by.size() == 1) return true;
     const std::size_t axis = is_image ? 1 : output->size() - 1;
@@ -140,9 +140,9 @@ class StepFusion {
     const bool has_bias = step.inputs.size() > 2 && step.inputs[2] != no_slot;
     const Tensor* bias = constant(step, 2);
     if (has_bias && (!bias || bias->dtype() != DType::float32)) return false;
-    const auto before = plan_.slots[step.outputs[0]].dims();
+    const auto before = plan_.dims(step.outputs[0]);
     const PlanStep& next = plan_.steps[reader.step];
-    if (!before || plan_.slots[next.outputs[0]].dims() != before) return false;
+    if (!before || plan_.dims(next.outputs[0]) != before) return false;
     const std::int64_t channels = is_conv ? dims[0] : dims[1];
     const auto affine = affine_of(next, reader.input, channels, is_conv);
     if (!affine) return false;

@@ -126,6 +126,10 @@ class GraphPlan {
   OpsetImports made_up_opsets;
   std::unique_ptr<Graph> made_up;
   Graph* made_up_graph();
+  // Of the value in a slot, when they are known before the run; nothing for no_slot.
+  std::optional<Dims> dims(std::size_t slot) const {
+    return slot == no_slot ? std::nullopt : slots[slot].dims();
+  }
 
   // Memory of the current run.
   std::vector<RuntimeValue> values;  // by slot; those in the arena stay from run to run

@@ -43,7 +43,9 @@ std::optional<float> scalar_input(const GraphPlan& plan, const PlanStep& step,
 
 std::optional<StepAsPostOp> as_post_op(const GraphPlan& plan, const PlanStep& step,
                                        std::size_t position) {
-  if (!step.node || step.outputs.size() != 1 || !step.post_ops.empty()) return std::nullopt;
+  if (!step.node || step.outputs.size() != 1 || step.outputs[0] == no_slot ||
+      !step.post_ops.empty())
+    return std::nullopt;
   const Slot* input = input_slot(plan, step, position);
   const Slot& output = plan.slots[step.outputs[0]];
   if (!input || input->type.elem != DType::float32 || output.type.elem != DType::float32)

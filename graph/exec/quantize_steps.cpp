@@ -198,7 +198,7 @@ class Quantizer {
     const auto a = dequantized(input(step(i), 0));
     const auto y = a ? quantized(step(i).outputs[0]) : std::nullopt;
     const auto b = y ? quantized_constant(input(step(i), 1), DType::int8) : std::nullopt;
-    const auto dims = plan_.slots[step(i).outputs[0]].dims();
+    const auto dims = plan_.dims(step(i).outputs[0]);
     if (!b || !dims) return;
     const std::int64_t channels = dims->at(1);
     const auto scales = constant(b->scale)->size();

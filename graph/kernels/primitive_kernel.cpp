@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "graph/kernels/scratch_memory.h"
+#include "graph/kernels/winograd_weights.h"
 
 namespace onnxpress::onednn {
 namespace {
@@ -171,8 +172,13 @@ void PrimitiveKernel::add_constant(int arg, const Tensor& tensor, const memory::
     return;
   }
   memory packed(wanted, cpu_engine());
-  dnnl::reorder(source, packed).execute(cpu_stream(), source, packed);
-  cpu_stream().wait();
+  if (packs_winograd_weights(given, wanted)) {
+    pack_winograd_weights(tensor.data<float>().data(), wanted,
+                          static_cast<float*>(packed.get_data_handle()));
+  } else {
+    dnnl::reorder(source, packed).execute(cpu_stream(), source, packed);
+    cpu_stream().wait();
+  }
   state_->main.add(arg, packed);
 }
 

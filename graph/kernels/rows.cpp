@@ -46,28 +46,29 @@ Kernel prepare_softmax(const PrepareContext& context) {
   };
 }
 
-std::int64_t normalized_size(const PrepareContext& context) {
+// The axes that LayerNormalization normalizes over.
+Dims normalized_dims(const PrepareContext& context) {
   const Dims dims = dims_of(context.input_type(0));
-  const std::int64_t axis = normalize_axis(get_int(context.node(), "axis", -1), dims.size());
-  return element_count(std::span(dims).subspan(static_cast<std::size_t>(axis)));
+  return Dims(dims.begin() + normalize_axis(get_int(context.node(), "axis", -1), dims.size()),
+              dims.end());
 }
 
 bool supports_layer_norm(const PrepareContext& context) {
   for (std::size_t i = 0; i < context.node().output_count(); ++i)
     if (i > 0 && context.output_type(i)) return false;  // mean, inverse deviation
-  if (!is_float_operand(context.input_type(0)) || !is_float_operand(context.input_type(1)) ||
-      dims_of(context.input_type(0)).empty())
+  if (!is_float_operand(context.input_type(0)) || dims_of(context.input_type(0)).empty())
     return false;
-  const std::int64_t size = normalized_size(context);
-  const Type* bias = context.input_type(2);
-  return element_count(dims_of(context.input_type(1))) == size &&
-         (!bias || (is_float_operand(bias) && element_count(dims_of(bias)) == size));
+  const Dims row = normalized_dims(context);
+  const auto is_row = [&](const Type* type) {
+    return is_float_operand(type) && without_leading_ones(dims_of(type), row.size()) == row;
+  };
+  return is_row(context.input_type(1)) && (!context.input_type(2) || is_row(context.input_type(2)));
 }
 
 template <bool is_rms>
 Kernel prepare_layer_norm(const PrepareContext& context) {
   const float epsilon = get_float(context.node(), "epsilon", 1e-5f);
-  return [size = normalized_size(context), epsilon](KernelContext& call) {
+  return [size = element_count(normalized_dims(context)), epsilon](KernelContext& call) {
     const Tensor& x = call.required_input(0);
     const float* scale = call.required_input(1).data<float>().data();
     const Tensor* shift = call.input(2);

@@ -107,8 +107,10 @@ Kernel prepare_conv(const PrepareContext& prepare) {
 }
 
 void infer_conv(InferContext& context) {
-  context.set_output(0, context.input_dtype(0),
-                     conv_shape(context.node(), context.input_shape(0), context.input_shape(1)));
+  const std::optional<Shape> shape =
+      conv_shape(context.node(), context.input_shape(0), context.input_shape(1));
+  if (shape) check_biases(context, 2, (*shape)[1]);
+  context.set_output(0, context.input_dtype(0), shape);
 }
 
 OperandAxes float_conv_axes(const Node& node) { return conv_axes(node, 0, 1, 2); }
@@ -196,6 +198,14 @@ std::optional<Shape> conv_shape(const Node& node, const Shape* x, const Shape* w
   for (std::size_t axis = 0; axis < window.rank(); ++axis)
     shape[axis + 2] = window.output_dim(axis, (*x)[axis + 2]);
   return shape;
+}
+
+void check_biases(const InferContext& context, std::size_t index, const Dim& filters) {
+  const Shape* biases = context.input_shape(index);
+  if (biases == nullptr || !filters.is_known()) return;
+  const Dim count = product(*biases);
+  require(!count.is_known() || count.value() == filters.value(), "expected {} biases, found {}",
+          filters.to_string(), to_string(*biases));
 }
 
 OperandAxes conv_axes(const Node& node, std::size_t x, std::size_t w, std::size_t bias) {

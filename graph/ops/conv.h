@@ -37,6 +37,9 @@ void convolve(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, const T
 // [N,C,spatial...] and w (nullptr: nothing). Throws Error when they do not fit.
 std::optional<Shape> conv_shape(const Node& node, const Shape* x, const Shape* w);
 
+// Throws Error when the type of input `index`, the biases, is known not to be one value a filter.
+void check_biases(const InferContext& context, std::size_t index, const Dim& filters);
+
 // Axis roles of a convolution whose operands are the inputs of those numbers.
 OperandAxes conv_axes(const Node& node, std::size_t x, std::size_t w, std::size_t bias);
 

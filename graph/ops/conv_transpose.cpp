@@ -4,6 +4,7 @@
 
 #include "graph/ops/attributes.h"
 #include "graph/ops/compute_type.h"
+#include "graph/ops/conv.h"
 #include "graph/ops/dispatch.h"
 #include "graph/ops/matrix_product.h"
 #include "graph/ops/registry.h"
@@ -122,6 +123,7 @@ void infer_conv_transpose(InferContext& context) {
   if (w != nullptr) {
     unify((*x)[1], (*w)[0], "the channels of input and weights");
     if ((*w)[1].is_known()) shape[1] = (*w)[1].value() * attrs.group;
+    check_biases(context, 2, shape[1]);
   }
   for (std::size_t axis = 0; axis < kernel->size(); ++axis) {
     const Dim& dim = (*x)[axis + 2];

@@ -14,9 +14,11 @@ struct LayerNormAttrs {
   Attributes to_attributes() const;
 };
 
+// `dims` less leading ones that it has beyond `rank` axes.
+Dims without_leading_ones(Dims dims, std::size_t rank);
+
 // Rows (all axes from `axis` on) of a float32 or float64 tensor, normalized: (x - mean) /
-// sqrt(variance
-// + epsilon) with `centered`, x / sqrt(mean square + epsilon) without; then * scale + bias. Scale
+// sqrt(variance + epsilon) with `centered`, x / sqrt(mean square + epsilon) without; then * scale + bias. Scale
 // and bias broadcast to a row; an undefined bias is none. Throws Error when they do not fit.
 struct NormalizedRows {
   Tensor y;

@@ -96,7 +96,7 @@ std::optional<std::vector<std::int64_t>> attribute_shape(const Node& node) {
 
 Kernel prepare_reshape(const PrepareContext& prepare) {
   return [shape = attribute_shape(prepare.node()),
-          allow_zero = get_bool(prepare.node(), "allowzero", false)](KernelContext& context) {
+          allow_zero = reshape_allows_zero(prepare.node())](KernelContext& context) {
     const Tensor& x = context.required_input(0);
     const auto target = shape ? *shape : context.required_input(1).to_ints();
     context.forward_output(0, x.reshaped(reshaped_dims(x.dims(), target, allow_zero)));
@@ -105,7 +105,7 @@ Kernel prepare_reshape(const PrepareContext& prepare) {
 
 void infer_reshape(InferContext& context) {
   const Node& node = context.node();
-  const bool allow_zero = get_bool(node, "allowzero", false);
+  const bool allow_zero = reshape_allows_zero(node);
   auto target = attribute_shape(node);
   if (!target) target = context.input_ints(1);
   const Shape* x = context.input_shape(0);
@@ -227,6 +227,8 @@ OpCall with_axes(std::string op_type, std::int64_t opset, std::vector<std::int64
 }
 
 }  // namespace
+
+bool reshape_allows_zero(const Node& node) { return get_bool(node, "allowzero", false); }
 
 Dims reshaped_dims(const Dims& input, const std::vector<std::int64_t>& target, bool allow_zero) {
   Dims dims = target;

@@ -25,6 +25,9 @@ struct ReshapeTarget {
 // How many of the input's leading axes Flatten makes the first of its two.
 std::size_t flatten_axis(const Node& flatten, std::size_t rank);
 
+// Whether a Reshape takes a 0 of its target for a dim of 0 rather than for a copy (allowzero).
+bool reshape_allows_zero(const Node& node);
+
 // Axes of Squeeze, Unsqueeze: the attribute before opset 13, afterwards an input. Nothing when that
 // is absent or not constant.
 std::optional<std::vector<std::int64_t>> axes_argument(const Node& node);

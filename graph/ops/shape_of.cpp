@@ -44,13 +44,25 @@ void infer_size(InferContext& context) {
 
 }  // namespace
 
-ShapeBounds ShapeBounds::of(const Node& shape, std::size_t rank) {
+ShapeBounds ShapeBounds::of(const Node& node, std::size_t rank) {
   const auto limit = static_cast<std::int64_t>(rank);
   const auto clamped = [&](std::int64_t at) {
     return static_cast<std::size_t>(std::clamp<std::int64_t>(at < 0 ? at + limit : at, 0, limit));
   };
-  const std::size_t first = clamped(get_int(shape, "start", 0));
-  return {first, std::max(first, clamped(get_int(shape, "end", limit)))};
+  const std::size_t first = clamped(get_int(node, "start", 0));
+  return {first, std::max(first, clamped(get_int(node, "end", limit)))};
+}
+
+bool can_list_part(std::int64_t opset) { return opset >= 15; }
+
+OpCall make_shape(std::int64_t opset, std::size_t rank, ShapeBounds bounds) {
+  OpCall call{.op_type = "Shape", .attributes = {}, .constants = {}};
+  const bool whole = bounds.first == 0 && bounds.last == rank;
+  require(whole || can_list_part(opset), "a Shape of opset {} cannot list dims {} to {} of {}",
+          opset, bounds.first, bounds.last, rank);
+  if (bounds.first != 0) call.attributes.emplace("start", static_cast<std::int64_t>(bounds.first));
+  if (bounds.last != rank) call.attributes.emplace("end", static_cast<std::int64_t>(bounds.last));
+  return call;
 }
 
 OPERATORS(shape_of) {

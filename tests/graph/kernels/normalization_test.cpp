@@ -108,7 +108,9 @@ TEST_CASE("normalizations by vectors take every axis") {
     check_rows(norm(op, {"2,3,4,5", "4,5", "axis=-2"}), 4e-6, opset);
     check_rows(norm(op, {"2,3,4,5", "2,3,4,5", "axis=0"}), 4e-6, opset);
     check_rows(norm(op, {"7", "7", ""}), 4e-6, opset);
+    check_rows(norm(op, {"2,4,5", "1,4,5", "axis=1"}), 4e-6, opset);  // a leading axis too many
     CHECK_FALSE(is_supported(norm(op, {"2,3,4", "4", "axis=1"}), opset));  // scale broadcasts
+    CHECK_FALSE(is_supported(norm(op, {"2,3,4", "4,3", "axis=1"}), opset));  // no row's shape
   }
   CHECK_FALSE(
       is_supported("input x: float32[2,3]\ninput s: float32[3]\n"

@@ -84,6 +84,14 @@ y = Conv(x, w, b) {{{}}}
   }
 }
 
+TEST_CASE("convolutions refuse biases that are not one for each filter") {
+  const std::string inputs = "input x: float32[1,2,5,5]\ninput w: float32[2,2,3,3]\n";
+  for (const std::string op : {"Conv", "ConvTranspose"}) {
+    CHECK_THROWS_WITH_AS(Computed(inputs + "input b: float32[3]\ny = " + op + "(x, w, b)\n"),
+                         doctest::Contains("expected 2 biases, found [3]"), Error);
+  }
+}
+
 TEST_CASE("ConvTranspose is the adjoint of Conv") {
   // <Conv(a), x> = <a, ConvTranspose(x)> for all a and x, with the same weights.
   const Case cases[] = {
