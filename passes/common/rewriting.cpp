@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graph/ir/clone.h"
+
 namespace onnxpress {
 namespace {
 
@@ -40,6 +42,19 @@ bool has_open_attributes(const Node& node) {
   return has_reference(node) || std::ranges::any_of(node.inputs(), [](const Value* input) {
            return input && input->producer() && has_reference(*input->producer());
          });
+}
+
+bool is_unread(const Node& node) {
+  return std::ranges::all_of(node.outputs(),
+                             [](const Value* output) { return !output || output->is_unused(); });
+}
+
+Attributes copy_attributes(const Node& node) {
+  Attributes copy;
+  ValueMap unchanged;
+  for (const auto& [name, attribute] : node.attributes())
+    copy.emplace(name, clone_attribute(attribute, &node.graph(), unchanged));
+  return copy;
 }
 
 std::optional<std::string> handing_on_obstacle(const Value& old, const Value& source) {

@@ -139,7 +139,8 @@ std::optional<std::string> cast_obstacle(const Match& match) {
   if (from == DType::undefined) return "the element type of its input is not known";
   if (!is_widening(from, through)) return fmt::format("{} loses of {}", name(through), name(from));
   // Floats become integers in another way than integers do.
-  const bool between_kinds = is_float(through) && !is_float(from) && is_integer(to) && !is_widening(from, to);
+  const bool between_kinds =
+      is_float(through) && !is_float(from) && is_integer(to) && !is_widening(from, to);
   if (between_kinds || to == DType::string)
     return fmt::format("{} becomes {} in another way than {} does", name(through), name(to),
                        name(from));
@@ -147,9 +148,12 @@ std::optional<std::string> cast_obstacle(const Match& match) {
 }
 
 void skip_cast(const Match& match, Patch& patch) {
+  const Node& root = *match.root;
   Node* inner = before(match, {"Cast"});
-  patch.replace_input(match.root, 0, inner->input(0));
-  patch.remove_if_unread(inner);
+  patch.replace(root.output(), patch.node({.op_type = "Cast",
+                                           .name = root.name,
+                                           .inputs = {inner->input(0)},
+                                           .attributes = copy_attributes(root)}));
 }
 
 // --- Concat ---
@@ -319,7 +323,7 @@ void merge_clips(const Match& match, Patch& patch) {
 
 std::optional<std::string> where_obstacle(const Match& match) {
   const Node* inner = before(match, {"Not"});
-  if (!inner) return "";
+  if (!inner || is_unread(*match.root)) return "";
   return only_root_reads(match, *inner) ? std::nullopt : std::optional(other_reader(*inner));
 }
 

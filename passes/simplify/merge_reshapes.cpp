@@ -7,7 +7,6 @@
 #include "graph/ops/reduce.h"
 #include "graph/ops/reshape.h"
 #include "passes/common/rewriting.h"
-#include "passes/common/shape_entries.h"
 #include "passes/core/registry.h"
 #include "passes/core/rule_pass.h"
 
@@ -74,18 +73,16 @@ bool means_the_same(const Match& match, const Node& inner) {
       if (fixed->dims[i] == 0 && !fixed->allow_zero && !copies_at(i)) return false;
     return true;
   }
-  const auto entries = shape_entries(match.types(), root.input(1));
-  if (!entries) return false;
-  for (std::size_t i = 0; i < entries->size(); ++i) {
-    const ShapeEntry& entry = (*entries)[i];  // a symbol may turn out to be 0
-    if (!entry.is_minus_one && entry.dim.value() <= 0 && !copies_at(i)) return false;
-  }
+  const auto contents = match.types().symbolic(root.input(1));  // a symbol may turn out to be 0
+  if (!contents) return false;
+  for (std::size_t i = 0; i < contents->size(); ++i)
+    if ((*contents)[i].value() <= 0 && !copies_at(i)) return false;
   return true;
 }
 
 std::optional<std::string> skip_obstacle(const Match& match) {
   const Node* inner = reshaper_before(match);
-  if (!inner) return "";
+  if (!inner || is_unread(*match.root)) return "";
   if (has_open_attributes(*match.root)) return "its attributes are parameters of the function";
   if (means_the_same(match, *inner)) return std::nullopt;
   return fmt::format("its target may copy dims of '{}' that '{}' does not have",
@@ -161,47 +158,20 @@ void join(const Match& match, Patch& patch) {
 
 // --- any other pair ---
 
-// Works out the entry that a target leaves to be inferred (-1) from what else it has of the dims of
-// `x`.
-void resolve_inferred(const Value* x, const Type& type, std::vector<ShapeEntry>& entries) {
-  const auto open = std::ranges::find_if(entries, &ShapeEntry::is_minus_one);
-  if (!type.shape || open == entries.end()) return;
-  std::vector<bool> taken(type.shape->size());
-  std::int64_t given = 1, left = 1;
-  for (const ShapeEntry& entry : entries) {
-    if (entry.is_minus_one) continue;
-    bool found = false;
-    for (std::size_t axis = 0; axis < taken.size() && !found; ++axis) {
-      const Dim& dim = (*type.shape)[axis];
-      found = !taken[axis] && !dim.is_known() &&
-              ((entry.of == x && entry.axis == axis) || same_dim(dim, entry.dim));
-      if (found) taken[axis] = true;
-    }
-    if (found) continue;
-    if (entry.dim.value() <= 0 || __builtin_mul_overflow(given, entry.dim.value(), &given)) return;
-  }
-  for (std::size_t axis = 0; axis < taken.size(); ++axis) {
-    if (taken[axis]) continue;
-    const std::int64_t dim = (*type.shape)[axis].value();
-    if (dim <= 0 || __builtin_mul_overflow(left, dim, &left)) return;
-  }
-  if (left % given == 0) open->dim = left / given;
-}
-
-// Dims for a Reshape of `x`: 0 where a dim that is not known stays at its place, at most one -1,
-// and that only where no dim may be 0 (or one was inferred before).
-std::optional<Dims> target_for(const Value* x, const Type& type, std::vector<ShapeEntry> entries) {
-  resolve_inferred(x, type, entries);
+// Dims for a Reshape to the result of the pair: 0 where a dim that is not known stays at its place,
+// at most one -1, and that only where no dim may be 0.
+std::optional<Dims> merged_target(const Match& match) {
+  const Type& from = match.type(reshaper_before(match)->input(0));
+  const Type& to = match.type(match.root->output());
+  if (!to.shape) return std::nullopt;
   Dims target;
   std::size_t inferred = 0;
   bool may_be_empty = false;
-  for (std::size_t i = 0; i < entries.size(); ++i) {
-    const ShapeEntry& entry = entries[i];
-    const bool in_place = type.shape && i < type.shape->size();
-    if (entry.dim.value() > 0) {
-      target.push_back(entry.dim.value());
-    } else if (in_place &&
-               ((entry.of == x && entry.axis == i) || same_dim((*type.shape)[i], entry.dim))) {
+  for (std::size_t i = 0; i < to.shape->size(); ++i) {
+    const Dim& dim = (*to.shape)[i];
+    if (dim.value() > 0) {
+      target.push_back(dim.value());
+    } else if (from.shape && i < from.shape->size() && same_dim((*from.shape)[i], dim)) {
       target.push_back(0);
       may_be_empty = true;
     } else {
@@ -209,18 +179,8 @@ std::optional<Dims> target_for(const Value* x, const Type& type, std::vector<Sha
       ++inferred;
     }
   }
-  const bool was_inferred = std::ranges::any_of(entries, &ShapeEntry::is_minus_one);
-  if (inferred > 1 || (inferred == 1 && may_be_empty && !was_inferred)) return std::nullopt;
+  if (inferred > 1 || (inferred == 1 && may_be_empty)) return std::nullopt;
   return target;
-}
-
-std::optional<Dims> merged_target(const Match& match) {
-  const Type& result = match.type(match.root->output());
-  if (!result.shape) return std::nullopt;
-  std::vector<ShapeEntry> entries;
-  for (const Dim& dim : *result.shape) entries.push_back({.dim = dim});
-  const Value* x = reshaper_before(match)->input(0);
-  return target_for(x, match.type(x), std::move(entries));
 }
 
 std::optional<std::string> merge_obstacle(const Match& match) {
@@ -239,43 +199,6 @@ void merge(const Match& match, Patch& patch) {
   patch.replace(root.output(),
                 add_call(patch, root.graph(), make_reshape(root.opset(), *merged_target(match)),
                          {reshaper_before(match)->input(0)}, root.name));
-}
-
-// --- a target that is computed ---
-
-// Of a Reshape whose target is computed from dims of something, where these are numbers and dims of
-// its input.
-std::optional<Dims> computed_target(const TypeInference& types, const Node& reshape) {
-  const Value* x = reshape.input(0);
-  auto entries = shape_entries(types, reshape.input(1));
-  return entries ? target_for(x, types.type(x), std::move(*entries)) : std::nullopt;
-}
-
-std::optional<std::string> computed_obstacle(const Match& match) {
-  const Value* target = match.root->input(1);
-  if (!target || !target->producer() || constant_ints(target)) return "";
-  if (target->is_output()) return fmt::format("its target '{}' is a graph output", target->name());
-  // Else the constant would come on top of the computation.
-  for (const Use& use : target->uses()) {
-    if (!use.node->is("Reshape") || use.index != 1 || has_open_attributes(*use.node))
-      return fmt::format("its target '{}' has another reader: {}", target->name(),
-                         use.node->describe());
-    if (!computed_target(match.types(), *use.node)) {
-      const auto contents = match.types().symbolic(target);
-      return fmt::format("the target '{}' of {} is {}: not dims of the input and one to infer",
-                         target->name(), use.node->describe(),
-                         contents ? to_string(*contents) : "not known");
-    }
-  }
-  return std::nullopt;
-}
-
-void fix_target(const Match& match, Patch& patch) {
-  const Node& root = *match.root;
-  patch.replace(root.output(),
-                add_call(patch, root.graph(),
-                         make_reshape(root.opset(), *computed_target(match.types(), root)),
-                         {root.input(0)}, root.name));
 }
 
 // --- reductions ---
@@ -370,8 +293,7 @@ class MergeReshapes : public RulePass {
   static constexpr PassInfo pass_info{.name = "merge_reshapes",
                                       .summary =
                                           "merges Reshape, Flatten, Squeeze and Unsqueeze with one "
-                                          "another, with reductions before them, and "
-                                          "with computations of a shape that is known",
+                                          "another and with reductions and Gathers before them",
                                       .effect = Effect::exact,
                                       .group = "simplify",
                                       .group_order = 30};
@@ -409,11 +331,7 @@ class MergeReshapes : public RulePass {
         {.name = "merge_reshapes",
          .pattern = Pattern::op("Flatten|Squeeze|Unsqueeze", "last"),
          .when = merge_obstacle,
-         .replace = merge},
-        {.name = "fix_reshape_target",
-         .pattern = Pattern::op("Reshape", "last"),
-         .when = computed_obstacle,
-         .replace = fix_target}};
+         .replace = merge}};
   }
 };
 

@@ -44,7 +44,7 @@ constexpr std::size_t states[] = {recurrent_input::initial_h, recurrent_input::i
 
 std::optional<std::string> obstacle(const Match& match) {
   const auto given = [&](std::size_t index) { return match.root->input(index) != nullptr; };
-  if (std::ranges::none_of(states, given)) return "";
+  if (std::ranges::none_of(states, given) || is_unread(*match.root)) return "";
   const auto zero = [&](std::size_t index) {
     return given(index) && is_zero(match.root->input(index));
   };

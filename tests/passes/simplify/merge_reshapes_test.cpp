@@ -122,44 +122,6 @@ TEST_CASE("other pairs become a Reshape") {
                 "not one dim to infer");
 }
 
-TEST_CASE("targets computed from the input's own dims") {
-  const std::string x = "input x: float32[n,m,12]\n" + ints("zero", "1", "0") +
-                        ints("one", "1", "1") + ints("i", "", "0");
-  const std::string first =
-      "initializer index: int64[] = {0}\ns = Shape(x)\ng = Gather(s, index)\nu = Unsqueeze(g, "
-      "zero)\n";
-  const std::string head = "input x: float32[n,m,12]\n" + ints("zero", "1", "0") +
-                           ints("one", "1", "1") + ints("two", "1", "2");
-  const auto target = [&](const PassRun& run) { return to_text(*run.after, false); };
-  // x.view(x.size(0), -1) and view(n, m, 3, 4)
-  CHECK(target(check_merged("fix_reshape_target",
-                            head + ints("r", "1", "-1") + first +
-                                "t = Concat(u, r) {axis=0}\ny = Reshape(x, t)\n",
-                            2))
-            .find("{0,-1}") != std::string::npos);
-  CHECK(target(check_merged("fix_reshape_target",
-                            head + ints("r", "2", "3,4") +
-                                "s = Shape(x)\nb = Slice(s, zero, two)\nt = Concat(b, r) "
-                                "{axis=0}\ny = Reshape(x, t)\n",
-                            2))
-            .find("{0,0,3,4}") != std::string::npos);
-  // Dims without a name, and one that moves.
-  const std::string open = "input x: float32[?,4,?]\n" + ints("one", "1", "1") +
-                           ints("zero", "1", "0") + ints("two", "1", "2") + ints("three", "1", "3");
-  CHECK(
-      target(check_merged("fix_reshape_target",
-                          open + ints("r", "1", "-1") +
-                              "s = Shape(x)\na = Slice(s, zero, one)\nb = Slice(s, two, three)\n" +
-                              "t = Concat(a, r, b) {axis=0}\ny = Reshape(x, t)\n",
-                          2))
-          .find("{0,4,0}") != std::string::npos);
-  // n alone, without what is inferred, would not do for an empty batch.
-  check_refused("fix_reshape_target",
-                head + ints("r", "1", "1") + first +
-                    "input k: int64[1]\nt = Concat(u, k, r) {axis=0}\ny = Reshape(x, t)\n",
-                "not dims of the input and one to infer");
-}
-
 TEST_CASE("reductions give the dims themselves") {
   check_pass("merge_reshapes",
              model("input x: float32[n,?,3]\n" + ints("a", "1", "1") +
