@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "graph/ops/arithmetic.h"
-#include "graph/ops/broadcasting.h"
 #include "passes/common/linear_operator.h"
 
 namespace onnxpress {
@@ -21,13 +20,6 @@ Value* bias_of(const Match& match) {
   if (Value* added = match.value("bias")) return added;
   const Node& linear = *match.node("linear");
   return linear.is("MatMul") ? nullptr : linear.input(2);
-}
-
-// An Add whose constant lines up with the last axes, as all do since opset 7.
-bool is_aligned_last(const Node& add, std::size_t rank) {
-  const Value* operand = add.input(1);
-  return !operand->constant() || legacy_broadcast_dims(add, rank, operand->constant()->dims()) ==
-                                     operand->constant()->dims();
 }
 
 bool any_not_zero(const Tensor& tensor) {
@@ -60,7 +52,8 @@ std::optional<Fold> plan(const Match& match, std::string& reason) {
   if (fold.linear.beta == 0) return miss("its bias is multiplied by beta=0");
   if (fold.bias && !fold.bias->constant())
     return miss(fmt::format("its bias '{}' is not a constant", fold.bias->name()));
-  if (add && view.rank && !is_aligned_last(*add, *view.rank))
+  if (add && !is_aligned_last(*add, add->input(0) == fold.bias ? 0 : 1, view.rank,
+                              fold.bias->constant()->rank()))
     return miss(fmt::format("{} adds along other axes than the last", add->describe()));
   const bool channels_last = fold.linear.is_product();
   if (fold.bias && !is_channel_bias(*fold.bias->constant(), channels, channels_last))
