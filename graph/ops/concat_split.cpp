@@ -200,6 +200,12 @@ std::vector<AxisRole> concat_roles(const Node& node, std::size_t rank) {
   return roles;
 }
 
+OpCall make_concat(std::int64_t axis) {
+  OpCall call{.op_type = "Concat"};
+  call.attributes["axis"] = axis;
+  return call;
+}
+
 std::int64_t concat_axis(const Node& node) {
   return node.domain().empty() && node.opset() < 4 ? get_int(node, "axis", 1)
                                                    : require_int(node, "axis");

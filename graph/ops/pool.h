@@ -15,6 +15,7 @@ struct PoolAttrs {
   double p = 2;                       // LpPool
 
   static PoolAttrs from(const Node& node);
+  Attributes to_attributes() const;  // of MaxPool and AveragePool
   // Dims of the result for an input [N,C,spatial...]. Throws Error when the window does not fit.
   Dims output_dims(const Dims& input) const;
   Shape output_shape(const Shape& input) const;
