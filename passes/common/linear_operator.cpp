@@ -177,8 +177,8 @@ bool is_pointwise(const Node& conv, const Dims& weight) {
 
 bool is_channel_bias(const Tensor& bias, std::int64_t channels, bool channels_last) {
   if (!is_foldable(bias.dtype()) || bias.size() == 0) return false;
-  if (bias.size() == 1) return bias.rank() <= 1 || channels_last;
-  return bias.rank() > 0 && bias.dims().back() == channels && (channels_last || bias.rank() == 1);
+  if (!channels_last) return bias.dims() == Dims{channels};
+  return bias.size() == 1 || (bias.rank() > 0 && bias.dims().back() == channels);
 }
 
 Tensor affine_bias(const Tensor& bias, const ChannelAffine& affine, DType type) {

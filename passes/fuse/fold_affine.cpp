@@ -129,9 +129,13 @@ class FoldAffine : public RulePass {
 
  protected:
   std::vector<Rule> rules(const Model&, const Options&) const override {
-    return {affine_behind_linear("fold_into_previous", "Mul|Div|Add|Sub"),
-            affine_behind_product("fold_into_previous", "Mul|Div"),
-            affine_behind_bias("fold_into_previous", "Mul|Div"), affine_before_linear()};
+    std::vector<Rule> rules{affine_behind_linear("fold_into_previous", "Mul|Div|Add|Sub"),
+                            affine_behind_product("fold_into_previous", "Mul|Div"),
+                            affine_behind_bias("fold_into_previous", "Mul|Div"),
+                            affine_before_linear()};
+    for (Rule& rule : scale_behind_moves("fold_scale_through_moves"))
+      rules.push_back(std::move(rule));
+    return rules;
   }
 };
 

@@ -23,9 +23,11 @@ TEST_CASE("three products, or two with their biases, are one and a Split") {
   for (const int opset : {9, 11, 13, 18})
     check_rule(pass, "merge_parallel", model(std::string(three) + outputs, "[2,n,3]", opset), 2);
   check_rule(pass, "merge_parallel", model(std::string(three) + outputs, "[3]", 17, "float16"), 2);
-  const PassRun run = check_rule(pass, "merge_parallel",
-                                 model("q = MatMul(x, w0) \"query\"\nqb = Add(q, b0)\nk = MatMul(x, w1)\n"
-                                       "kb = Add(b1, k)\ny = Neg(qb)\noutput y\noutput kb\n"), 4);
+  const PassRun run =
+      check_rule(pass, "merge_parallel",
+                 model("q = MatMul(x, w0) \"query\"\nqb = Add(q, b0)\nk = MatMul(x, w1)\n"
+                       "kb = Add(b1, k)\ny = Neg(qb)\noutput y\noutput kb\n"),
+                 4);
   CHECK(run.after->graph.nodes()[0]->name == "query");
 }
 
@@ -56,20 +58,31 @@ output r: float32[2,1]
 
 TEST_CASE("Gemms of equal form") {
   const std::string gemms = "q = Gemm(x, w0, b0) {alpha=0.5}\nk = Gemm(x, w1, b1) {alpha=0.5}\n";
-  check_rule(pass, "merge_parallel", model(gemms + "v = Gemm(x, w2, b2) {alpha=0.5}\n" + outputs, "[n,3]"), 2);
-  check_miss(pass, "merge_parallel", model(gemms + "v = Gemm(x, w2, b2)\n" + outputs, "[n,3]"), "2 of its kind");
-  check_miss(pass, "merge_parallel", model(gemms + "v = Gemm(x, w2) {alpha=0.5}\n" + outputs, "[n,3]"), "2 of its kind");
-  check_rule(pass, "merge_parallel", "model ir=8 opset=17\ninput x: float32[n,3]\ninitializer a: float32[2,3] = random(1)\n"
+  check_rule(pass, "merge_parallel",
+             model(gemms + "v = Gemm(x, w2, b2) {alpha=0.5}\n" + outputs, "[n,3]"), 2);
+  check_miss(pass, "merge_parallel", model(gemms + "v = Gemm(x, w2, b2)\n" + outputs, "[n,3]"),
+             "2 of its kind");
+  check_miss(pass, "merge_parallel",
+             model(gemms + "v = Gemm(x, w2) {alpha=0.5}\n" + outputs, "[n,3]"), "2 of its kind");
+  check_rule(pass, "merge_parallel",
+             "model ir=8 opset=17\ninput x: float32[n,3]\ninitializer a: float32[2,3] = random(1)\n"
              "initializer b: float32[4,3] = random(2)\ninitializer c: float32[1,3] = random(3)\n"
-             "q = Gemm(x, a) {transB=1}\nk = Gemm(x, b) {transB=1}\nv = Gemm(x, c) {transB=1}\n" + std::string(outputs), 2);
+             "q = Gemm(x, a) {transB=1}\nk = Gemm(x, b) {transB=1}\nv = Gemm(x, c) {transB=1}\n" +
+                 std::string(outputs),
+             2);
 }
 
 TEST_CASE("what stays") {
-  check_miss(pass, "merge_parallel", model("q = MatMul(x, w0)\nk = MatMul(x, w1)\noutput q\noutput k\n"), "2 of its kind");
-  check_miss(pass, "merge_parallel", model("q = MatMul(x, w0)\nk = MatMul(x, w0)\nv = MatMul(x, w2)\n" +
-             std::string(outputs)), "shared");
-  check_miss(pass, "merge_parallel", model("q = MatMul(x, w0)\nqb = Add(q, b0)\nk = MatMul(x, w1)\n"
-             "v = MatMul(x, w2)\noutput qb\noutput k\noutput v\n"), "2 of its kind");
+  check_miss(pass, "merge_parallel",
+             model("q = MatMul(x, w0)\nk = MatMul(x, w1)\noutput q\noutput k\n"), "2 of its kind");
+  check_miss(
+      pass, "merge_parallel",
+      model("q = MatMul(x, w0)\nk = MatMul(x, w0)\nv = MatMul(x, w2)\n" + std::string(outputs)),
+      "shared");
+  check_miss(pass, "merge_parallel",
+             model("q = MatMul(x, w0)\nqb = Add(q, b0)\nk = MatMul(x, w1)\n"
+                   "v = MatMul(x, w2)\noutput qb\noutput k\noutput v\n"),
+             "2 of its kind");
 }
 
 TEST_CASE("only within one graph") {
@@ -87,7 +100,8 @@ v = If(c) {then_branch=graph {
 output q
 output k
 output v: float32[2,n,6]
-)"), "2 of its kind");
+)"),
+             "2 of its kind");
 }
 
 }  // namespace
