@@ -31,10 +31,10 @@ struct RuntimeAttention {
 
 bool is_read_once(const Value& value) { return value.uses().size() == 1 && !value.is_output(); }
 
-Projection projection(const Tracer& tracer, Value* rows) {
+Projection projection(const Tracer& tracer, const Region& region, Value* rows) {
   Projection found{.x = rows};
   const Shape* const shape = tracer.shape(rows);
-  if (Node* const sum = tracer.maker(rows, {"Add"}); sum != nullptr && is_read_once(*rows)) {
+  if (Node* const sum = tracer.maker(rows, {"Add"}); sum != nullptr && tracer.is_private(region, rows)) {
     for (const std::size_t position : {std::size_t{0}, std::size_t{1}}) {
       Value* const bias = sum->input(position);
       const Tensor* const constant = bias != nullptr ? bias->constant() : nullptr;
@@ -44,7 +44,8 @@ Projection projection(const Tracer& tracer, Value* rows) {
     }
   }
   Node* const product = tracer.maker(found.x, {"MatMul"});
-  if (product == nullptr || !is_read_once(*found.x)) return found;
+  const bool is_read_here = found.x == rows ? tracer.is_private(region, rows) : is_read_once(*found.x);
+  if (product == nullptr || !is_read_here) return found;
   Value* const weight = product->input(1);
   const Tensor* const constant = weight != nullptr ? weight->constant() : nullptr;
   if (constant == nullptr || constant->rank() != 2 || !is_read_once(*weight)) return found;
@@ -106,7 +107,7 @@ std::optional<RuntimeAttention> find_runtime(const Match& match, std::string& re
     found.expands = *expands;
   }
   Value* const rows[] = {found.written.query, found.written.key, found.written.value};
-  for (std::size_t i = 0; i < 3; ++i) found.projections[i] = projection(tracer, rows[i]);
+  for (std::size_t i = 0; i < 3; ++i) found.projections[i] = projection(tracer, found.written.region, rows[i]);
   found.biased = std::ranges::all_of(
       found.projections, [](const Projection& part) { return part.bias != nullptr; });
   merge(tracer, found);

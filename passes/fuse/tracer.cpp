@@ -6,6 +6,10 @@
 namespace onnxpress {
 namespace {
 
+bool is_inside(const Region& region, const Node* node) {
+  return std::ranges::find(region.nodes, node) != region.nodes.end();
+}
+
 bool is_scalar(const Tensor* tensor) { return tensor != nullptr && tensor->size() == 1; }
 
 void add_node(std::vector<Node*>& nodes, Node* node) {
@@ -189,10 +193,29 @@ void Tracer::extend(const Node* from, const Gated& so_far, std::vector<Gated>& f
   }
 }
 
+bool Tracer::is_private(const Region& region, const Value* value) const {
+  return !value->is_output() && std::ranges::all_of(value->uses(), [&](const Use& use) {
+    return is_inside(region, use.node);
+  });
+}
+
+void Tracer::absorb_dims(Region& region, const Value* dims) const {
+  std::vector<const Value*> pending{dims};
+  // A node is looked at again for each of its readers that was taken in.
+  while (!pending.empty()) {
+    const Value* const value = pending.back();
+    pending.pop_back();
+    Node* const node = value != nullptr ? value->producer() : nullptr;
+    if (node == nullptr || &node->graph() != graph_ || is_inside(region, node) ||
+        node->output_count() != 1 || !node->subgraphs().empty() || !is_integer(dtype(value)) ||
+        !is_private(region, value))
+      continue;
+    region.nodes.push_back(node);
+    pending.insert(pending.end(), node->inputs().begin(), node->inputs().end());
+  }
+}
+
 std::optional<std::string> Tracer::obstacle(const Region& region) const {
-  const auto is_inside = [&](const Node* node) {
-    return std::ranges::find(region.nodes, node) != region.nodes.end();
-  };
   for (const Node* node : region.nodes) {
     if (node == region.last) continue;
     for (const Value* output : node->outputs()) {
@@ -202,7 +225,7 @@ std::optional<std::string> Tracer::obstacle(const Region& region) const {
       };
       if (output->is_output()) return described() + " is a graph output";
       for (const Use& use : output->uses())
-        if (!is_inside(use.node))
+        if (!is_inside(region, use.node))
           return fmt::format("{} has another reader: {}", described(), use.node->describe());
     }
   }

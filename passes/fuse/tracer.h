@@ -69,6 +69,12 @@ class Tracer {
   // All readings, those of most nodes first; not x alone or number alone but where nothing else is.
   std::vector<Gated> gated(Node* gate) const;
 
+  // Adds what computes `dims`, an integer input of one of the region's nodes, as far as only the
+  // region reads it.
+  void absorb_dims(Region& region, const Value* dims) const;
+  // Only nodes of the region read it, and it is no graph output.
+  bool is_private(const Region& region, const Value* value) const;
+
   // Why the nodes of the region but its last cannot go: another reader or a graph output.
   std::optional<std::string> obstacle(const Region& region) const;
 
