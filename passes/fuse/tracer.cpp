@@ -59,6 +59,14 @@ std::optional<Use> Tracer::only_reader(const Node* node, OpTypes ops) const {
   return use;
 }
 
+std::vector<Use> Tracer::readers(const Node* node, OpTypes ops) const {
+  std::vector<Use> found;
+  if (node->output() == nullptr) return found;
+  for (const Use& use : node->output()->uses())
+    if (&use.node->graph() == graph_ && is_one_of(*use.node, ops)) found.push_back(use);
+  return found;
+}
+
 std::optional<double> Tracer::number(const Value* value) const {
   const Tensor* tensor = value != nullptr ? known(value) : nullptr;
   if (!is_scalar(tensor) || tensor->dtype() == DType::string || is_complex(tensor->dtype()))
@@ -158,12 +166,17 @@ std::vector<Tracer::Gated> Tracer::gated(Node* gate) const {
 }
 
 void Tracer::extend(const Node* from, const Gated& so_far, std::vector<Gated>& found) const {
-  constexpr std::size_t most_nodes = 4;
-  const auto reader = only_reader(from, {"Mul", "Div"});
-  if (!reader || so_far.region.nodes.size() >= most_nodes) return;
-  Node* const node = reader->node;
-  Value* const other = node->input(1 - reader->index);
-  if (other == nullptr || (node->is("Div") && reader->index != 0)) return;
+  constexpr std::size_t most_nodes = 4, most_readings = 32;
+  if (so_far.region.nodes.size() >= most_nodes) return;
+  for (const Use& reader : readers(from, {"Mul", "Div"}))
+    if (found.size() < most_readings) take_factor(reader, from, so_far, found);
+}
+
+void Tracer::take_factor(const Use& reader, const Node* from, const Gated& so_far,
+                         std::vector<Gated>& found) const {
+  Node* const node = reader.node;
+  Value* const other = node->input(1 - reader.index);
+  if (other == nullptr || (node->is("Div") && reader.index != 0)) return;
   Gated next = so_far;
   next.region.nodes.push_back(node);
   next.region.last = node;
@@ -180,7 +193,7 @@ void Tracer::extend(const Node* from, const Gated& so_far, std::vector<Gated>& f
   extend(node, next, found);
   // The other side may itself be x times a number.
   Node* const scaled = maker(other, {"Mul", "Div"});
-  if (scaled == nullptr || !only_reader(scaled, {"Mul"})) return;
+  if (scaled == nullptr) return;
   for (const std::size_t position : {std::size_t{0}, std::size_t{1}}) {
     const auto number = factor(scaled->input(1 - position), scaled->input(position));
     if (!number || (scaled->is("Div") && (position == 1 || *number == 0))) continue;
