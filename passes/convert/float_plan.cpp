@@ -47,7 +47,7 @@ class Planner {
     if (form && computes_shape)
       reason = "it computes shapes";
     else if (form && request_.keep && request_.keep->matches(node))
-      reason = "'keep' selects it";
+      reason = "selected by keep";
     else if (form)
       reason = range_obstacle(node, *form);
     if (form || !reason.empty()) plan_.nodes.push_back(&node);

@@ -55,11 +55,11 @@ class Region {
     }
   }
 
+  const Graph& graph() const { return graph_; }
   const std::vector<Value*>& values() const { return values_; }
   // nullptr for values outside.
   const Permutation* alternate(const Value* value) const { return found(alternates_, value); }
   const PermutedForm* form(const Node* node) const { return found(forms_, node); }
-  const std::vector<Node*>& nodes() const { return nodes_; }
 
   // The node makes the output, or reads the input, permuted as the value is in the region.
   bool makes(const Value& value) const {
@@ -92,7 +92,6 @@ class Region {
     for (std::size_t i = 0; i < made->inputs.size(); ++i)
       if (node->input(i)) visit(node->input(i), made->inputs[i]);
     for (std::size_t i = 0; i < made->outputs.size(); ++i) visit(node->output(i), made->outputs[i]);
-    nodes_.push_back(node);
     forms_.emplace(node, std::move(*made));
   }
 
@@ -139,8 +138,7 @@ class Region {
   const TypeInference& types_;
   std::unordered_map<const Value*, Permutation> alternates_;
   std::unordered_map<const Node*, PermutedForm> forms_;
-  std::vector<Value*> values_;  // in the order they were found, and so are the nodes
-  std::vector<Node*> nodes_;
+  std::vector<Value*> values_;  // in the order they were found
   std::deque<Value*> queue_;
 };
 
@@ -154,6 +152,7 @@ enum class Role {
 };
 
 Role role_of(const Node& node, const Region& region, const TypeInference& types) {
+  if (&node.graph() != &region.graph()) return Role::none;
   const std::optional<Permutation> p = permutation_of(node, types);
   if (!p) return Role::none;
   if (const Permutation* result = region.alternate(node.output()))
