@@ -79,9 +79,10 @@ class Region {
   }
 
   void visit(Value* value, const Permutation& p) {
-    if (is_trivial(p) || &value->graph() != &graph_ || !alternates_.emplace(value, p).second) return;
+    if (is_trivial(p) || !alternates_.emplace(value, p).second) return;
     values_.push_back(value);
-    queue_.push_back(value);
+    // What comes from a graph around this one stays as it is there.
+    if (&value->graph() == &graph_) queue_.push_back(value);
   }
 
   void try_node(Node* node, const PermutedOperand& operand) {
@@ -298,8 +299,12 @@ class Mover {
            (region_.makes(value) || !region_.form(producer));
   }
 
+  // Transposes of it had better start from its permuted form.
+  bool starts_permuted(const Value& value) const {
+    return is_permuted(value) || (value.producer() && role(*value.producer()) == Role::source);
+  }
   bool is_available_permuted(const Value& value) const {
-    return permuted_.contains(&value) || (value.producer() && role(*value.producer()) == Role::source);
+    return permuted_.contains(&value) || starts_permuted(value);
   }
 
   // The value as it was.
@@ -318,7 +323,7 @@ class Mover {
     const Role known = role(producer);
     Value* input = producer.input(0);
     if (known == Role::target && is_available_permuted(*input)) return permuted(input);
-    if ((known == Role::follows || known == Role::composes) && is_permuted(*input))
+    if ((known == Role::follows || known == Role::composes) && starts_permuted(*input))
       return transpose(permuted(input),
                        composed(inverse(*region_.alternate(input)), permutation_of(producer, types_).value()), *value);
     return value;
@@ -364,7 +369,7 @@ class Mover {
   void compose(Node& node) {
     Value* input = node.input(0);
     Permutation p = composed(permutation_of(node, types_).value(), *region_.alternate(node.output()));
-    const bool from_permuted = is_permuted(*input);
+    const bool from_permuted = starts_permuted(*input);
     if (from_permuted) p = composed(inverse(*region_.alternate(input)), p);
     permuted_[node.output()] = transpose(from_permuted ? permuted(input) : original(input), p, *node.output());
   }
