@@ -1,4 +1,5 @@
-// Attention and MultiHeadAttention of com.microsoft.
+#include "graph/ops/contrib_attention.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -15,37 +16,6 @@ namespace onnxpress {
 namespace {
 
 constexpr std::int64_t most_hidden = std::int64_t{1} << 40;
-
-struct ContribAttentionAttrs {
-  std::int64_t heads = 0;
-  float scale = 0;        // 0: 1 / sqrt(head width)
-  float filter = -10000;  // added to the scores of masked keys
-  bool causal = false;
-  std::vector<std::int64_t> hidden;  // Attention: columns of Q, K and V; empty: a third each
-
-  static ContribAttentionAttrs from(const Node& node) {
-    ContribAttentionAttrs attrs{.heads = require_int(node, "num_heads"),
-                                .scale = get_float(node, "scale", 0),
-                                .filter = get_float(node, "mask_filter_value", -10000),
-                                .causal = get_bool(node, "unidirectional", false),
-                                .hidden = get_ints(node, "qkv_hidden_sizes")};
-    require(0 < attrs.heads && attrs.heads <= most_heads,
-            "attribute 'num_heads': expected 1 to {}, found {}", most_heads, attrs.heads);
-    require(attrs.hidden.empty() || attrs.hidden.size() == 3,
-            "attribute 'qkv_hidden_sizes': expected 3 sizes, found {}", attrs.hidden.size());
-    for (const std::int64_t size : attrs.hidden) {
-      head_width(size, attrs.heads);
-      require(size <= most_hidden, "attribute 'qkv_hidden_sizes': expected at most {}, found {}",
-              most_hidden, size);
-    }
-    require(attrs.hidden.empty() ||
-                (attrs.hidden[0] == attrs.hidden[1] && attrs.hidden[0] > 0 && attrs.hidden[2] > 0),
-            "attribute 'qkv_hidden_sizes': expected equal positive sizes of Q and K");
-    for (const char* name : {"do_rotary", "past_present_share_buffer"})
-      require(!get_bool(node, name, false), "attribute '{}' is not supported", name);
-    return attrs;
-  }
-};
 
 // Operands in the type computed in; queries [batch, rows, hidden], keys and values in that form or
 // by heads.
@@ -467,6 +437,39 @@ Cost multi_head_attention_cost(const PrepareContext& context) {
 }
 
 }  // namespace
+
+ContribAttentionAttrs ContribAttentionAttrs::from(const Node& node) {
+  ContribAttentionAttrs attrs{.heads = require_int(node, "num_heads"),
+                              .scale = get_float(node, "scale", 0),
+                              .filter = get_float(node, "mask_filter_value", -10000),
+                              .causal = get_bool(node, "unidirectional", false),
+                              .hidden = get_ints(node, "qkv_hidden_sizes")};
+  require(0 < attrs.heads && attrs.heads <= most_heads,
+          "attribute 'num_heads': expected 1 to {}, found {}", most_heads, attrs.heads);
+  require(attrs.hidden.empty() || attrs.hidden.size() == 3,
+          "attribute 'qkv_hidden_sizes': expected 3 sizes, found {}", attrs.hidden.size());
+  for (const std::int64_t size : attrs.hidden) {
+    head_width(size, attrs.heads);
+    require(size <= most_hidden, "attribute 'qkv_hidden_sizes': expected at most {}, found {}",
+            most_hidden, size);
+  }
+  require(attrs.hidden.empty() ||
+              (attrs.hidden[0] == attrs.hidden[1] && attrs.hidden[0] > 0 && attrs.hidden[2] > 0),
+          "attribute 'qkv_hidden_sizes': expected equal positive sizes of Q and K");
+  for (const char* name : {"do_rotary", "past_present_share_buffer"})
+    require(!get_bool(node, name, false), "attribute '{}' is not supported", name);
+  return attrs;
+}
+
+Attributes ContribAttentionAttrs::to_attributes() const {
+  Attributes attributes;
+  attributes["num_heads"] = heads;
+  if (scale != 0) attributes["scale"] = scale;
+  if (filter != -10000) attributes["mask_filter_value"] = filter;
+  if (causal) attributes["unidirectional"] = 1;
+  if (!hidden.empty()) attributes["qkv_hidden_sizes"] = hidden;
+  return attributes;
+}
 
 OPERATORS(contrib_attention) {
   registry.add(OpDef{.name = "Attention",

@@ -3,6 +3,7 @@
 #include <numbers>
 #include <type_traits>
 
+#include "graph/ops/activations.h"
 #include "graph/ops/attributes.h"
 #include "graph/ops/broadcasting.h"
 #include "graph/ops/compute_type.h"
@@ -121,7 +122,7 @@ ONNXPRESS_MATH(AtanhFn, atanh)
 
 struct LeakyRelu {
   float alpha;
-  explicit LeakyRelu(const Node& node) : alpha(get_float(node, "alpha", 0.01f)) {}
+  explicit LeakyRelu(const Node& node) : alpha(LeakyReluAttrs::from(node).alpha) {}
   template <class T>
   T operator()(T x) const {
     return x < 0 ? static_cast<T>(alpha) * x : x;
@@ -158,7 +159,7 @@ struct Selu {
 struct HardSigmoid {
   float alpha, beta;
   explicit HardSigmoid(const Node& node)
-      : alpha(get_float(node, "alpha", 0.2f)), beta(get_float(node, "beta", 0.5f)) {}
+      : alpha(HardSigmoidAttrs::from(node).alpha), beta(HardSigmoidAttrs::from(node).beta) {}
   template <class T>
   T operator()(T x) const {
     const T y = static_cast<T>(alpha) * x + static_cast<T>(beta);
@@ -194,12 +195,7 @@ struct Swish {
 };
 struct Gelu {
   bool tanh;
-  explicit Gelu(const Node& node) {
-    const std::string form = get_string(node, "approximate", "none");
-    require(form == "none" || form == "tanh", "expected approximate none or tanh, found '{}'",
-            form);
-    tanh = form == "tanh";
-  }
+  explicit Gelu(const Node& node) : tanh(is_tanh_gelu(node)) {}
   template <class T>
   T operator()(T x) const {
     if (!tanh) return T(0.5) * x * (1 + std::erf(x * T(std::numbers::sqrt2 / 2)));
@@ -231,6 +227,45 @@ Kernel prepare_unary(const PrepareContext& plan) {
 }
 
 }  // namespace
+
+HardSigmoidAttrs HardSigmoidAttrs::from(const Node& node) {
+  return {.alpha = get_float(node, "alpha", 0.2f), .beta = get_float(node, "beta", 0.5f)};
+}
+
+Attributes HardSigmoidAttrs::to_attributes() const {
+  Attributes attributes;
+  attributes["alpha"] = alpha;
+  attributes["beta"] = beta;
+  return attributes;
+}
+
+LeakyReluAttrs LeakyReluAttrs::from(const Node& node) {
+  return {.alpha = get_float(node, "alpha", 0.01f)};
+}
+
+Attributes LeakyReluAttrs::to_attributes() const {
+  Attributes attributes;
+  attributes["alpha"] = alpha;
+  return attributes;
+}
+
+Attributes swish_attributes(float alpha) {
+  Attributes attributes;
+  attributes["alpha"] = alpha;
+  return attributes;
+}
+
+Attributes gelu_attributes(bool by_tanh) {
+  Attributes attributes;
+  if (by_tanh) attributes["approximate"] = "tanh";
+  return attributes;
+}
+
+bool is_tanh_gelu(const Node& node) {
+  const std::string form = get_string(node, "approximate", "none");
+  require(form == "none" || form == "tanh", "expected approximate none or tanh, found '{}'", form);
+  return form == "tanh";
+}
 
 OPERATORS(elementwise_unary) {
   const auto add = [&](const char* op, auto prepare, std::int64_t since = 1) {

@@ -1,11 +1,18 @@
 // FusedGemm and FusedConv of com.microsoft: Gemm or Conv, a sum, an activation.
+#include "graph/ops/fused_activation.h"
+
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
+#include "graph/ir/clone.h"
+#include "graph/ops/activations.h"
 #include "graph/ops/attributes.h"
+#include "graph/ops/clip.h"
 #include "graph/ops/compute_type.h"
 #include "graph/ops/dispatch.h"
+#include "graph/ops/gemm.h"
 #include "graph/ops/registry.h"
 
 namespace onnxpress {
@@ -165,7 +172,56 @@ Cost fused_cost(const PrepareContext& context) {
   return base_operator(context.node()).cost(context);
 }
 
+// Parameters of an activation of ai.onnx, in the order of FusedConv's activation_params; nothing
+// when `linear` cannot have it in ONNX Runtime.
+std::optional<std::vector<float>> activation_parameters(const Node& linear,
+                                                        const Node& activation) {
+  const bool gemm = linear.is("Gemm");
+  const auto is_one_of = [&](std::initializer_list<std::string_view> names) {
+    return std::ranges::any_of(names,
+                               [&](std::string_view name) { return activation.is(name); });
+  };
+  if (is_one_of({"Relu", "Sigmoid", "Tanh"})) return std::vector<float>{};
+  if (activation.is("LeakyRelu")) return std::vector{LeakyReluAttrs::from(activation).alpha};
+  if (activation.is("HardSigmoid")) {
+    const HardSigmoidAttrs attrs = HardSigmoidAttrs::from(activation);
+    return std::vector{attrs.alpha, attrs.beta};
+  }
+  if (gemm && is_one_of({"Softplus", "Softsign"})) return std::vector<float>{};
+  if (gemm && is_one_of({"Elu", "ThresholdedRelu"}))
+    return std::vector{get_float(activation, "alpha", 1)};
+  if (gemm || !activation.is("Clip")) return std::nullopt;
+  const auto bounds = ClipBounds::from(activation);
+  if (!bounds) return std::nullopt;
+  constexpr double largest = std::numeric_limits<float>::max();
+  return std::vector{static_cast<float>(std::max(bounds->low, -largest)),
+                     static_cast<float>(std::min(bounds->high, largest))};
+}
+
 }  // namespace
+
+std::optional<OpCall> fused_activation_call(const Node& linear, const Node& activation) {
+  const auto parameters = activation_parameters(linear, activation);
+  if (!parameters) return std::nullopt;
+  for (const Node* node : {&linear, &activation})
+    for (const auto& [key, attribute] : node->attributes())
+      if (!attribute.ref.empty()) return std::nullopt;
+  OpCall call;
+  if (linear.is("Gemm")) {
+    constexpr std::int64_t without_broadcast_attribute = 7;
+    call = {.op_type = "FusedGemm",
+            .attributes = GemmAttrs::from(linear).to_attributes(without_broadcast_attribute)};
+    constexpr const char* names[] = {"activation_alpha", "activation_beta"};
+    for (std::size_t i = 0; i < parameters->size(); ++i)
+      call.attributes[names[i]] = (*parameters)[i];
+  } else {
+    ValueMap nothing;
+    call = {.op_type = "FusedConv", .attributes = clone_attributes(linear, nullptr, nothing)};
+    if (!parameters->empty()) call.attributes["activation_params"] = *parameters;
+  }
+  call.attributes["activation"] = activation.op_type();
+  return call;
+}
 
 OPERATORS(fused_activation) {
   for (const char* name : {"FusedGemm", "FusedConv"})

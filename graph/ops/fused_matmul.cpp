@@ -1,4 +1,6 @@
 // FusedMatMul and its old name TransposeMatMul of com.microsoft: alpha * A' * B'.
+#include "graph/ops/fused_matmul.h"
+
 #include <algorithm>
 
 #include "graph/ops/attributes.h"
@@ -11,30 +13,16 @@
 namespace onnxpress {
 namespace {
 
-// How one operand is read. Vectors are read as they are.
-struct Reading {
-  bool transposed = false;        // the last two axes swapped
-  bool batch_transposed = false;  // axis 0 moved to the last but one
+using Reading = FusedMatMulAttrs::Reading;
 
-  template <class Axes>
-  Axes read(Axes dims) const {
-    if (dims.size() < 2) return dims;
-    if (batch_transposed) std::rotate(dims.begin(), dims.begin() + 1, dims.end() - 1);
-    if (transposed) std::swap(dims[dims.size() - 1], dims[dims.size() - 2]);
-    return dims;
-  }
-};
-
-struct FusedMatMulAttrs {
-  float alpha = 1;
-  Reading a, b;
-
-  static FusedMatMulAttrs from(const Node& node) {
-    return {.alpha = get_float(node, "alpha", 1),
-            .a = {get_bool(node, "transA", false), get_bool(node, "transBatchA", false)},
-            .b = {get_bool(node, "transB", false), get_bool(node, "transBatchB", false)}};
-  }
-};
+// Axes of an operand in the order in which it is read.
+template <class Axes>
+Axes read(const Reading& reading, Axes dims) {
+  if (dims.size() < 2) return dims;
+  if (reading.batch_transposed) std::rotate(dims.begin(), dims.begin() + 1, dims.end() - 1);
+  if (reading.transposed) std::swap(dims[dims.size() - 1], dims[dims.size() - 2]);
+  return dims;
+}
 
 // Matrices of an operand: strides of the batch axes and of the stored rows.
 struct Stack {
@@ -47,8 +35,8 @@ struct Stack {
     if (dims.size() < 2) return;
     std::vector<std::int64_t> all = row_strides(dims);
     const Reading moved{.batch_transposed = reading.batch_transposed};
-    const Dims sizes = moved.read(dims);
-    all = moved.read(all);
+    const Dims sizes = read(moved, dims);
+    all = read(moved, all);
     batch.assign(sizes.begin(), sizes.end() - 2);
     strides.assign(all.begin(), all.end() - 2);
     row_stride = all[all.size() - 2];
@@ -72,7 +60,7 @@ Kernel prepare_fused_matmul(const PrepareContext& prepare) {
     run_as(context, float_compute_type, [&](KernelContext& inner) {
       const Tensor& a = inner.required_input(0);
       const Tensor& b = inner.required_input(1);
-      const MatMulSizes size = MatMulSizes::of(attrs.a.read(a.dims()), attrs.b.read(b.dims()));
+      const MatMulSizes size = MatMulSizes::of(read(attrs.a, a.dims()), read(attrs.b, b.dims()));
       const Stack left(a.dims(), attrs.a), right(b.dims(), attrs.b);
       const Dims batch = broadcast(left.batch, right.batch);
       // The stored rows of a vector: A is one row, B one column.
@@ -109,18 +97,36 @@ void infer_fused_matmul(InferContext& context) {
   const Shape* a = context.input_shape(0);
   const Shape* b = context.input_shape(1);
   std::optional<Shape> shape;
-  if (a != nullptr && b != nullptr) shape = matmul_shape(attrs.a.read(*a), attrs.b.read(*b));
+  if (a != nullptr && b != nullptr) shape = matmul_shape(read(attrs.a, *a), read(attrs.b, *b));
   context.set_output(0, context.input_dtype(0), std::move(shape));
 }
 
 Cost fused_matmul_cost(const PrepareContext& context) {
   const FusedMatMulAttrs attrs = FusedMatMulAttrs::from(context.node());
   const auto dims = [&](std::size_t i) { return concrete(*context.input_type(i)->shape).value(); };
-  const MatMulSizes size = MatMulSizes::of(attrs.a.read(dims(0)), attrs.b.read(dims(1)));
+  const MatMulSizes size = MatMulSizes::of(read(attrs.a, dims(0)), read(attrs.b, dims(1)));
   return {.macs = element_count(size.output) * size.depth};
 }
 
 }  // namespace
+
+FusedMatMulAttrs FusedMatMulAttrs::from(const Node& node) {
+  return {.alpha = get_float(node, "alpha", 1),
+          .a = {get_bool(node, "transA", false), get_bool(node, "transBatchA", false)},
+          .b = {get_bool(node, "transB", false), get_bool(node, "transBatchB", false)}};
+}
+
+Attributes FusedMatMulAttrs::to_attributes() const {
+  Attributes attributes;
+  if (alpha != 1) attributes["alpha"] = alpha;
+  const std::pair<const char*, bool> flags[] = {{"transA", a.transposed},
+                                                {"transBatchA", a.batch_transposed},
+                                                {"transB", b.transposed},
+                                                {"transBatchB", b.batch_transposed}};
+  for (const auto& [name, value] : flags)
+    if (value) attributes[name] = 1;
+  return attributes;
+}
 
 OPERATORS(fused_matmul) {
   for (const char* name : {"FusedMatMul", "TransposeMatMul"})

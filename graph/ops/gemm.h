@@ -13,9 +13,14 @@ struct GemmAttrs {
   bool transpose_a = false;
   bool transpose_b = false;
 
+  bool operator==(const GemmAttrs&) const = default;
+
   static GemmAttrs from(const Node& node);
   Attributes to_attributes(std::int64_t opset) const;
 };
+
+// Whether Gemm may leave out C: since opset 11.
+bool gemm_bias_is_optional(std::int64_t opset);
 
 // [rows, depth] x [depth, columns] once transposed as the attributes say.
 struct GemmSizes {

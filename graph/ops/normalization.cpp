@@ -6,6 +6,7 @@
 #include "graph/ops/broadcasting.h"
 #include "graph/ops/compute_type.h"
 #include "graph/ops/dispatch.h"
+#include "graph/ops/group_norm.h"
 #include "graph/ops/layer_norm.h"
 
 namespace onnxpress {
@@ -140,13 +141,12 @@ void normalize_groups(KernelContext& context, std::int64_t groups, double epsilo
 
 Kernel prepare_group_norm(const PrepareContext& prepare) {
   const Node& node = prepare.node();
-  const std::int64_t groups =
-      node.is("InstanceNormalization") ? 0 : require_int(node, "num_groups");
-  require(node.is("InstanceNormalization") || groups > 0, "expected at least 1 group, found {}",
-          groups);
-  return [=, epsilon = get_float(node, "epsilon", 1e-5f)](KernelContext& context) {
+  const GroupNormAttrs attrs = GroupNormAttrs::from(node);
+  require(node.is("InstanceNormalization") || attrs.groups > 0,
+          "expected at least 1 group, found {}", attrs.groups);
+  return [=](KernelContext& context) {
     run_as(context, float_compute_type,
-           [&](KernelContext& inner) { normalize_groups(inner, groups, epsilon); });
+           [&](KernelContext& inner) { normalize_groups(inner, attrs.groups, attrs.epsilon); });
   };
 }
 
@@ -250,6 +250,18 @@ OperandAxes layer_norm_axes(const Node& node) {
 }
 
 }  // namespace
+
+GroupNormAttrs GroupNormAttrs::from(const Node& node) {
+  return {.groups = node.is("InstanceNormalization") ? 0 : require_int(node, "num_groups"),
+          .epsilon = get_float(node, "epsilon", 1e-5f)};
+}
+
+Attributes GroupNormAttrs::to_attributes() const {
+  Attributes attributes;
+  if (groups > 0) attributes["num_groups"] = groups;
+  attributes["epsilon"] = epsilon;
+  return attributes;
+}
 
 Dims without_leading_ones(Dims dims, std::size_t rank) {
   while (dims.size() > rank && dims.front() == 1) dims.erase(dims.begin());

@@ -1,5 +1,7 @@
 // Layer normalization as ONNX Runtime has it: fused with a skip connection, with embeddings, or
 // without mean (SimplifiedLayerNormalization, in the domain of ai.onnx there).
+#include "graph/ops/skip_layer_norm.h"
+
 #include <algorithm>
 
 #include "graph/ops/attributes.h"
@@ -11,16 +13,6 @@
 
 namespace onnxpress {
 namespace {
-
-struct SkipNormAttrs {
-  float epsilon = 1e-12f;
-  bool simplified = false;  // no mean, no beta
-
-  static SkipNormAttrs from(const Node& node) {
-    return {.epsilon = get_float(node, "epsilon", 1e-12f),
-            .simplified = node.is("SkipSimplifiedLayerNormalization", "com.microsoft")};
-  }
-};
 
 // `tensor` broadcast to the sum's dims and added to it, in place.
 void add_broadcast(ThreadPool& pool, Tensor& sum, const Tensor& tensor) {
@@ -192,6 +184,18 @@ void infer_embed_norm(InferContext& context) {
 }
 
 }  // namespace
+
+SkipNormAttrs SkipNormAttrs::from(const Node& node) {
+  return {.epsilon = get_float(node, "epsilon", 1e-12f),
+          .simplified = node.is("SkipSimplifiedLayerNormalization", "com.microsoft")};
+}
+
+OpCall SkipNormAttrs::to_call() const {
+  OpCall call{.op_type =
+                  simplified ? "SkipSimplifiedLayerNormalization" : "SkipLayerNormalization"};
+  call.attributes["epsilon"] = epsilon;
+  return call;
+}
 
 OPERATORS(skip_layer_norm) {
   for (const char* name : {"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})

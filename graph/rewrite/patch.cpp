@@ -127,9 +127,11 @@ Patch::Applied Patch::apply() {
                                    .domain = std::move(node.domain),
                                    .name = plan.node_names[i],
                                    .outputs = std::vector<std::string>(node.outputs),
+                                   .omitted_outputs = node.omitted_outputs,
                                    .attributes = std::move(node.attributes)},
                                   plan.before);
-    for (std::size_t j = 0; j < node.outputs; ++j) made->output(j)->type = plan.types[i][j];
+    for (std::size_t j = 0; j < node.outputs; ++j)
+      if (Value* output = made->output(j)) output->type = plan.types[i][j];
     new_nodes_.push_back(made);
   }
   for (const auto& [old, replacement] : replacements_) {

@@ -42,6 +42,7 @@ class Patch {
     std::vector<Ref> inputs;
     Attributes attributes;
     std::size_t outputs = 1;
+    std::vector<std::size_t> omitted_outputs;  // not to be read
   };
   // What apply() did.
   struct Applied {

@@ -69,6 +69,8 @@ void PatchPlan::check_ref(const Ref& ref, std::string_view role) const {
     case Ref::Kind::output:
       require(ref.index_ < patch_.nodes_.size() && ref.output_ < patch_.nodes_[ref.index_].outputs,
               "{} is a node of another patch", role);
+      require(std::ranges::count(patch_.nodes_[ref.index_].omitted_outputs, ref.output_) == 0,
+              "{} is an omitted output of the new {}", role, patch_.nodes_[ref.index_].op_type);
       return;
   }
 }
@@ -305,13 +307,14 @@ void PatchPlan::infer_types_of_new_nodes() {
                                        .name = node.name,
                                        .inputs = std::move(inputs),
                                        .outputs = std::vector<std::string>(node.outputs),
+                                       .omitted_outputs = node.omitted_outputs,
                                        .attributes = std::move(attributes)});
   }
   TypeInference inference(scratch);
   in_context([] { return "new nodes"; }, [&] { inference.run(); });
   for (std::size_t i = 0; i < nodes.size(); ++i)
     for (std::size_t j = 0; nodes[i] && j < types[i].size(); ++j)
-      types[i][j] = inference.type(nodes[i]->output(j));
+      if (const Value* output = nodes[i]->output(j)) types[i][j] = inference.type(output);
 }
 
 void PatchPlan::check_types() const {

@@ -1,0 +1,16 @@
+// InstanceNormalization and GroupNormalization.
+#pragma once
+
+#include "graph/ops/call.h"
+
+namespace onnxpress {
+
+struct GroupNormAttrs {
+  std::int64_t groups = 0;  // 0: one per channel (InstanceNormalization)
+  float epsilon = 1e-5f;
+
+  static GroupNormAttrs from(const Node& node);
+  Attributes to_attributes() const;
+};
+
+}  // namespace onnxpress
