@@ -38,10 +38,14 @@ Source if_same_type(const Match& match, std::size_t index) {
 }
 
 bool is_all(const Tensor& tensor, double wanted, int sign) {
-  if (tensor.size() == 0 || tensor.dtype() == DType::string || is_complex(tensor.dtype())) return false;
-  const auto fits = [&](double value) { return value == wanted && (sign == 0 || std::signbit(value) == (sign < 0)); };
+  if (tensor.size() == 0 || tensor.dtype() == DType::string || is_complex(tensor.dtype()))
+    return false;
+  const auto fits = [&](double value) {
+    return value == wanted && (sign == 0 || std::signbit(value) == (sign < 0));
+  };
   if (tensor.dtype() == DType::float32)  // a weight, mostly: no copy
-    return std::ranges::all_of(tensor.data<float>(), [&](float value) { return fits(double{value}); });
+    return std::ranges::all_of(tensor.data<float>(),
+                               [&](float value) { return fits(double{value}); });
   const Tensor wide = tensor.cast(DType::float64);
   return std::ranges::all_of(wide.data<double>(), fits);
 }
@@ -59,10 +63,13 @@ Source if_over_ones(const Match& match) {
   const Node& node = *match.root;
   const ReduceAttrs attrs = ReduceAttrs::from(node);
   const Type& type = match.type(node.input(0));
-  if (!attrs.axes || !type.shape) return {nullptr, "its axes or the rank of its input are not known"};
-  const auto axes = ReduceAttrs::effective(*attrs.axes, attrs.noop_with_empty_axes, type.shape->size());
-  const bool ones = std::ranges::all_of(
-      axes, [&](std::int64_t axis) { return (*type.shape)[static_cast<std::size_t>(axis)].value() == 1; });
+  if (!attrs.axes || !type.shape)
+    return {nullptr, "its axes or the rank of its input are not known"};
+  const auto axes =
+      ReduceAttrs::effective(*attrs.axes, attrs.noop_with_empty_axes, type.shape->size());
+  const bool ones = std::ranges::all_of(axes, [&](std::int64_t axis) {
+    return (*type.shape)[static_cast<std::size_t>(axis)].value() == 1;
+  });
   if (!ones || (!attrs.keepdims && !axes.empty())) return {};
   return {node.input(0)};
 }

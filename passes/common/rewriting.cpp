@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graph/ir/clone.h"
+
 namespace onnxpress {
 namespace {
 
@@ -42,6 +44,19 @@ bool has_open_attributes(const Node& node) {
          });
 }
 
+bool is_unread(const Node& node) {
+  return std::ranges::all_of(node.outputs(),
+                             [](const Value* output) { return !output || output->is_unused(); });
+}
+
+Attributes copy_attributes(const Node& node) {
+  Attributes copy;
+  ValueMap unchanged;
+  for (const auto& [name, attribute] : node.attributes())
+    copy.emplace(name, clone_attribute(attribute, &node.graph(), unchanged));
+  return copy;
+}
+
 std::optional<std::string> handing_on_obstacle(const Value& old, const Value& source) {
   for (const Graph* listing : old.output_of()) {
     if (listing != &old.graph())
@@ -65,8 +80,8 @@ Patch::Ref add_call(Patch& patch, const Graph& graph, OpCall call, std::vector<P
     else if (Value* known = equal_constant(graph, constant))
       inputs.emplace_back(known);
     else
-      inputs.push_back(patch.constant(fmt::format("{}_{}", call.op_type, inputs.size()),
-                                      std::move(constant)));
+      inputs.push_back(
+          patch.constant(fmt::format("{}_{}", call.op_type, inputs.size()), std::move(constant)));
   }
   return patch.node({.op_type = std::move(call.op_type),
                      .name = std::move(name),

@@ -19,6 +19,12 @@ bool same_shape(const Type& a, const Type& b);
 // around it: what it does is then only known at a call.
 bool has_open_attributes(const Node& node);
 
+// Whether nothing reads any of the node's results: there is no use in changing it.
+bool is_unread(const Node& node);
+
+// For a node like this one.
+Attributes copy_attributes(const Node& node);
+
 // Why readers of `old`, a node's result, cannot read `source` in its place without an Identity for
 // a graph's output; nothing when they can.
 std::optional<std::string> handing_on_obstacle(const Value& old, const Value& source);

@@ -20,16 +20,18 @@ Source zero_operand(const Match& match) {
 }
 
 Source average_pool(const Match& match) {
-  return takes_each_cell(PoolAttrs::from(*match.root).window) ? Source{match.root->input(0)} : Source{};
+  return takes_each_cell(PoolAttrs::from(*match.root).window) ? Source{match.root->input(0)}
+                                                              : Source{};
 }
 
 class EliminateZeroSums : public RulePass {
  public:
-  static constexpr PassInfo pass_info{.name = "eliminate_zero_sums",
-                                      .summary = "removes additions of 0 and averages of one element",
-                                      .effect = Effect::rounding,
-                                      .group = "fuse",
-                                      .group_order = 5};
+  static constexpr PassInfo pass_info{
+      .name = "eliminate_zero_sums",
+      .summary = "removes additions of 0 and averages of one element",
+      .effect = Effect::rounding,
+      .group = "fuse",
+      .group_order = 5};
 
   const PassInfo& info() const override { return pass_info; }
 
@@ -37,7 +39,7 @@ class EliminateZeroSums : public RulePass {
   std::vector<Rule> rules(const Model&, const Options&) const override {
     return {identity_rule("eliminate_zero_operand", "Add|Sub", zero_operand),
             identity_rule("eliminate_sum_of_one", "ReduceSum|ReduceMean", if_over_ones),
-            identity_rule("eliminate_global_average",  "GlobalAveragePool",
+            identity_rule("eliminate_global_average", "GlobalAveragePool",
                           [](const Match& match) { return if_same_type(match); }),
             identity_rule("eliminate_average_pool", "AveragePool", average_pool)};
   }

@@ -30,8 +30,10 @@ Source dropout(const Match& match) {
 
 Source cast(const Match& match) {
   const DType from = match.type(match.root->input(0)).elem;
-  const DType to = match.root->is("Cast") ? cast_target(*match.root) : match.type(match.root->input(1)).elem;
-  if (from == DType::undefined || to == DType::undefined) return {nullptr, "its element types are not known"};
+  const DType to =
+      match.root->is("Cast") ? cast_target(*match.root) : match.type(match.root->input(1)).elem;
+  if (from == DType::undefined || to == DType::undefined)
+    return {nullptr, "its element types are not known"};
   return from == to ? Source{match.root->input(0)} : Source{};
 }
 
@@ -44,12 +46,16 @@ bool repeats_dims(const Match& match) {
   for (std::size_t i = 0; i < target->dims.size(); ++i) {
     const std::int64_t dim = target->dims[i];
     const bool copied = dim == 0 && !target->allow_zero;
-    if (copied || (*type.shape)[i].value() == dim) open += (*type.shape)[i].value() == -1 && !copied;
-    else if (dim == -1) ++open;
-    else return false;
+    if (copied || (*type.shape)[i].value() == dim)
+      open += (*type.shape)[i].value() == -1 && !copied;
+    else if (dim == -1)
+      ++open;
+    else
+      return false;
   }
   // One open dim is what the others leave, if none of them is 0.
-  const bool zero = std::ranges::any_of(*type.shape, [](const Dim& dim) { return dim.value() == 0; });
+  const bool zero =
+      std::ranges::any_of(*type.shape, [](const Dim& dim) { return dim.value() == 0; });
   return open == 0 || (open == 1 && !zero);
 }
 
@@ -89,7 +95,8 @@ Source pad(const Match& match) {
 bool starts_at_zero(const Node& slice) {
   const auto all = [&](std::size_t index, std::int64_t wanted) {
     const auto values = constant_ints(slice.input(index));
-    return values && std::ranges::all_of(*values, [&](std::int64_t value) { return value == wanted; });
+    return values &&
+           std::ranges::all_of(*values, [&](std::int64_t value) { return value == wanted; });
   };
   return all(1, 0) && (!slice.input(4) || all(4, 1));
 }
@@ -99,7 +106,8 @@ Source slice(const Match& match) {
   if (!type.shape) return {nullptr, "the rank of its input is not known"};
   const auto attrs = SliceAttrs::from(*match.root);
   if (!attrs)
-    return starts_at_zero(*match.root) ? if_same_type(match) : Source{nullptr, "its bounds are not known"};
+    return starts_at_zero(*match.root) ? if_same_type(match)
+                                       : Source{nullptr, "its bounds are not known"};
   for (std::size_t i = 0; i < attrs->axes.size(); ++i) {
     const auto axis = static_cast<std::size_t>(normalize_axis(attrs->axes[i], type.shape->size()));
     const Dim& dim = (*type.shape)[axis];
@@ -119,7 +127,8 @@ Source concat(const Match& match) {
   for (Value* input : node.inputs()) {
     const Type& type = match.type(input);
     if (!type.shape) return {};
-    const auto axis = static_cast<std::size_t>(normalize_axis(concat_axis(node), type.shape->size()));
+    const auto axis =
+        static_cast<std::size_t>(normalize_axis(concat_axis(node), type.shape->size()));
     if ((*type.shape)[axis].value() == 0) continue;
     if (only) return {};
     only = input;
@@ -149,8 +158,8 @@ struct Neutral {
   int sign_of_zero;  // for floats; 0: does not matter
 };
 constexpr Neutral neutrals[] = {
-    {"Add", 0, true, -1}, {"Sub", 0, false, 1},  {"Mul", 1, true, 0},  {"Div", 1, false, 0},
-    {"Pow", 1, false, 0}, {"And", 1, true, 0},   {"Or", 0, true, 0},   {"Xor", 0, true, 0},
+    {"Add", 0, true, -1}, {"Sub", 0, false, 1}, {"Mul", 1, true, 0}, {"Div", 1, false, 0},
+    {"Pow", 1, false, 0}, {"And", 1, true, 0},  {"Or", 0, true, 0},  {"Xor", 0, true, 0},
 };
 
 Source arithmetic(const Match& match) {
@@ -197,47 +206,87 @@ Source idempotent(const Match& match) {
 Source reduction(const Match& match) {
   const Node& node = *match.root;
   const bool sums = node.is("ReduceSum") || node.is("ReduceMean");
-  if (sums && !is_integer(match.type(node.input(0)).elem)) return {nullptr, "a sum over one element makes +0 of -0"};
+  if (sums && !is_integer(match.type(node.input(0)).elem))
+    return {nullptr, "a sum over one element makes +0 of -0"};
   return if_over_ones(match);
 }
 
 Source max_pool(const Match& match) {
-  return takes_each_cell(PoolAttrs::from(*match.root).window) ? Source{match.root->input(0)} : Source{};
+  return takes_each_cell(PoolAttrs::from(*match.root).window) ? Source{match.root->input(0)}
+                                                              : Source{};
+}
+
+// Operators whose result one operand decides: x * 0 for integers, x and false, x or true. The
+// result is then a constant, if that is small.
+std::optional<Tensor> decided(const Match& match) {
+  constexpr std::int64_t most_elements = 16;
+  const Node& node = *match.root;
+  const Type& type = match.type(node.output());
+  const auto dims = type.shape ? concrete(*type.shape) : std::nullopt;
+  if (!dims || is_float(type.elem) || element_count(*dims) > most_elements) return std::nullopt;
+  const double wanted = node.is("Or") ? 1 : 0;
+  for (const Value* operand : node.inputs()) {
+    const auto constant = constant_contents(operand);
+    if (!constant || !is_all(*constant, wanted)) continue;
+    Tensor result(DType::float64, *dims);
+    for (double& element : result.mutable_data<double>()) element = wanted;
+    return result.cast(type.elem);
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> decided_obstacle(const Match& match) {
+  const Value* result = match.root->output();
+  if (!result || result->is_unused() || !decided(match)) return "";
+  if (result->is_output()) return fmt::format("its result '{}' is a graph output", result->name());
+  return std::nullopt;
 }
 
 class EliminateIdentities : public RulePass {
  public:
-  static constexpr PassInfo pass_info{
-      .name = "eliminate_identities",
-      .summary = "removes operators that hand an input on as it is: Identity, Dropout, Cast to the same type, "
-                 "Reshape to the same shape, x * 1, ...",
-      .effect = Effect::exact,
-      .group = "simplify",
-      .group_order = 20};
+  static constexpr PassInfo pass_info{.name = "eliminate_identities",
+                                      .summary =
+                                          "removes operators that hand an input on as it is: "
+                                          "Identity, Dropout, Cast to the same type, "
+                                          "Reshape to the same shape, x * 1, ...",
+                                      .effect = Effect::exact,
+                                      .group = "simplify",
+                                      .group_order = 20};
 
   const PassInfo& info() const override { return pass_info; }
 
  protected:
   std::vector<Rule> rules(const Model&, const Options&) const override {
-    return {identity_rule("eliminate_identity", "Identity", identity),
-            identity_rule("eliminate_dropout", "Dropout", dropout),
-            identity_rule("eliminate_cast", "Cast|CastLike", cast),
-            identity_rule("eliminate_reshape", "Reshape|Flatten|Squeeze|Unsqueeze", reshape),
-            identity_rule("eliminate_expand", "Expand", expand),
-            identity_rule("eliminate_tile", "Tile", [](const Match& match) { return if_same_type(match); }),
-            identity_rule("eliminate_transpose", "Transpose", transpose),
-            identity_rule("eliminate_pad", "Pad", pad),
-            identity_rule("eliminate_slice", "Slice", slice),
-            identity_rule("eliminate_concat", "Concat", concat),
-            identity_rule("eliminate_split", "Split", split),
-            identity_rule("eliminate_resize", "Resize|Upsample", resize),
-            identity_rule("eliminate_variadic", "Sum|Max|Min|Mean", variadic),
-            identity_rule("eliminate_neutral_operand", "Add|Sub|Mul|Div|Pow|And|Or|Xor", arithmetic),
+    return {
+        identity_rule("eliminate_identity", "Identity", identity),
+        identity_rule("eliminate_dropout", "Dropout", dropout),
+        identity_rule("eliminate_cast", "Cast|CastLike", cast),
+        identity_rule("eliminate_reshape", "Reshape|Flatten|Squeeze|Unsqueeze", reshape),
+        identity_rule("eliminate_expand", "Expand", expand),
+        identity_rule("eliminate_tile", "Tile",
+                      [](const Match& match) { return if_same_type(match); }),
+        identity_rule("eliminate_transpose", "Transpose", transpose),
+        identity_rule("eliminate_pad", "Pad", pad),
+        identity_rule("eliminate_slice", "Slice", slice),
+        identity_rule("eliminate_concat", "Concat", concat),
+        identity_rule("eliminate_split", "Split", split),
+        identity_rule("eliminate_resize", "Resize|Upsample", resize),
+        identity_rule("eliminate_variadic", "Sum|Max|Min|Mean", variadic),
+        identity_rule("eliminate_neutral_operand", "Add|Sub|Mul|Div|Pow|And|Or|Xor", arithmetic),
+        {.name = "fold_decided_operand",
+             .pattern = Pattern::op("Mul|And|Or", "node"),
+             .when = decided_obstacle,
+             .replace =
+                 [](const Match& match, Patch& patch) {
+                   Value* result = match.root->output();
+                   patch.replace(result, patch.constant(result->name(), *decided(match)));
+                 }},
             identity_rule("eliminate_where", "Where", where),
-            identity_rule("eliminate_involution", "Neg|Not", involution),
-            identity_rule("eliminate_idempotent", "Relu|Abs|Ceil|Floor|Round|Sign", idempotent),
-            identity_rule("eliminate_reduction", "ReduceMax|ReduceMin|ReduceProd|ReduceSum|ReduceMean", reduction),
-            identity_rule("eliminate_max_pool", "MaxPool", max_pool)};
+        identity_rule("eliminate_involution", "Neg|Not", involution),
+        identity_rule("eliminate_idempotent", "Relu|Abs|Ceil|Floor|Round|Sign", idempotent),
+        identity_rule("eliminate_reduction", "ReduceMax|ReduceMin|ReduceProd|ReduceSum|ReduceMean",
+                      reduction),
+        identity_rule("eliminate_max_pool", "MaxPool", max_pool)};
   }
 };
 

@@ -19,11 +19,14 @@ namespace {
 
 using Axes = std::vector<std::int64_t>;
 
-// The node that makes the root's input `index`, if it is one of `op_types` in the same graph, or nullptr.
-Node* before(const Match& match, std::initializer_list<std::string_view> op_types, std::size_t index = 0) {
+// The node that makes the root's input `index`, if it is one of `op_types` in the same graph, or
+// nullptr.
+Node* before(const Match& match, std::initializer_list<std::string_view> op_types,
+             std::size_t index = 0) {
   Node* node = match.root->input(index) ? match.root->input(index)->producer() : nullptr;
-  const bool fits = node && node->input(0) && &node->graph() == &match.root->graph() &&
-                    std::ranges::any_of(op_types, [&](std::string_view type) { return node->is(type); });
+  const bool fits =
+      node && node->input(0) && &node->graph() == &match.root->graph() &&
+      std::ranges::any_of(op_types, [&](std::string_view type) { return node->is(type); });
   return fits ? node : nullptr;
 }
 
@@ -41,7 +44,8 @@ std::string other_reader(const Node& inner) {
 // Nothing but the root reads the result of `inner`.
 bool only_root_reads(const Match& match, const Node& inner) {
   return !inner.output()->is_output() &&
-         std::ranges::all_of(inner.output()->uses(), [&](const Use& use) { return use.node == match.root; });
+         std::ranges::all_of(inner.output()->uses(),
+                             [&](const Use& use) { return use.node == match.root; });
 }
 
 // --- Transpose behind Transpose ---
@@ -63,10 +67,15 @@ std::optional<std::string> transpose_obstacle(const Match& match) {
   if (auto obstacle = common_obstacle(match, *inner)) return obstacle;
   const auto permutation = composed(match, *inner);
   if (!permutation) return "the rank is not known";
-  // Else the composed permutation may take more bytes than the root's.
-  if (std::ranges::is_sorted(*permutation) && !handing_on_obstacle(*match.root->output(), *inner->input(0)))
+  if (std::ranges::is_sorted(*permutation) &&
+      !handing_on_obstacle(*match.root->output(), *inner->input(0)))
     return std::nullopt;
-  return only_root_reads(match, *inner) ? std::nullopt : std::optional(other_reader(*inner));
+  // Else the composed permutation may take more bytes than the root's, for nothing.
+  const bool goes = !inner->output()->is_output() &&
+                    std::ranges::all_of(inner->output()->uses(), [&](const Use& use) {
+                      return use.node->is("Transpose") && &use.node->graph() == &inner->graph();
+                    });
+  return goes ? std::nullopt : std::optional(other_reader(*inner));
 }
 
 void merge_transposes(const Match& match, Patch& patch) {
@@ -100,17 +109,21 @@ std::optional<FloatForm> float_form(DType type) {
   }
 }
 
-int integer_digits(DType type) { return type == DType::boolean ? 1 : bits(type) - is_signed_integer(type); }
+int integer_digits(DType type) {
+  return type == DType::boolean ? 1 : bits(type) - is_signed_integer(type);
+}
 
 // Every value of `from` is one of `to`.
 bool is_widening(DType from, DType to) {
   const bool from_integer = is_integer(from) || from == DType::boolean;
   if (from == to) return true;
   if (from_integer && is_integer(to))
-    return integer_digits(from) <= integer_digits(to) && (!is_signed_integer(from) || is_signed_integer(to));
+    return integer_digits(from) <= integer_digits(to) &&
+           (!is_signed_integer(from) || is_signed_integer(to));
   const auto target = float_form(to);
   if (!target) return false;
-  if (from_integer) return integer_digits(from) <= target->digits && integer_digits(from) <= target->largest;
+  if (from_integer)
+    return integer_digits(from) <= target->digits && integer_digits(from) <= target->largest;
   const auto source = float_form(from);
   return source && source->digits <= target->digits && source->smallest >= target->smallest &&
          source->largest <= target->largest;
@@ -126,16 +139,21 @@ std::optional<std::string> cast_obstacle(const Match& match) {
   if (from == DType::undefined) return "the element type of its input is not known";
   if (!is_widening(from, through)) return fmt::format("{} loses of {}", name(through), name(from));
   // Floats become integers in another way than integers do.
-  const bool between_kinds = is_float(through) && !is_float(from) && !is_float(to) && !is_widening(from, to);
+  const bool between_kinds =
+      is_float(through) && !is_float(from) && is_integer(to) && !is_widening(from, to);
   if (between_kinds || to == DType::string)
-    return fmt::format("{} becomes {} in another way than {} does", name(through), name(to), name(from));
+    return fmt::format("{} becomes {} in another way than {} does", name(through), name(to),
+                       name(from));
   return std::nullopt;
 }
 
 void skip_cast(const Match& match, Patch& patch) {
+  const Node& root = *match.root;
   Node* inner = before(match, {"Cast"});
-  patch.replace_input(match.root, 0, inner->input(0));
-  patch.remove_if_unread(inner);
+  patch.replace(root.output(), patch.node({.op_type = "Cast",
+                                           .name = root.name,
+                                           .inputs = {inner->input(0)},
+                                           .attributes = copy_attributes(root)}));
 }
 
 // --- Concat ---
@@ -153,9 +171,10 @@ std::optional<std::size_t> nested_concat(const Match& match, std::string* reason
     }
     if (outer_axis == inner_axis && only_root_reads(match, *inner)) return i;
     if (reason)
-      *reason = outer_axis != inner_axis ? fmt::format("its input '{}' is joined along another axis",
-                                                       inner->output()->name())
-                                         : other_reader(*inner);
+      *reason =
+          outer_axis != inner_axis
+              ? fmt::format("its input '{}' is joined along another axis", inner->output()->name())
+              : other_reader(*inner);
   }
   return std::nullopt;
 }
@@ -176,8 +195,8 @@ void merge_concats(const Match& match, Patch& patch) {
     else
       parts.emplace_back(part);
   }
-  patch.replace(root.output(),
-                add_call(patch, root.graph(), make_concat(concat_axis(root)), std::move(parts), root.name));
+  patch.replace(root.output(), add_call(patch, root.graph(), make_concat(concat_axis(root)),
+                                        std::move(parts), root.name));
 }
 
 // A Concat of all parts of a Split in their order.
@@ -214,16 +233,19 @@ std::optional<std::string> concat_split_obstacle(const Match& match) {
   if (normalize_axis(concat_axis(*concat), rank) != axis) return "it cuts along another axis";
   Dims sizes = *attrs.sizes;
   const Dim& whole = (*type.shape)[static_cast<std::size_t>(axis)];
-  if (sizes.empty() && whole.is_known()) sizes = equal_parts(whole.value(), root.output_count(), false);
+  if (sizes.empty() && whole.is_known())
+    sizes = equal_parts(whole.value(), root.output_count(), false);
   for (std::size_t i = 0; i < root.output_count(); ++i) {
     const Type& part = match.type(concat->input(i));
-    if (i >= sizes.size() || !part.shape || (*part.shape)[static_cast<std::size_t>(axis)].value() != sizes[i])
+    if (i >= sizes.size() || !part.shape ||
+        (*part.shape)[static_cast<std::size_t>(axis)].value() != sizes[i])
       return fmt::format("part {} is not known to be of the size of its output", i);
     if (!root.output(i)) continue;
     if (auto obstacle = handing_on_obstacle(*root.output(i), *concat->input(i))) return obstacle;
     // A part that is there twice can take one output's name only.
     for (std::size_t k = 0; k < i; ++k)
-      if (concat->input(k) == concat->input(i)) return fmt::format("parts {} and {} are one value", k, i);
+      if (concat->input(k) == concat->input(i))
+        return fmt::format("parts {} and {} are one value", k, i);
   }
   return std::nullopt;
 }
@@ -236,7 +258,9 @@ std::optional<ClipBounds> bounds_of(const Node& node) {
   return node.is("Relu") ? std::optional(ClipBounds{0, infinity}) : ClipBounds::from(node);
 }
 
-bool same_bounds(const ClipBounds& a, const ClipBounds& b) { return a.low == b.low && a.high == b.high; }
+bool same_bounds(const ClipBounds& a, const ClipBounds& b) {
+  return a.low == b.low && a.high == b.high;
+}
 
 struct ClipPair {
   ClipBounds first, second, both;
@@ -251,11 +275,17 @@ std::optional<ClipPair> clip_pair(const Match& match, const Node& inner, std::st
   reason = "a lower bound is above the upper one";
   if (!(first->low <= first->high) || !(second->low <= second->high)) return std::nullopt;
   const DType type = match.type(match.root->output()).elem;
+  const auto is_exact = [&](double bound) {
+    return std::isinf(bound) ||
+           Tensor::scalar(bound).cast(type).cast(DType::float64).data<double>()[0] == bound;
+  };
   reason = fmt::format("bounds of {} are not compared here", name(type));
-  if (type == DType::undefined || bits(type) > 32) {
-    if (type != DType::float64) return std::nullopt;
-  }
-  const auto clipped = [&](double value) { return std::min(std::max(value, second->low), second->high); };
+  if (type == DType::undefined || (bits(type) > 32 && type != DType::float64)) return std::nullopt;
+  for (const double bound : {first->low, first->high, second->low, second->high})
+    if (!is_exact(bound)) return std::nullopt;
+  const auto clipped = [&](double value) {
+    return std::min(std::max(value, second->low), second->high);
+  };
   const ClipBounds both{clipped(first->low), clipped(first->high)};
   return ClipPair{*first, *second, both};
 }
@@ -267,7 +297,8 @@ std::optional<std::string> clip_obstacle(const Match& match) {
   std::string reason;
   const auto pair = clip_pair(match, *inner, reason);
   if (!pair) return reason;
-  if (same_bounds(pair->both, pair->first)) return handing_on_obstacle(*match.root->output(), *inner->output());
+  if (same_bounds(pair->both, pair->first))
+    return handing_on_obstacle(*match.root->output(), *inner->output());
   if (same_bounds(pair->both, pair->second)) return std::nullopt;
   return only_root_reads(match, *inner) ? std::nullopt : std::optional(other_reader(*inner));
 }
@@ -282,15 +313,17 @@ void merge_clips(const Match& match, Patch& patch) {
     patch.replace_input(match.root, 0, inner->input(0));
     return patch.remove_if_unread(inner);
   }
-  OpCall call = make_clip(root.opset(), match.type(root.output()).elem, pair.both.low, pair.both.high);
-  patch.replace(root.output(), add_call(patch, root.graph(), std::move(call), {inner->input(0)}, root.name));
+  OpCall call =
+      make_clip(root.opset(), match.type(root.output()).elem, pair.both.low, pair.both.high);
+  patch.replace(root.output(),
+                add_call(patch, root.graph(), std::move(call), {inner->input(0)}, root.name));
 }
 
 // --- Where behind Not ---
 
 std::optional<std::string> where_obstacle(const Match& match) {
   const Node* inner = before(match, {"Not"});
-  if (!inner) return "";
+  if (!inner || is_unread(*match.root)) return "";
   return only_root_reads(match, *inner) ? std::nullopt : std::optional(other_reader(*inner));
 }
 
@@ -305,12 +338,13 @@ void swap_branches(const Match& match, Patch& patch) {
 
 class MergeChains : public RulePass {
  public:
-  static constexpr PassInfo pass_info{
-      .name = "merge_chains",
-      .summary = "merges operators in a row: Transpose, Cast, Concat, Split and Concat, Clip and Relu, Not and Where",
-      .effect = Effect::exact,
-      .group = "simplify",
-      .group_order = 32};
+  static constexpr PassInfo pass_info{.name = "merge_chains",
+                                      .summary =
+                                          "merges operators in a row: Transpose, Cast, Concat, "
+                                          "Split and Concat, Clip and Relu, Not and Where",
+                                      .effect = Effect::exact,
+                                      .group = "simplify",
+                                      .group_order = 32};
 
   const PassInfo& info() const override { return pass_info; }
 
@@ -320,13 +354,17 @@ class MergeChains : public RulePass {
              .pattern = Pattern::op("Transpose", "last"),
              .when = transpose_obstacle,
              .replace = merge_transposes},
-            {.name = "skip_cast", .pattern = Pattern::op("Cast", "last"), .when = cast_obstacle, .replace = skip_cast},
+            {.name = "skip_cast",
+             .pattern = Pattern::op("Cast", "last"),
+             .when = cast_obstacle,
+             .replace = skip_cast},
             {.name = "join_split",
              .pattern = Pattern::op("Concat", "last"),
              .when = split_concat_obstacle,
-             .replace = [](const Match& match, Patch& patch) {
-               patch.replace(match.root->output(), before(match, {"Split"})->input(0));
-             }},
+             .replace =
+                 [](const Match& match, Patch& patch) {
+                   patch.replace(match.root->output(), before(match, {"Split"})->input(0));
+                 }},
             {.name = "merge_concats",
              .pattern = Pattern::op("Concat", "last"),
              .when = concat_obstacle,
@@ -334,11 +372,12 @@ class MergeChains : public RulePass {
             {.name = "split_concat",
              .pattern = Pattern::op("Split", "last"),
              .when = concat_split_obstacle,
-             .replace = [](const Match& match, Patch& patch) {
-               const Node* concat = before(match, {"Concat"});
-               for (std::size_t i = 0; i < match.root->output_count(); ++i)
-                 if (Value* part = match.root->output(i)) patch.replace(part, concat->input(i));
-             }},
+             .replace =
+                 [](const Match& match, Patch& patch) {
+                   const Node* concat = before(match, {"Concat"});
+                   for (std::size_t i = 0; i < match.root->output_count(); ++i)
+                     if (Value* part = match.root->output(i)) patch.replace(part, concat->input(i));
+                 }},
             {.name = "merge_clips",
              .pattern = Pattern::op("Clip|Relu", "last"),
              .when = clip_obstacle,

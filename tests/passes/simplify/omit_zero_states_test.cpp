@@ -1,68 +1,60 @@
 #include <doctest/doctest.h>
 
+#include <string>
+
 #include "tests/passes/pass_fixture.h"
 
 namespace onnxpress {
 namespace {
 
-constexpr std::string_view step = "omit_zero_states";
-
-std::string lstm(std::string_view h, std::string_view c, std::string_view fill = "0.0") {
-  return fmt::format(R"(model ir=8 opset=17
-input x: float32[3,batch,2]
-input other: float32[1,batch,4]
-initializer w: float32[1,16,2] = random(1)
-initializer r: float32[1,16,4] = random(2)
-initializer one: int64[1] = {{1}}
-initializer zero: int64[1] = {{0}}
-initializer four: int64[1] = {{4}}
-shape = Shape(x)
-b = Gather(shape, one)
-target = Concat(one, b, four) {{axis=0}}
-flat = Concat(b, four) {{axis=0}}
-h0 = ConstantOfShape(target) {{value=float32[1]{{{2}}}}}
-row = ConstantOfShape(flat)
-c0 = Unsqueeze(row, zero)
-y, yh, yc = LSTM(x, w, r, _, _, {0}, {1}) {{hidden_size=4}}
-output yh: float32[1,batch,4]
-)",
-                     h, c, fill);
+std::string lstm(const std::string& states) {
+  return "model ir=8 opset=17\ninput x: float32[4,n,3]\ninitializer w: float32[1,20,3] = "
+         "random(1)\n"
+         "initializer r: float32[1,20,5] = random(2)\n" +
+         states +
+         "y, yh, yc = LSTM(x, w, r, _, _, h, c) {hidden_size=5}\noutput y\noutput yh\noutput yc\n";
 }
 
-TEST_CASE("zero states are left out") {
-  const PassRun run = run_pass(step, lstm("h0", "c0"));
-  const Node& cell = *run.after->graph.nodes().back();
-  CHECK(cell.input_count() == 3);
+TEST_CASE("states computed from the batch size") {
+  const PassRun run = run_pass("omit_zero_states", lstm(R"(initializer one: int64[1] = {1}
+initializer two: int64[1] = {2}
+initializer size: int64[1] = {5}
+initializer index: int64[] = {1}
+initializer zero: int64[1] = {0}
+s = Shape(x)
+g = Gather(s, index)
+u = Unsqueeze(g, zero)
+k = Concat(two, u, size) {axis=0}
+z = ConstantOfShape(k)
+h = Slice(z, zero, one)
+c = Slice(z, one, two)
+)"));
   CHECK(run.outcome.counts["omit_zero_states"] == 1);
-  CHECK_FALSE(run_pass(step, run.after->clone()).outcome.changed);
+  CHECK(run.after->graph.node_count() == 1);
+  CHECK(run.after->graph.nodes()[0]->input_count() == 3);
+  CHECK_FALSE(run_pass("omit_zero_states", run.after->clone()).outcome.changed);
 }
 
-TEST_CASE("only those that are zero") {
-  const PassRun run = run_pass(step, lstm("other", "c0"));
-  const Node& cell = *run.after->graph.nodes().back();
-  CHECK(cell.input_count() == 6);
-  CHECK(cell.input(5) == run.after->graph.find("other"));
-  CHECK(check_unchanged(step, lstm("other", "_")).reason(step) ==
-        "its initial states are not known to be zeros");
-  CHECK(check_unchanged(step, lstm("h0", "_", "-0.0")).reason(step) ==
-        "its initial states are not known to be zeros");
-  check_unchanged(step, lstm("_", "_"));
-}
-
-TEST_CASE("constant states, GRU and RNN") {
-  for (const auto& [op, gates] : std::vector<std::pair<std::string, int>>{{"GRU", 3}, {"RNN", 1}}) {
-    const PassRun run = run_pass(step, fmt::format(R"(model ir=8 opset=17
-input x: float32[3,2,2]
-initializer w: float32[1,{1},2] = random(1)
-initializer r: float32[1,{1},4] = random(2)
-initializer h: float32[1,2,4] = zeros
-y = {0}(x, w, r, _, _, h) {{hidden_size=4}}
-output y: float32[3,1,2,4]
-)",
-                                                   op, gates * 4));
-    CHECK(run.after->graph.nodes()[0]->input_count() == 3);
-    CHECK(run.after->graph.initializers().size() == 2);
-  }
+TEST_CASE("one of two, and none") {
+  const std::string constant = "initializer h: float32[1,2,5] = zeros\n";
+  const auto fixed = [](std::string text) {
+    return text.replace(text.find("[4,n,3]"), 7, "[4,2,3]");
+  };
+  const PassRun one = run_pass("omit_zero_states",
+                               fixed(lstm(constant + "initializer c: float32[1,2,5] = ones\n")));
+  CHECK(one.outcome.changed);
+  CHECK(one.after->graph.nodes()[0]->input(5) == nullptr);
+  CHECK(one.after->graph.nodes()[0]->input(6) != nullptr);
+  const PassRun none = check_unchanged(
+      "omit_zero_states",
+      fixed(lstm("initializer h: float32[1,2,5] = ones\ninput c: float32[1,2,5]\n")));
+  CHECK(none.reason("omit_zero_states") == "its initial states are not known to be zeros");
+  // -0 is another state.
+  check_unchanged(
+      "omit_zero_states",
+      fixed(lstm(
+          "initializer h: float32[1,2,5] = {-0.0,-0.0,-0.0,-0.0,-0.0,-0.0,-0.0,-0.0,-0.0,-0.0}\n"
+          "input c: float32[1,2,5]\n")));
 }
 
 }  // namespace
