@@ -288,6 +288,41 @@ void reshape_index(const Match& match, Patch& patch) {
                 add_call(patch, gather.graph(), std::move(call), {gather.input(0)}, gather.name));
 }
 
+// --- ConstantOfShape ---
+
+// The dims that the root gives a ConstantOfShape, or nothing where they are not known.
+std::optional<Dims> filled_dims(const Match& match, const Node& reshaper) {
+  const Type& type = match.type(reshaper.output());
+  return type.shape ? concrete(*type.shape) : std::nullopt;
+}
+
+std::optional<std::string> fill_obstacle(const Match& match) {
+  const Node* fill = match.root->input(0) ? match.root->input(0)->producer() : nullptr;
+  if (!fill || !fill->is("ConstantOfShape") || is_unread(*match.root)) return "";
+  if (has_open_attributes(*fill)) return "its attributes are parameters of the function";
+  const Value& between = *fill->output();
+  if (between.is_output()) return fmt::format("its input '{}' is a graph output", between.name());
+  for (const Use& use : between.uses()) {
+    const bool fits = is_reshaper(use.node) && use.index == 0 && use.node->output() &&
+                      &use.node->graph() == &fill->graph();
+    if (!fits)
+      return fmt::format("its input '{}' has another reader: {}", between.name(),
+                         use.node->describe());
+    if (!filled_dims(match, *use.node))
+      return fmt::format("the shape of '{}' is not known", use.node->output()->name());
+  }
+  return std::nullopt;
+}
+
+void reshape_fill(const Match& match, Patch& patch) {
+  const Node& root = *match.root;
+  const Node& fill = *root.input(0)->producer();
+  OpCall call{.op_type = "ConstantOfShape", .attributes = copy_attributes(fill)};
+  const Dims dims = *filled_dims(match, root);
+  call.constants.push_back(Tensor::of<std::int64_t>({std::ssize(dims)}, dims));
+  patch.replace(root.output(), add_call(patch, root.graph(), std::move(call), {}, fill.name));
+}
+
 class MergeReshapes : public RulePass {
  public:
   static constexpr PassInfo pass_info{.name = "merge_reshapes",
@@ -320,6 +355,10 @@ class MergeReshapes : public RulePass {
          .pattern = Pattern::op("Squeeze|Unsqueeze", "last", {Pattern::op("Gather", "gather")}),
          .when = gather_obstacle,
          .replace = reshape_index},
+        {.name = "reshape_fill",
+         .pattern = Pattern::op(reshapers, "last"),
+         .when = fill_obstacle,
+         .replace = reshape_fill},
         {.name = "skip_reshape",
          .pattern = Pattern::op("Reshape", "last"),
          .when = skip_obstacle,

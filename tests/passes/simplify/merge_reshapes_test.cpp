@@ -153,6 +153,21 @@ TEST_CASE("reductions give the dims themselves") {
       "another reader");
 }
 
+TEST_CASE("ConstantOfShape has the dims itself") {
+  const std::string fill = "input x: float32[2,3]\n" + ints("s", "2", "2,3") + ints("a", "1", "0") +
+                           "f = ConstantOfShape(s) {value=float32[1]{2}}\n";
+  check_merged("reshape_fill", fill + "u = Unsqueeze(f, a)\ny = Mul(x, u)\n", 3);
+  check_merged("reshape_fill",
+               fill + ints("t", "1", "-1") + "u = Unsqueeze(f, a)\nv = Reshape(f, t)\n" +
+                   "y = Mul(x, u)\nw = Neg(v)\noutput w\n",
+               5);
+  check_refused("reshape_fill", fill + "u = Unsqueeze(f, a)\ny = Mul(u, f)\n", "another reader");
+  check_refused("reshape_fill",
+                "input x: float32[n,3]\n" + ints("a", "1", "0") +
+                    "s = Shape(x)\nf = ConstantOfShape(s)\nu = Unsqueeze(f, a)\ny = Mul(x, u)\n",
+                "is not known");
+}
+
 TEST_CASE("Gather of one index") {
   const std::string x =
       "input x: float32[n,4,3]\ninitializer i: int64[] = {2}\ninitializer j: int64[1] = {-1}\n" +
