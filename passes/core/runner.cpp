@@ -338,11 +338,13 @@ class Runner {
     // The fast kernels may sum in another order than the kernel that folded a constant did.
     if (effect == Effect::exact) return compare(step, next, record, true);
     // Deep models may turn the last bits of a layer into more: how much, the order of summation
-    // shows.
+    // shows on the first inputs.
     const ProbeOutputs& before = outputs(current_, false);
+    const ProbeOutputs plain =
+        run_probes(*current_.model, {probes_.front()}, true, options_.threads);
     return broken_effect(effect, record.outcome.min_snr_db, before, outputs(next, false),
                          record.errors,
-                         measure_errors(*next.model, outputs(current_, true), before));
+                         measure_errors(*next.model, plain, {before.front()}));
   }
 
   // How the outputs of the two models break the pass's effect, by the plain kernels (`reference`)
