@@ -11,18 +11,18 @@ namespace {
 constexpr std::size_t width = 80;
 constexpr std::size_t indent = 28;
 
-// `text` in lines of at most `width`, all but the first indented.
-std::string wrapped(const std::string& text) {
+// `text` in lines of at most `width`, all but the first indented by `margin`.
+std::string wrapped(const std::string& text, std::size_t margin = indent) {
   std::string result;
-  std::size_t column = indent;
+  std::size_t column = margin;
   std::size_t begin = 0;
   while (begin < text.size()) {
     const std::size_t end = std::min(text.find(' ', begin), text.size());
     const std::string word = text.substr(begin, end - begin);
-    if (column > indent && column + 1 + word.size() > width) {
-      result += "\n" + std::string(indent, ' ');
-      column = indent;
-    } else if (column > indent) {
+    if (column > margin && column + 1 + word.size() > width) {
+      result += "\n" + std::string(margin, ' ');
+      column = margin;
+    } else if (column > margin) {
       result += ' ';
       ++column;
     }
@@ -78,8 +78,9 @@ std::string help_text(const CLI::App& app, const std::vector<std::unique_ptr<Ver
                       const Verb* verb) {
   std::string text;
   if (verb != nullptr) {
-    text =
-        "usage: onnxpress " + verb->name() + " " + verb->usage() + "\n\n" + verb->summary() + "\n";
+    const std::string command = "usage: onnxpress " + verb->name() + " ";
+    text = command + wrapped(verb->usage(), command.size()) + "\n\n" + wrapped(verb->summary(), 0) +
+           "\n";
     text += option_groups(*app.get_subcommand(verb->name()), "Options");
   } else {
     text =
@@ -89,9 +90,13 @@ std::string help_text(const CLI::App& app, const std::vector<std::unique_ptr<Ver
       text += entry(each->name() + " " + each->usage(), each->summary());
   }
   text += option_groups(app, "Global options");
-  text +=
-      "\nMODEL, IN and OUT may be '-': standard input or output. Exit status: 0 done; 1 a gate "
-      "was\nmissed or a pass was rolled back; 2 could not be done, nothing is left or changed.\n";
+  text += "\n" +
+          wrapped(
+              "MODEL, IN and OUT may be '-': standard input or output. Exit status: 0 done; 1 a "
+              "gate was missed or a pass was rolled back; 2 could not be done, nothing is left "
+              "or changed.",
+              0) +
+          "\n";
   return text;
 }
 

@@ -239,11 +239,13 @@ Document layout_passes(const Json& report, bool verbose) {
     for (const Json& pass : report["passes"]) add_detail(document, pass);
     return document;
   }
-  Table table{{{"pass"}, {"effect"}, {"needs"}, {"", false, false, true}}, {}};
+  Table table{{{"pass"}, {"effect"}, {"", false, false, true}}, {}};
   const auto add = [&](const Json& pass, const char* indent) {
-    table.rows.push_back({indent + pass["name"].get<std::string>(),
-                          pass["effect"].get<std::string>(), pass["needs"].get<std::string>(),
-                          pass["summary"].get<std::string>()});
+    std::string summary = pass["summary"].get<std::string>();
+    if (const auto needs = pass["needs"].get<std::string>(); needs != name(Needs::nothing))
+      summary += fmt::format("; needs {}", needs);
+    table.rows.push_back(
+        {indent + pass["name"].get<std::string>(), pass["effect"].get<std::string>(), summary});
   };
   std::map<std::string, const Json*> by_name;
   for (const Json& pass : report["passes"]) by_name[pass["name"].get<std::string>()] = &pass;

@@ -1,4 +1,6 @@
 // onnxpress compress IN -o OUT: runs a pipeline, measures what it cost, writes a smaller model.
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 
@@ -15,7 +17,7 @@ std::string read_text(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
-  require(file.good(), "cannot read recipe '{}'", path);
+  require(file.good(), "cannot read it: {}", std::strerror(errno));
   return text.str();
 }
 

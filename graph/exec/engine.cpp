@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "graph/exec/plan.h"
+#include "graph/exec/widen_half.h"
 #include "graph/kernels/onednn_threads.h"
 #include "graph/rewrite/inline.h"
 
@@ -103,7 +104,12 @@ struct Engine::State {
     resources.on_step = options.on_step;
     inline_functions(*model);
     inputs = model->required_inputs();
+    if (may_fuse) wide = widened_half(*model);
+    if (wide) wide_inputs = wide->required_inputs();
   }
+
+  // What a plan is made of.
+  const Model& planned(bool fuse) const { return fuse && wide ? *wide : *model; }
 
   // Without `fuse`, a plan that produces every value.
   GraphPlan& plan(const std::vector<Type>& types, bool fuse) {
@@ -114,16 +120,18 @@ struct Engine::State {
       return *plans.front().plan;
     }
     check(types);
+    const Model& source = planned(fuse);
+    const std::vector<Value*>& sources = &source == model.get() ? inputs : wide_inputs;
     KnownInputs known;
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const bool says_nothing =
           types[i].inner && types[i].inner->kind == Type::Kind::unknown;  // empty: as declared
-      known[inputs[i]] = {.type = says_nothing ? inputs[i]->type : types[i]};
+      known[sources[i]] = {.type = says_nothing ? inputs[i]->type : types[i]};
     }
     if (plans.size() == capacity) plans.pop_back();
     plans.push_front({.types = types,
                       .fuse = fuse,
-                      .plan = make_plan(*model, model->graph, known, {}, resources, fuse)});
+                      .plan = make_plan(source, source.graph, known, {}, resources, fuse)});
     ++made;
     return *plans.front().plan;
   }
@@ -145,10 +153,11 @@ struct Engine::State {
   }
 
   std::unique_ptr<Model> model;
+  std::unique_ptr<Model> wide;  // for plans that fuse, where it differs
   EngineResources resources;
   std::size_t capacity;
   bool may_fuse = true;
-  std::vector<Value*> inputs;
+  std::vector<Value*> inputs, wide_inputs;
   std::list<Entry> plans;  // most recently used first
   std::size_t made = 0;
 };
@@ -186,7 +195,8 @@ std::vector<RuntimeValue> Engine::run(std::span<const RuntimeValue> inputs, Obse
   std::vector<Type> types;
   for (const RuntimeValue& input : inputs) types.push_back(type_of(input));
   GraphPlan& plan = state_->plan(types, observer == nullptr);
-  return run_plan(plan, *state_->model, inputs, {}, state_->resources, observer);
+  const Model& planned = state_->planned(observer == nullptr && state_->may_fuse);
+  return run_plan(plan, planned, inputs, {}, state_->resources, observer);
 }
 
 const Model& Engine::model() const { return *state_->model; }

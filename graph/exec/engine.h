@@ -40,8 +40,8 @@ struct StepTiming {
 struct EngineOptions {
   int threads = 0;         // 0: available_cpus()
   bool reference = false;  // plain kernels only (tests)
-  // Steps that do the work of several nodes, and the fastest algorithms. Without, every node is
-  // computed by itself, as its formula says: for comparing models whose nodes differ. Runs with an
+  // Steps that do the work of several nodes, the fastest algorithms, and float32 between operators
+  // on float16 and bfloat16. Without, every node is computed by itself, as its formula says: for comparing models whose nodes differ. Runs with an
   // observer are so in any case.
   bool fuse = true;
   std::size_t plans = 4;  // LRU of plans by input shapes

@@ -55,9 +55,9 @@ std::string describe(const fs::path& path) {
 // Decodes a file that holds one message other than a model.
 template <class Decode>
 auto read_message(const fs::path& path, const char* kind, Decode&& decode) {
+  const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
   return in_context([&] { return describe(path); },
                     [&] {
-                      const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
                       remember_mapping(file);
                       ExternalFiles files = ExternalFiles::beside(path);
                       wire::DecodeContext context{.owner = file, .files = files};
@@ -78,15 +78,15 @@ std::string ReadResult::sha256() const {
 }
 
 ReadResult read_model(const fs::path& path, const ReadOptions& options) {
+  const std::shared_ptr<const MappedFile> file = path == "-" ? nullptr : MappedFile::open(path);
   return in_context([&] { return describe(path); },
                     [&] {
-                      if (path == "-") {
+                      if (!file) {
                         auto stream = std::make_shared<std::vector<std::byte>>(
                             read_all(STDIN_FILENO, options.stream_limit));
                         ExternalFiles none;
                         return read(*stream, stream, none, options);
                       }
-                      const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
                       remember_mapping(file);
                       ExternalFiles files = ExternalFiles::beside(path);
                       return read(file->bytes(), file, files, options);

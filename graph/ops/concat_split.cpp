@@ -190,10 +190,10 @@ std::vector<AxisRole> concat_roles(const Node& node, std::size_t rank) {
   return roles;
 }
 
-Attributes concat_attributes(std::int64_t axis) {
-  Attributes attributes;
-  attributes["axis"] = axis;
-  return attributes;
+OpCall make_concat(std::int64_t axis) {
+  OpCall call{.op_type = "Concat"};
+  call.attributes["axis"] = axis;
+  return call;
 }
 
 std::int64_t concat_axis(const Node& node) {

@@ -30,8 +30,9 @@ std::optional<Shape> concat_shape(std::span<const Shape* const> parts, std::int6
 // Axis roles of each part of rank `rank`.
 std::vector<AxisRole> concat_roles(const Node& node, std::size_t rank);
 
+OpCall make_concat(std::int64_t axis);
+
 // `axis` of Concat; before opset 4 it was optional (1).
 std::int64_t concat_axis(const Node& node);
-Attributes concat_attributes(std::int64_t axis);
 
 }  // namespace onnxpress

@@ -23,14 +23,6 @@ void infer_constant(InferContext& context) {
   context.set_output_value(0, std::move(tensor));
 }
 
-// The element that fills ConstantOfShape: float32 0 by default.
-Tensor fill_value(const Node& node) {
-  const Tensor* value = find_tensor(node, "value");
-  if (value == nullptr) return Tensor(DType::float32, {1});
-  require(value->size() == 1, "attribute 'value': expected one element, found {}", value->size());
-  return *value;
-}
-
 Tensor filled(const Tensor& value, const Dims& dims) {
   if (value.dtype() == DType::string)
     return Tensor::of_strings(
@@ -52,7 +44,7 @@ Tensor filled(const Tensor& value, const Dims& dims) {
 }
 
 Kernel prepare_constant_of_shape(const PrepareContext& prepare) {
-  return [value = fill_value(prepare.node())](KernelContext& context) {
+  return [value = fill_element(prepare.node())](KernelContext& context) {
     const auto shape = context.required_input(0).data<std::int64_t>();
     const Dims dims(shape.begin(), shape.end());
     if (value.dtype() == DType::string) return context.forward_output(0, filled(value, dims));
@@ -62,7 +54,7 @@ Kernel prepare_constant_of_shape(const PrepareContext& prepare) {
 }
 
 void infer_constant_of_shape(InferContext& context) {
-  const DType type = fill_value(context.node()).dtype();
+  const DType type = fill_element(context.node()).dtype();
   std::optional<Shape> shape = context.input_symbolic(0);
   if (!shape)
     if (const Shape* input = context.input_shape(0);
@@ -165,6 +157,13 @@ Tensor constant_tensor(const Node& constant) {
     return Tensor::of_strings(std::move(dims), std::move(values));
   }
   fail("{}: no value attribute", constant.describe());
+}
+
+Tensor fill_element(const Node& constant_of_shape) {
+  const Tensor* value = find_tensor(constant_of_shape, "value");
+  if (value == nullptr) return Tensor(DType::float32, {1});
+  require(value->size() == 1, "attribute 'value': expected one element, found {}", value->size());
+  return *value;
 }
 
 std::optional<Tensor> constant_contents(const Value* value) {

@@ -1,4 +1,6 @@
 // If, Loop, Scan.
+#include "graph/ops/control_flow.h"
+
 #include <algorithm>
 #include <limits>
 
@@ -30,11 +32,13 @@ bool truth(const Tensor& condition) {
 
 // --- If ---
 
+std::string_view branch_name(bool condition) { return condition ? "then_branch" : "else_branch"; }
+
 Kernel prepare_if(const PrepareContext&) {
   return [](KernelContext& context) {
     const bool taken = truth(context.required_input(0));
     std::vector<RuntimeValue> results =
-        context.run_subgraph(taken ? "then_branch" : "else_branch", {});
+        context.run_subgraph(branch_name(taken), {});
     for (std::size_t i = 0; i < results.size(); ++i)
       if (context.wants_output(i)) context.forward_value(i, std::move(results[i]));
   };
@@ -44,7 +48,7 @@ Kernel prepare_if(const PrepareContext&) {
 void infer_if(InferContext& context) {
   std::vector<Type> types;
   if (const Tensor* condition = context.input_value(0)) {
-    types = context.infer_subgraph(truth(*condition) ? "then_branch" : "else_branch", {});
+    types = context.infer_subgraph(branch_name(truth(*condition)), {});
   } else {
     types = context.infer_subgraph("then_branch", {});
     const std::vector<Type> others = context.infer_subgraph("else_branch", {});
@@ -79,7 +83,7 @@ Tensor stack_steps(const std::vector<Tensor>& steps, std::int64_t axis, const Ty
 
 Kernel prepare_loop(const PrepareContext& prepare) {
   return [&node = prepare.node()](KernelContext& context) {
-    const Graph& body = require_graph(node, "body");
+    const Graph& body = loop_body(node);
     const std::size_t carried = context.input_count() > 2 ? context.input_count() - 2 : 0;
     require(body.outputs().size() > carried, "expected a body with more than {} outputs, found {}",
             carried, body.outputs().size());
@@ -323,6 +327,12 @@ void infer_scan(InferContext& context) {
 }
 
 }  // namespace
+
+const Graph& if_branch(const Node& node, bool condition) {
+  return require_graph(node, branch_name(condition));
+}
+
+const Graph& loop_body(const Node& node) { return require_graph(node, "body"); }
 
 OPERATORS(control_flow) {
   registry.add(OpDef{.name = "If", .infer = infer_if, .prepare = prepare_if});

@@ -4,6 +4,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "graph/ops/arithmetic.h"
 #include "graph/ops/attributes.h"
 #include "graph/ops/broadcasting.h"
 #include "graph/ops/compute_type.h"
@@ -352,6 +353,12 @@ void infer_binary(InferContext& context) {
 }
 
 }  // namespace
+
+OpCall make_arithmetic(std::int64_t opset, std::string op_type) {
+  OpCall call{.op_type = std::move(op_type)};
+  if (opset < 7) call.attributes["broadcast"] = 1;
+  return call;
+}
 
 OPERATORS(elementwise_arithmetic) {
   const auto add = [&](const char* op, auto prepare, void (*infer)(InferContext&) = infer_binary,

@@ -1,4 +1,6 @@
 // Gather, GatherElements, GatherND.
+#include "graph/ops/gather.h"
+
 #include "graph/ops/attributes.h"
 #include "graph/ops/broadcasting.h"
 #include "graph/ops/movement.h"
@@ -8,7 +10,7 @@ namespace onnxpress {
 namespace {
 
 Kernel prepare_gather(const PrepareContext& prepare) {
-  return [given = get_int(prepare.node(), "axis", 0)](KernelContext& context) {
+  return [given = gather_axis(prepare.node())](KernelContext& context) {
     const Tensor indices = context.required_input(1).cast(DType::int64);
     move(context, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
@@ -37,7 +39,7 @@ void infer_gather(InferContext& context) {
   const Shape* indices = context.input_shape(1);
   std::optional<Shape> shape;
   if (x != nullptr && indices != nullptr) {
-    const auto axis = normalize_axis(get_int(context.node(), "axis", 0), x->size());
+    const auto axis = normalize_axis(gather_axis(context.node()), x->size());
     shape = Shape(x->begin(), x->begin() + axis);
     shape->insert(shape->end(), indices->begin(), indices->end());
     shape->insert(shape->end(), x->begin() + axis + 1, x->end());
@@ -148,7 +150,7 @@ OperandAxes gather_axes(const Node& node) {
   if (x == nullptr || indices == nullptr || !x->type.shape || !indices->type.shape) return axes;
   const auto rank = static_cast<std::int64_t>(x->type.shape->size());
   const auto added = static_cast<std::int64_t>(indices->type.shape->size()) - 1;
-  const std::int64_t axis = normalize_axis(get_int(node, "axis", 0), x->type.shape->size());
+  const std::int64_t axis = normalize_axis(gather_axis(node), x->type.shape->size());
   for (std::int64_t i = 0; i < rank; ++i)
     axes[0].push_back(i == axis ? AxisRole{}
                                 : AxisRole{.kind = AxisRole::Kind::output,
@@ -157,6 +159,14 @@ OperandAxes gather_axes(const Node& node) {
 }
 
 }  // namespace
+
+std::int64_t gather_axis(const Node& gather) { return get_int(gather, "axis", 0); }
+
+OpCall make_gather(std::int64_t axis) {
+  OpCall call{.op_type = "Gather"};
+  call.attributes["axis"] = axis;
+  return call;
+}
 
 OPERATORS(gather) {
   registry.add(OpDef{

@@ -89,6 +89,8 @@ Attributes GemmAttrs::to_attributes(std::int64_t opset) const {
   return attributes;
 }
 
+bool gemm_bias_is_optional(std::int64_t opset) { return opset >= 11; }
+
 GemmSizes GemmSizes::of(const GemmAttrs& attrs, const Dims& a, const Dims& b) {
   require(a.size() == 2 && b.size() == 2, "expected matrices, found {} and {}", to_string(a),
           to_string(b));

@@ -17,6 +17,9 @@ struct GemmAttrs {
   Attributes to_attributes(std::int64_t opset) const;
 };
 
+// Whether Gemm may leave out C: since opset 11.
+bool gemm_bias_is_optional(std::int64_t opset);
+
 // [rows, depth] x [depth, columns] once transposed as the attributes say.
 struct GemmSizes {
   std::int64_t rows, columns, depth;

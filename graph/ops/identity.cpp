@@ -1,10 +1,14 @@
 // Identity, Dropout (inference), Cast, CastLike.
+#include "graph/ops/identity.h"
+
 #include <charconv>
 #include <cstdlib>
 
 #include "graph/base/convert.h"
 #include "graph/ops/attributes.h"
 #include "graph/ops/broadcasting.h"
+#include "graph/ops/constant.h"
+#include "graph/ops/registry.h"
 
 namespace onnxpress {
 namespace {
@@ -95,22 +99,8 @@ void cast(KernelContext& context, DType type, bool saturate) {
   });
 }
 
-// `to` as a number; before opset 6 its name.
-DType cast_target(const Node& node) {
-  if (node.opset() < 6) {
-    const std::string text = get_string(node, "to", "");
-    const auto type = dtype_from_name(text);
-    require(type.has_value(), "attribute 'to': expected an element type, found '{}'", text);
-    return *type;
-  }
-  const auto type = static_cast<DType>(require_int(node, "to"));
-  require(is_known(type), "attribute 'to': expected an element type, found {}",
-          require_int(node, "to"));
-  return type;
-}
-
 Kernel prepare_cast(const PrepareContext& plan) {
-  return [type = cast_target(plan.node()), saturate = get_bool(plan.node(), "saturate", true)](
+  return [type = cast_target(plan.node()), saturate = cast_saturates(plan.node())](
              KernelContext& context) { cast(context, type, saturate); };
 }
 
@@ -124,7 +114,7 @@ void infer_cast_to(InferContext& context, DType type) {
 void infer_cast(InferContext& context) { infer_cast_to(context, cast_target(context.node())); }
 
 Kernel prepare_cast_like(const PrepareContext& plan) {
-  return [saturate = get_bool(plan.node(), "saturate", true)](KernelContext& context) {
+  return [saturate = cast_saturates(plan.node())](KernelContext& context) {
     cast(context, context.required_input(1).dtype(), saturate);
   };
 }
@@ -132,6 +122,30 @@ Kernel prepare_cast_like(const PrepareContext& plan) {
 void infer_cast_like(InferContext& context) { infer_cast_to(context, context.input_dtype(1)); }
 
 }  // namespace
+
+bool is_inference_dropout(const Node& node) {
+  if (node.input(2) == nullptr) return true;
+  const auto is_zero = [](const Value* value) {
+    const auto contents = constant_contents(value);
+    return contents && contents->size() == 1 && contents->to_floats()[0] == 0.0f;
+  };
+  return is_zero(node.input(2)) || (node.input(1) != nullptr && is_zero(node.input(1)));
+}
+
+DType cast_target(const Node& node) {
+  if (node.opset() < 6) {
+    const std::string text = get_string(node, "to", "");
+    const auto type = dtype_from_name(text);
+    require(type.has_value(), "attribute 'to': expected an element type, found '{}'", text);
+    return *type;
+  }
+  const auto type = static_cast<DType>(require_int(node, "to"));
+  require(is_known(type), "attribute 'to': expected an element type, found {}",
+          require_int(node, "to"));
+  return type;
+}
+
+bool cast_saturates(const Node& node) { return get_bool(node, "saturate", true); }
 
 OPERATORS(identity) {
   registry.add(OpDef{.name = "Identity",

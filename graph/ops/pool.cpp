@@ -215,6 +215,14 @@ PoolAttrs PoolAttrs::from(const Node& node) {
   return attrs;
 }
 
+Attributes PoolAttrs::to_attributes() const {
+  Attributes attributes;
+  window.write(attributes);
+  if (count_include_pad) attributes["count_include_pad"] = 1;
+  if (column_major_indices) attributes["storage_order"] = 1;
+  return attributes;
+}
+
 Dims PoolAttrs::output_dims(const Dims& input) const {
   return concrete(output_shape(to_shape(input))).value();
 }

@@ -15,6 +15,9 @@ struct PoolAttrs {
   double p = 2;                       // LpPool
 
   static PoolAttrs from(const Node& node);
+  Attributes to_attributes() const;  // of MaxPool and AveragePool
+  // Whether count_include_pad exists in the node's opset.
+  static bool may_include_padding(const Node& node) { return node.opset() >= 7; }
   // Dims of the result for an input [N,C,spatial...]. Throws Error when the window does not fit.
   Dims output_dims(const Dims& input) const;
   Shape output_shape(const Shape& input) const;

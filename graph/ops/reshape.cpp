@@ -96,7 +96,7 @@ std::optional<std::vector<std::int64_t>> attribute_shape(const Node& node) {
 
 Kernel prepare_reshape(const PrepareContext& prepare) {
   return [shape = attribute_shape(prepare.node()),
-          allow_zero = get_bool(prepare.node(), "allowzero", false)](KernelContext& context) {
+          allow_zero = reshape_allows_zero(prepare.node())](KernelContext& context) {
     const Tensor& x = context.required_input(0);
     const auto target = shape ? *shape : context.required_input(1).to_ints();
     context.forward_output(0, x.reshaped(reshaped_dims(x.dims(), target, allow_zero)));
@@ -105,7 +105,7 @@ Kernel prepare_reshape(const PrepareContext& prepare) {
 
 void infer_reshape(InferContext& context) {
   const Node& node = context.node();
-  const bool allow_zero = get_bool(node, "allowzero", false);
+  const bool allow_zero = reshape_allows_zero(node);
   auto target = attribute_shape(node);
   if (!target) target = context.input_ints(1);
   const Shape* x = context.input_shape(0);
@@ -129,12 +129,6 @@ void infer_reshape(InferContext& context) {
 }
 
 // --- Flatten ---
-
-std::size_t flatten_axis(const Node& node, std::size_t rank) {
-  const std::int64_t axis = get_int(node, "axis", 1);
-  return static_cast<std::size_t>(
-      axis == static_cast<std::int64_t>(rank) ? axis : normalize_axis(axis, rank));
-}
 
 Kernel prepare_flatten(const PrepareContext& prepare) {
   return [&node = prepare.node()](KernelContext& context) {
@@ -234,6 +228,8 @@ OpCall with_axes(std::string op_type, std::int64_t opset, std::vector<std::int64
 
 }  // namespace
 
+bool reshape_allows_zero(const Node& node) { return get_bool(node, "allowzero", false); }
+
 Dims reshaped_dims(const Dims& input, const std::vector<std::int64_t>& target, bool allow_zero) {
   Dims dims = target;
   std::optional<std::size_t> open;
@@ -262,6 +258,19 @@ Dims reshaped_dims(const Dims& input, const std::vector<std::int64_t>& target, b
             to_string(target));
   }
   return dims;
+}
+
+std::optional<ReshapeTarget> ReshapeTarget::from(const Node& reshape) {
+  auto dims = attribute_shape(reshape);
+  if (!dims) dims = constant_ints(reshape.input(1));
+  if (!dims) return std::nullopt;
+  return ReshapeTarget{std::move(*dims), get_bool(reshape, "allowzero", false)};
+}
+
+std::size_t flatten_axis(const Node& flatten, std::size_t rank) {
+  const std::int64_t axis = get_int(flatten, "axis", 1);
+  return static_cast<std::size_t>(
+      axis == static_cast<std::int64_t>(rank) ? axis : normalize_axis(axis, rank));
 }
 
 std::optional<std::vector<std::int64_t>> axes_argument(const Node& node) {

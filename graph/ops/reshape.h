@@ -12,6 +12,22 @@ namespace onnxpress {
 // `allow_zero`). Throws Error when the element counts differ.
 Dims reshaped_dims(const Dims& input, const std::vector<std::int64_t>& target, bool allow_zero);
 
+// What a Reshape is told: dims of which -1 is inferred and 0 copies the input's dim at its place,
+// unless zeros are dims as others are.
+struct ReshapeTarget {
+  Dims dims;
+  bool allow_zero = false;
+
+  // Nothing when it is an input that is not constant.
+  static std::optional<ReshapeTarget> from(const Node& reshape);
+};
+
+// How many of the input's leading axes Flatten makes the first of its two.
+std::size_t flatten_axis(const Node& flatten, std::size_t rank);
+
+// Whether a Reshape takes a 0 of its target for a dim of 0 rather than for a copy (allowzero).
+bool reshape_allows_zero(const Node& node);
+
 // Axes of Squeeze, Unsqueeze: the attribute before opset 13, afterwards an input. Nothing when that
 // is absent or not constant.
 std::optional<std::vector<std::int64_t>> axes_argument(const Node& node);

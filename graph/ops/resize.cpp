@@ -1,4 +1,6 @@
 // Resize and Upsample.
+#include "graph/ops/resize.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -443,6 +445,21 @@ OperandAxes resize_axes(const Node& node) {
 }
 
 }  // namespace
+
+bool resizes_nothing(const Node& node, bool keeps_shape) {
+  const ResizeAttrs attrs = ResizeAttrs::from(node);
+  if (attrs.coordinates == Coordinates::tf_crop_and_resize) return false;
+  std::vector<float> scales = attrs.scales;
+  if (attrs.scales_input != 0 && node.input(attrs.scales_input) != nullptr) {
+    const auto given = constant_contents(node.input(attrs.scales_input));
+    if (!given) return false;
+    scales = given->to_floats();
+  }
+  if (scales.empty())
+    return keeps_shape && attrs.aspect_ratio == AspectRatio::stretch && attrs.sizes_input != 0 &&
+           node.input(attrs.sizes_input) != nullptr;
+  return std::ranges::all_of(scales, [](float scale) { return scale == 1.0f; });
+}
 
 OPERATORS(resize) {
   registry.add(OpDef{.name = "Resize",

@@ -1,4 +1,6 @@
 // Shape and Size.
+#include "graph/ops/shape_of.h"
+
 #include <algorithm>
 
 #include "graph/ops/attributes.h"
@@ -7,24 +9,10 @@
 namespace onnxpress {
 namespace {
 
-// Shape's start and end (opset 15), clamped to the rank.
-struct Bounds {
-  std::size_t first, last;
-
-  static Bounds of(const Node& node, std::size_t rank) {
-    const auto limit = static_cast<std::int64_t>(rank);
-    const auto clamped = [&](std::int64_t at) {
-      return static_cast<std::size_t>(std::clamp<std::int64_t>(at < 0 ? at + limit : at, 0, limit));
-    };
-    const std::size_t first = clamped(get_int(node, "start", 0));
-    return {first, std::max(first, clamped(get_int(node, "end", limit)))};
-  }
-};
-
 Kernel prepare_shape(const PrepareContext& prepare) {
   return [&node = prepare.node()](KernelContext& context) {
     const Dims& dims = context.required_input(0).dims();
-    const Bounds bounds = Bounds::of(node, dims.size());
+    const ShapeBounds bounds = ShapeBounds::of(node, dims.size());
     Tensor& out =
         context.output(0, DType::int64, {static_cast<std::int64_t>(bounds.last - bounds.first)});
     std::copy(dims.begin() + static_cast<std::ptrdiff_t>(bounds.first),
@@ -36,7 +24,7 @@ Kernel prepare_shape(const PrepareContext& prepare) {
 void infer_shape(InferContext& context) {
   const Shape* x = context.input_shape(0);
   if (x == nullptr) return context.set_output(0, DType::int64, Shape(1));
-  const Bounds bounds = Bounds::of(context.node(), x->size());
+  const ShapeBounds bounds = ShapeBounds::of(context.node(), x->size());
   context.set_output(0, DType::int64, Shape{static_cast<std::int64_t>(bounds.last - bounds.first)});
   context.set_output_symbolic(0, Shape(x->begin() + static_cast<std::ptrdiff_t>(bounds.first),
                                        x->begin() + static_cast<std::ptrdiff_t>(bounds.last)));
@@ -55,6 +43,27 @@ void infer_size(InferContext& context) {
 }
 
 }  // namespace
+
+ShapeBounds ShapeBounds::of(const Node& node, std::size_t rank) {
+  const auto limit = static_cast<std::int64_t>(rank);
+  const auto clamped = [&](std::int64_t at) {
+    return static_cast<std::size_t>(std::clamp<std::int64_t>(at < 0 ? at + limit : at, 0, limit));
+  };
+  const std::size_t first = clamped(get_int(node, "start", 0));
+  return {first, std::max(first, clamped(get_int(node, "end", limit)))};
+}
+
+bool can_list_part(std::int64_t opset) { return opset >= 15; }
+
+OpCall make_shape(std::int64_t opset, std::size_t rank, ShapeBounds bounds) {
+  OpCall call{.op_type = "Shape", .attributes = {}, .constants = {}};
+  const bool whole = bounds.first == 0 && bounds.last == rank;
+  require(whole || can_list_part(opset), "a Shape of opset {} cannot list dims {} to {} of {}",
+          opset, bounds.first, bounds.last, rank);
+  if (bounds.first != 0) call.attributes.emplace("start", static_cast<std::int64_t>(bounds.first));
+  if (bounds.last != rank) call.attributes.emplace("end", static_cast<std::int64_t>(bounds.last));
+  return call;
+}
 
 OPERATORS(shape_of) {
   registry.add(OpDef{.name = "Shape", .infer = infer_shape, .prepare = prepare_shape});

@@ -66,11 +66,6 @@ Kernel prepare_slice(const PrepareContext& prepare) {
   };
 }
 
-bool takes_all(const SliceAttrs& attrs, std::size_t index) {
-  return attrs.starts[index] == 0 && attrs.steps[index] == 1 &&
-         attrs.ends[index] >= std::numeric_limits<std::int32_t>::max();
-}
-
 void slice_contents(InferContext& context, const SliceAttrs& attrs) {
   const auto contents = context.input_symbolic(0);
   if (!contents || attrs.axes.size() != 1 || attrs.axes[0] > 0 || attrs.axes[0] < -1) return;
@@ -123,7 +118,7 @@ void infer_slice(InferContext& context) {
     Dim& dim = shape[static_cast<std::size_t>(normalize_axis(attrs->axes[i], x->size()))];
     if (dim.is_known())
       dim = attrs->range(i, dim.value()).count;
-    else if (!takes_all(*attrs, i))
+    else if (!attrs->takes_all(i))
       dim = Dim();
   }
   context.set_output(0, context.input_dtype(0), std::move(shape));
@@ -140,7 +135,7 @@ OperandAxes slice_axes(const Node& node) {
     roles[0].push_back(
         {.kind = AxisRole::Kind::output, .output_axis = static_cast<std::int64_t>(i)});
   for (std::size_t i = 0; i < attrs->axes.size(); ++i)
-    if (!takes_all(*attrs, i))
+    if (!attrs->takes_all(i))
       roles[0][static_cast<std::size_t>(normalize_axis(attrs->axes[i], rank))] = {};
   return roles;
 }
@@ -174,6 +169,11 @@ SliceAttrs::Range SliceAttrs::range(std::size_t index, std::int64_t size) const 
   const std::int64_t last =
       std::min<std::int64_t>(std::max<std::int64_t>(wrapped(ends[index]), -1), size - 1);
   return {first, step, count(first - last, -step)};
+}
+
+bool SliceAttrs::takes_all(std::size_t index) const {
+  return starts[index] == 0 && steps[index] == 1 &&
+         ends[index] >= std::numeric_limits<std::int32_t>::max();
 }
 
 OpCall make_slice(std::int64_t opset, const SliceAttrs& attrs) {

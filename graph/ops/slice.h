@@ -21,6 +21,8 @@ struct SliceAttrs {
     std::int64_t first, step, count;
   };
   Range range(std::size_t index, std::int64_t size) const;
+  // Whether it keeps an axis as it is, of whatever size.
+  bool takes_all(std::size_t index) const;
 };
 
 // Slice with constant bounds; steps other than 1 need opset 10.

@@ -134,6 +134,12 @@ std::vector<std::int64_t> transpose_permutation(const Node& node, std::size_t ra
   return permutation;
 }
 
+OpCall make_transpose(std::vector<std::int64_t> permutation) {
+  OpCall call{.op_type = "Transpose"};
+  call.attributes["perm"] = std::move(permutation);
+  return call;
+}
+
 Tensor transposed(const Tensor& tensor, const std::vector<std::int64_t>& permutation) {
   const DType type = movable_type(tensor.dtype());
   const Tensor wide = tensor.cast(type);

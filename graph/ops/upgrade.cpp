@@ -58,7 +58,7 @@ std::int64_t upgrade_graph(Graph& root, std::int64_t from, std::int64_t target,
         if (!node->domain().empty()) continue;
         const UpgradeRule* rule = find_upgrade_rule(node->op_type(), version);
         if (!rule) continue;
-        const UpgradeContext context{graph, *node, in_function};
+        const UpgradeContext context{graph, *node, in_function, target};
         if (std::optional<std::string> obstacle = rule->rewrite(context)) {
           obstacles.push_back(fmt::format("{}: opset {}: {}", node->describe(), version, *obstacle));
         } else {

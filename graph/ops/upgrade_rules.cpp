@@ -6,8 +6,10 @@
 #include <limits>
 #include <utility>
 
+#include "graph/ir/clone.h"
 #include "graph/ops/batch_norm.h"
 #include "graph/ops/constant.h"
+#include "graph/ops/upgrade_tools.h"
 
 namespace onnxpress {
 
@@ -23,58 +25,21 @@ DType UpgradeContext::input_dtype(std::size_t index) const {
 
 namespace {
 
-using Result = std::optional<std::string>;
-using Ints = std::vector<std::int64_t>;
-
-constexpr const char* attribute_by_reference =
-    "an attribute refers to one of the function's and cannot become an input";
-
-// Removes an attribute and returns its value, or nothing when it is absent.
-template <class T>
-std::optional<T> take(const UpgradeContext& c, std::string_view name) {
-  const Attribute* attribute = c.node.attribute(name);
-  if (!attribute) return std::nullopt;
-  const T* value = std::get_if<T>(&attribute->value);
-  require(value != nullptr, "attribute '{}' is not of its declared kind", name);
-  std::optional<T> taken = *value;
-  c.graph.remove_attribute(&c.node, name);
-  return taken;
-}
-
-bool refers(const UpgradeContext& c, std::string_view name) {
-  const Attribute* attribute = c.node.attribute(name);
-  return attribute && !attribute->ref.empty();
-}
-
-std::int64_t int_attribute(const UpgradeContext& c, std::string_view name, std::int64_t fallback) {
-  const Attribute* attribute = c.node.attribute(name);
-  if (!attribute) return fallback;
-  const std::int64_t* value = std::get_if<std::int64_t>(&attribute->value);
-  return value ? *value : fallback;
-}
-
-// A constant beside the node: an initializer, or a Constant node inside function bodies, which
-// have no initializers.
-Value* constant(const UpgradeContext& c, std::string_view hint, Tensor tensor) {
-  const std::string name = c.graph.unique_name(hint);
-  if (!c.in_function) return c.graph.add_initializer(name, std::move(tensor));
-  NodeSpec spec{.op_type = "Constant", .outputs = {name}};
-  spec.attributes.emplace("value", std::move(tensor));
-  return c.graph.add_node(std::move(spec), &c.node)->output();
-}
-
-std::string hint(const UpgradeContext& c, std::string_view what) {
-  return fmt::format("{}_{}", c.node.output() ? c.node.output()->name() : c.node.op_type(), what);
-}
-
-Value* ints_constant(const UpgradeContext& c, std::string_view what, const Ints& values) {
-  return constant(c, hint(c, what),
-                  Tensor::of<std::int64_t>({static_cast<std::int64_t>(values.size())}, values));
-}
+using namespace upgrading;
 
 // An attribute of integers becomes input `index`.
 Result ints_to_input(const UpgradeContext& c, std::string_view name, std::size_t index) {
-  if (refers(c, name)) return attribute_by_reference;
+  if (refers(c, name)) {
+    // Constant has had such an attribute since opset 12.
+    if (!c.in_function || c.target < 12) return attribute_by_reference;
+    Attributes attributes;
+    Attribute& reference = attributes["value_ints"];
+    reference.ref = c.node.attribute(name)->ref;
+    reference.ref_kind = c.node.attribute(name)->ref_kind;
+    c.graph.remove_attribute(&c.node, name);
+    c.graph.set_node_input(&c.node, index, add_before(c, "Constant", name, {}, std::move(attributes)));
+    return std::nullopt;
+  }
   if (std::optional<Ints> values = take<Ints>(c, name))
     c.graph.set_node_input(&c.node, index, ints_constant(c, name, *values));
   return std::nullopt;
@@ -90,6 +55,20 @@ Result float_to_input(const UpgradeContext& c, std::string_view name, std::size_
                            constant(c, hint(c, name), Tensor::scalar(*value).cast(type)));
   }
   return std::nullopt;
+}
+
+std::int64_t int_attribute(const UpgradeContext& c, std::string_view name, std::int64_t fallback) {
+  const Attribute* attribute = c.node.attribute(name);
+  if (!attribute) return fallback;
+  const std::int64_t* value = std::get_if<std::int64_t>(&attribute->value);
+  return value ? *value : fallback;
+}
+
+// Input 1 with axes of size 1 put in.
+void unsqueeze_second(const UpgradeContext& c, std::string_view what, Ints axes) {
+  Attributes attributes;
+  attributes["axes"] = std::move(axes);
+  c.graph.set_node_input(&c.node, 1, add_before(c, "Unsqueeze", what, {c.node.input(1)}, std::move(attributes)));
 }
 
 Result axes_to_input(const UpgradeContext& c) { return ints_to_input(c, "axes", 1); }
@@ -116,11 +95,7 @@ Result numpy_broadcast(const UpgradeContext& c) {
   Ints axes;
   for (std::int64_t i = 0; i < trailing; ++i)
     axes.push_back(static_cast<std::int64_t>(b->size()) + i);
-  NodeSpec spec{.op_type = "Unsqueeze",
-                .inputs = {c.node.input(1)},
-                .outputs = {c.graph.unique_name(hint(c, "aligned"))}};
-  spec.attributes.emplace("axes", axes);
-  c.graph.set_node_input(&c.node, 1, c.graph.add_node(std::move(spec), &c.node)->output());
+  unsqueeze_second(c, "aligned", std::move(axes));
   return std::nullopt;
 }
 
@@ -157,6 +132,27 @@ Result batch_norm_14(const UpgradeContext& c) {
 
 Result dropout_7(const UpgradeContext& c) {
   c.graph.remove_attribute(&c.node, "is_test");
+  return std::nullopt;
+}
+
+// The mask became boolean.
+Result dropout_10(const UpgradeContext& c) {
+  const Value* mask = c.node.output(1);
+  if (!mask || mask->is_unused()) return std::nullopt;
+  const DType type = c.input_dtype(0);
+  if (type == DType::undefined) return "the element type of its mask is not known";
+  ValueMap map;
+  Node* made = c.graph.add_node({.op_type = "Dropout",
+                                 .name = c.node.name,
+                                 .inputs = {c.node.input(0)},
+                                 .outputs = {c.graph.unique_name(hint(c, "kept")), c.graph.unique_name(hint(c, "mask"))},
+                                 .attributes = clone_attributes(c.node, &c.graph, map)},
+                                &c.node);
+  Attributes cast;
+  cast["to"] = static_cast<std::int64_t>(type);
+  take_over(c, 0, made->output(0));
+  take_over(c, 1, add_before(c, "Cast", "mask_cast", {made->output(1)}, std::move(cast)));
+  c.graph.remove(&c.node);
   return std::nullopt;
 }
 
@@ -225,11 +221,7 @@ Result prelu_7(const UpgradeContext& c) {
   if (slope->size() != 1 || x->size() <= 2 || (*slope)[0] == Dim(1)) return std::nullopt;
   Ints axes;
   for (std::size_t i = 1; i + 1 < x->size(); ++i) axes.push_back(static_cast<std::int64_t>(i));
-  NodeSpec spec{.op_type = "Unsqueeze",
-                .inputs = {c.node.input(1)},
-                .outputs = {c.graph.unique_name(hint(c, "slope"))}};
-  spec.attributes.emplace("axes", axes);
-  c.graph.set_node_input(&c.node, 1, c.graph.add_node(std::move(spec), &c.node)->output());
+  unsqueeze_second(c, "slope", std::move(axes));
   return std::nullopt;
 }
 
@@ -244,58 +236,6 @@ Result top_k_10(const UpgradeContext& c) {
   const std::optional<std::int64_t> k = take<std::int64_t>(c, "k");
   if (!k) return "attribute 'k' is missing";
   c.graph.set_node_input(&c.node, 1, ints_constant(c, "k", {*k}));
-  return std::nullopt;
-}
-
-Result upsample_7(const UpgradeContext& c) {
-  const std::optional<float> height = take<float>(c, "height_scale");
-  const std::optional<float> width = take<float>(c, "width_scale");
-  if (!height || !width) return "attributes 'height_scale' and 'width_scale' are missing";
-  c.graph.set_attribute(&c.node, "scales", std::vector<float>{1, 1, *height, *width});
-  return std::nullopt;
-}
-
-Result upsample_9(const UpgradeContext& c) {
-  if (refers(c, "scales")) return attribute_by_reference;
-  const std::optional<std::vector<float>> scales = take<std::vector<float>>(c, "scales");
-  if (!scales) return "attribute 'scales' is missing";
-  c.graph.set_node_input(
-      &c.node, 1,
-      constant(c, hint(c, "scales"),
-               Tensor::of<float>({static_cast<std::int64_t>(scales->size())}, *scales)));
-  return std::nullopt;
-}
-
-Result upsample_to_resize(const UpgradeContext& c) {
-  c.graph.set_operator(&c.node, "Resize");
-  return std::nullopt;
-}
-
-// Resize-10 sampled at output / scale: 'asymmetric'. Nearest took the element before the sample, or
-// the one after it along axes that shrink.
-Result resize_11(const UpgradeContext& c) {
-  const Attribute* mode = c.node.attribute("mode");
-  const std::string* text = mode ? std::get_if<std::string>(&mode->value) : nullptr;
-  const std::optional<Tensor> scales = constant_contents(c.node.input(1));
-  const auto shrinks = [](float scale) { return scale < 1; };
-  const std::vector<float> known = scales ? scales->to_floats() : std::vector<float>();
-  const bool down = std::ranges::any_of(known, shrinks);
-  if (!text || *text == "nearest") {
-    if (!scales) return "Resize of mode 'nearest' whose scales are not constant";
-    if (down && std::ranges::any_of(known, [](float scale) { return scale > 1; }))
-      return "Resize of mode 'nearest' that shrinks some axes and grows others";
-  }
-  c.graph.set_node_input(&c.node, 2, c.node.input(1));
-  c.graph.set_node_input(&c.node, 1, nullptr);
-  c.graph.set_attribute(&c.node, "coordinate_transformation_mode", "asymmetric");
-  c.graph.set_attribute(&c.node, "nearest_mode", down ? "ceil" : "floor");
-  return std::nullopt;
-}
-
-Result resize_13(const UpgradeContext& c) {
-  const Attribute* mode = c.node.attribute("coordinate_transformation_mode");
-  const std::string* text = mode ? std::get_if<std::string>(&mode->value) : nullptr;
-  if (text && *text == "tf_half_pixel_for_nn") return "Resize with 'tf_half_pixel_for_nn'";
   return std::nullopt;
 }
 
@@ -327,22 +267,14 @@ Result softmax_13(const UpgradeContext& c) {
     }
   }
   Value* input = c.node.input(0);
-  Value* old = c.node.output();
-  NodeSpec shape_of{.op_type = "Shape", .inputs = {input}, .outputs = {c.graph.unique_name(hint(c, "shape"))}};
-  Value* dims = c.graph.add_node(std::move(shape_of), &c.node)->output();
-  NodeSpec flatten{.op_type = "Flatten", .inputs = {input}, .outputs = {c.graph.unique_name(hint(c, "flat"))}};
-  flatten.attributes.emplace("axis", axis);
-  Value* flat = c.graph.add_node(std::move(flatten), &c.node)->output();
-  NodeSpec rows{.op_type = c.node.op_type(), .name = c.node.name, .inputs = {flat},
-                .outputs = {c.graph.unique_name(hint(c, "rows"))}};
-  rows.attributes.emplace("axis", -1);
-  Value* normalized = c.graph.add_node(std::move(rows), &c.node)->output();
-  NodeSpec reshape{.op_type = "Reshape", .inputs = {normalized, dims},
-                   .outputs = {c.graph.unique_name(hint(c, "restored"))}};
-  Value* restored = c.graph.add_node(std::move(reshape), &c.node)->output();
-  restored->type = old->type;
-  restored->type_in_file = old->type_in_file;
-  c.graph.replace_uses(old, restored);
+  Attributes flatten, rows;
+  flatten["axis"] = axis;
+  rows["axis"] = -1;
+  Value* dims = add_before(c, "Shape", "shape", {input});
+  Value* flat = add_before(c, "Flatten", "flat", {input}, std::move(flatten));
+  Value* normalized = add_before(c, c.node.op_type(), "rows", {flat}, std::move(rows));
+  normalized->producer()->name = c.node.name;
+  take_over(c, 0, add_before(c, "Reshape", "restored", {normalized, dims}));
   c.graph.remove(&c.node);
   return std::nullopt;
 }
@@ -378,43 +310,11 @@ Result tile_6(const UpgradeContext& c) {
   return std::nullopt;
 }
 
-Result grid_sample_20(const UpgradeContext& c) {
-  const Attribute* mode = c.node.attribute("mode");
-  const std::string* text = mode ? std::get_if<std::string>(&mode->value) : nullptr;
-  if (text && *text == "bilinear") c.graph.set_attribute(&c.node, "mode", "linear");
-  if (text && *text == "bicubic") c.graph.set_attribute(&c.node, "mode", "cubic");
-  return std::nullopt;
-}
-
 Result dft_20(const UpgradeContext& c) {
   if (refers(c, "axis")) return attribute_by_reference;
   const std::int64_t axis = take<std::int64_t>(c, "axis").value_or(1);
   c.graph.set_node_input(&c.node, 2, constant(c, hint(c, "axis"), Tensor::scalar<std::int64_t>(axis)));
   return std::nullopt;
-}
-
-// Scale and bias went from one per group to one per channel.
-Result group_norm_21(const UpgradeContext& c) {
-  const Shape* x = c.input_shape(0);
-  if (!x || x->size() < 2 || !(*x)[1].is_known()) return "the channel count of its input is not known";
-  const std::int64_t channels = (*x)[1].value();
-  for (const std::size_t index : {1, 2}) {
-    Value* value = c.node.input(index);
-    const Tensor* groups = value ? value->constant() : nullptr;
-    if (!groups) return "its scale or bias is not a constant";
-    if (groups->dtype() != DType::float32) return "its scale or bias is not float32";
-    if (groups->size() == 0 || channels % groups->size() != 0) return "channels do not divide into groups";
-    std::vector<float> per_channel;
-    for (const float v : groups->data<float>())
-      per_channel.insert(per_channel.end(), static_cast<std::size_t>(channels / groups->size()), v);
-    c.graph.set_node_input(&c.node, index,
-                           constant(c, value->name(), Tensor::of<float>({channels}, per_channel)));
-  }
-  return std::nullopt;
-}
-
-Result no_rewrite(const UpgradeContext& c) {
-  return fmt::format("{} changed and no rewrite is known", c.node.op_type());
 }
 
 constexpr UpgradeRule rules[] = {
@@ -424,7 +324,8 @@ constexpr UpgradeRule rules[] = {
     {"BatchNormalization", 14, batch_norm_14}, {"Cast", 6, cast_6}, {"Ceil", 6, drop_consumed_inputs},
     {"Clip", 6, drop_consumed_inputs}, {"Clip", 11, clip_11}, {"Concat", 4, concat_4},
     {"DFT", 20, dft_20}, {"Div", 6, drop_consumed_inputs}, {"Div", 7, numpy_broadcast},
-    {"Dropout", 6, drop_consumed_inputs}, {"Dropout", 7, dropout_7}, {"Dropout", 12, dropout_12},
+    {"Dropout", 6, drop_consumed_inputs}, {"Dropout", 7, dropout_7}, {"Dropout", 10, dropout_10},
+    {"Dropout", 12, dropout_12},
     {"Elu", 6, drop_consumed_inputs}, {"Equal", 7, numpy_broadcast}, {"Exp", 6, drop_consumed_inputs},
     {"Floor", 6, drop_consumed_inputs}, {"GRU", 7, drop_output_sequence}, {"Gemm", 7, drop_broadcast},
     {"GlobalLpPool", 2, lp_2}, {"Greater", 7, numpy_broadcast}, {"GridSample", 20, grid_sample_20},
@@ -443,14 +344,14 @@ constexpr UpgradeRule rules[] = {
     {"ReduceMin", 18, axes_to_input}, {"ReduceProd", 18, axes_to_input},
     {"ReduceSum", 13, axes_to_input}, {"ReduceSumSquare", 18, axes_to_input},
     {"Relu", 6, drop_consumed_inputs}, {"Reshape", 5, reshape_5}, {"Resize", 11, resize_11},
-    {"Resize", 13, resize_13}, {"Scan", 9, no_rewrite}, {"Scatter", 11, scatter_11},
+    {"Resize", 13, resize_13}, {"RoiAlign", 16, roi_align_16}, {"Scan", 9, scan_9}, {"Scatter", 11, scatter_11},
     {"Selu", 6, selu_6}, {"Sigmoid", 6, drop_consumed_inputs}, {"Slice", 10, slice_10},
     {"Softmax", 13, softmax_13}, {"Split", 2, split_2}, {"Split", 13, split_to_input},
     {"Split", 18, split_18}, {"Sqrt", 6, drop_consumed_inputs}, {"Squeeze", 13, axes_to_input},
     {"Sub", 6, drop_consumed_inputs}, {"Sub", 7, numpy_broadcast}, {"Sum", 6, drop_consumed_inputs},
     {"Tanh", 6, drop_consumed_inputs}, {"Tile", 6, tile_6}, {"TopK", 10, top_k_10},
     {"Unsqueeze", 13, axes_to_input}, {"Upsample", 7, upsample_7}, {"Upsample", 9, upsample_9},
-    {"Upsample", 10, upsample_to_resize}, {"Xor", 7, numpy_broadcast},
+    {"Upsample", 10, upsample_10}, {"Upsample", 11, upsample_11}, {"Xor", 7, numpy_broadcast},
 };
 
 }  // namespace

@@ -14,6 +14,7 @@ struct UpgradeContext {
   Graph& graph;
   Node& node;
   bool in_function;  // function bodies have no initializers
+  std::int64_t target;  // the opset to be reached
 
   // Shape of an input; nullptr when its rank is not known.
   const Shape* input_shape(std::size_t index) const;

@@ -52,14 +52,19 @@ bool same_meaning(const Node& node, std::int64_t a, std::int64_t b) {
   return true;
 }
 
-// The model's imports must give the body's operators the meaning that the function's give them.
-void reconcile_opsets(Model& model, const Function& function) {
+// `imports`, of the model or of a function that calls this one, must give the body's operators the
+// meaning that the function's give them.
+void reconcile_opsets(const Model& model, OpsetImports& imports, const Function& function) {
   for_each_node(function.body, [&](const Node& node) {
-    if (model.function(node)) return;
+    if (model.function(node)) {
+      const auto called = function.opsets.find(node.domain());
+      imports.emplace(node.domain(), called == function.opsets.end() ? 1 : called->second);
+      return;
+    }
     const auto wanted = function.opsets.find(node.domain());
     require(wanted != function.opsets.end(), "{}: {} is of domain '{}', which it does not import",
             describe(function), node.describe(), node.domain());
-    const auto [found, added] = model.opsets.emplace(node.domain(), wanted->second);
+    const auto [found, added] = imports.emplace(node.domain(), wanted->second);
     if (added || found->second == wanted->second) return;
     require(same_meaning(node, wanted->second, found->second),
             "{}: {} is of operator set '{}' {}, expected the model's {}", describe(function),
@@ -97,20 +102,25 @@ void bind_attributes(const Node& call, const Function& function, Graph& body) {
 void rename_interior(const Node& call, const std::string& prefix, Graph& body) {
   body.for_each_graph([&](Graph& graph) {
     const auto rename = [&](Value* value) {
-      graph.rename(value, call.graph().unique_name(prefix + "/" + value->name()));
+      std::string name = call.graph().unique_name(prefix + value->name());
+      while (name != value->name() && body.unique_name(name) != name)
+        name = call.graph().unique_name(name + "_1");
+      graph.rename(value, name);
     };
     for (Value* value : graph.inputs()) rename(value);
     for (Value* value : graph.initializers())
       if (!value->is_input()) rename(value);
     for (Node* node : graph.nodes()) {
-      node->name = prefix + "/" + (node->name.empty() ? node->op_type() : node->name);
+      if (!prefix.empty() || !node->name.empty())
+        node->name = prefix + (node->name.empty() ? node->op_type() : node->name);
       for (Value* value : node->outputs())
         if (value) rename(value);
     }
   });
 }
 
-void inline_call(Node& call, const Function& function) {
+// `prefix` goes before the names inside.
+void inline_call(Node& call, const Function& function, const std::string& prefix) {
   Graph& target = call.graph();
   require(call.input_count() <= function.body.inputs().size(),
           "expected at most {} inputs, found {}", function.body.inputs().size(),
@@ -125,13 +135,11 @@ void inline_call(Node& call, const Function& function) {
   ValueMap copied;
   clone_graph(function.body, body, copied);
   bind_attributes(call, function, body);
-  rename_interior(call, call.name.empty() ? target.unique_name(function.name) : call.name, body);
+  rename_interior(call, prefix, body);
 
   ValueMap inlined;
   for (std::size_t i = 0; i < body.inputs().size(); ++i) inlined[body.inputs()[i]] = call.input(i);
-  for (Value* value : body.initializers())
-    inlined[value] = target.add_initializer(value->name(), value->initializer()->clone());
-  for (Node* node : body.nodes()) clone_node(*node, target, inlined, &call);
+  splice_graph(body, target, &call, inlined);
   for (std::size_t i = 0; i < call.output_count(); ++i) {
     Value* output = call.output(i);
     if (!output || output->is_unused()) continue;
@@ -140,6 +148,11 @@ void inline_call(Node& call, const Function& function) {
     target.replace_uses(output, replacement);
   }
   target.remove(&call);
+}
+
+// What the names inside begin with: the call's name, else the function's.
+std::string prefix_of(const Node& call, const Function& function) {
+  return (call.name.empty() ? call.graph().unique_name(function.name) : call.name) + "/";
 }
 
 bool inline_calls_once(Model& model) {
@@ -151,12 +164,21 @@ bool inline_calls_once(Model& model) {
   std::reverse(calls.begin(), calls.end());  // those inside a call's own subgraphs first
   for (Node* call : calls) {
     const Function& function = *model.function(*call);
-    in_context([&] { return call->describe(); }, [&] { inline_call(*call, function); });
+    in_context([&] { return call->describe(); }, 
+               [&] { inline_call(*call, function, prefix_of(*call, function)); });
   }
   return !calls.empty();
 }
 
 }  // namespace
+
+void splice_graph(const Graph& body, Graph& target, Node* before, ValueMap& map) {
+  for (const Value* value : body.initializers())
+    if (!value->is_input())
+      map[value] = target.add_initializer(target.unique_name(value->name()),
+                                          value->initializer()->clone());
+  for (const Node* node : body.nodes()) clone_node(*node, target, map, before);
+}
 
 void inline_functions(Model& model) {
   std::set<const Function*> done;
@@ -164,10 +186,51 @@ void inline_functions(Model& model) {
     std::vector<const Function*> active;
     check_recursion(model, *function, active, done);
   }
-  for (const auto& function : model.functions) reconcile_opsets(model, *function);
+  for (const auto& function : model.functions) reconcile_opsets(model, model.opsets, *function);
   while (inline_calls_once(model)) {
   }
   model.functions.clear();
+}
+
+std::int64_t inline_function(Model& model, const Function& function) {
+  std::vector<const Function*> active;
+  std::set<const Function*> done;
+  check_recursion(model, function, active, done);
+
+  struct Caller {
+    OpsetImports* imports;
+    std::vector<Node*> calls;
+  };
+  std::vector<Caller> callers;
+  std::int64_t count = 0;
+  const auto collect = [&](Graph& root, OpsetImports& imports) {
+    Caller caller{&imports, {}};
+    root.for_each_graph([&](Graph& graph) {
+      for (Node* node : graph.nodes())
+        if (model.function(*node) == &function) caller.calls.push_back(node);
+    });
+    std::reverse(caller.calls.begin(), caller.calls.end());  // those inside another's subgraphs first
+    count += std::ssize(caller.calls);
+    if (!caller.calls.empty()) callers.push_back(std::move(caller));
+  };
+  collect(model.graph, model.opsets);
+  for (const auto& other : model.functions) collect(other->body, other->opsets);
+
+  for (const Caller& caller : callers) {
+    reconcile_opsets(model, *caller.imports, function);
+    for (Node* call : caller.calls) {
+      in_context([&] { return call->describe(); }, [&] {
+        for (const auto& [name, value] : function.attribute_defaults) {
+          const Attribute* given = call->attribute(name);
+          require(!given || given->ref.empty(),
+                  "attribute '{}' is its caller's, which may not have it, and has a default", name);
+        }
+        inline_call(*call, function, count == 1 ? "" : prefix_of(*call, function));
+      });
+    }
+  }
+  std::erase_if(model.functions, [&](const auto& each) { return each.get() == &function; });
+  return count;
 }
 
 }  // namespace onnxpress

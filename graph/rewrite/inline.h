@@ -1,6 +1,7 @@
-// Model-local functions replaced by their bodies.
+// Model-local functions replaced by their bodies; bodies copied into the graph around them.
 #pragma once
 
+#include "graph/ir/clone.h"
 #include "graph/ir/model.h"
 
 namespace onnxpress {
@@ -15,5 +16,16 @@ namespace onnxpress {
 // or with more inputs or outputs than its function has; a body whose operators mean something else
 // under the operator sets that the model imports.
 void inline_functions(Model& model);
+
+// The same for one function of the model, which goes, also where bodies of other functions call it
+// (their operator sets count there); functions that it calls stay. The interior of a function that
+// is called once keeps its names where they are free. Returns the number of calls. Throws Error,
+// the model being partly changed, also where a default of the function may be needed for an
+// attribute that a caller's body takes by reference.
+std::int64_t inline_function(Model& model, const Function& function);
+
+// Copies what `body` defines into `target`, before `before`: `map` holds what stands for the body's
+// inputs and gains the copies. A name that is taken gets a number.
+void splice_graph(const Graph& body, Graph& target, Node* before, ValueMap& map);
 
 }  // namespace onnxpress

@@ -142,6 +142,8 @@ std::string_view name(Needs needs) {
       return "nothing";
     case Needs::calibration:
       return "calibration";
+    case Needs::optional_calibration:
+      return "calibration (optional)";
     case Needs::training:
       return "training";
     case Needs::teacher:

@@ -32,7 +32,8 @@ std::string_view name(Effect effect);
 // What it allows, in one line for people.
 std::string_view meaning(Effect effect);
 
-enum class Needs { nothing, calibration, training, teacher };
+// optional_calibration: the pass is better with it, and says so when it has none.
+enum class Needs { nothing, calibration, optional_calibration, training, teacher };
 std::string_view name(Needs needs);
 
 struct OptionSpec {
@@ -100,7 +101,8 @@ struct PassContext {
   const Options& options;
   ThreadPool& pool;
   std::uint64_t seed = 0;
-  Dataset* calibration = nullptr;       // set when the pass needs it, and so are the next two
+  Dataset* calibration = nullptr;       // set when the pass needs it (or may use it and it was given);
+                                        // so are the next two
   Dataset* training = nullptr;
   const Model* teacher = nullptr;
   std::vector<NearMiss>* near_misses = nullptr;  // collected for --explain; may be nullptr

@@ -77,7 +77,9 @@ class PipelineParser {
     }
     return in_context(
         [&] { return fmt::format("column {}", start); },
-        [&] { return PipelineStep{&pass, Options(pass.info().name, pass.info().options, given)}; });
+        [&] {
+          return PipelineStep{&pass, Options(pass.info().name, pass.info().options, given)};
+        });
   }
 
   static const Pass& find(const std::string& name, std::size_t column) {
@@ -87,8 +89,8 @@ class PipelineParser {
       names.emplace_back(pass->info().name);
     }
     const std::string near = nearest_name(name, names);
-    fail("unknown pass '{}' at column {}{}", name, column,
-         near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
+    fail("unknown pass '{}' at column {}; {}", name, column,
+         near.empty() ? "`onnxpress passes` lists them" : fmt::format("did you mean '{}'?", near));
   }
 
   std::string value() {

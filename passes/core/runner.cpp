@@ -49,6 +49,7 @@ struct Current {
 void check_needs(const Pass& pass, const RunOptions& options) {
   switch (pass.info().needs) {
     case Needs::nothing:
+    case Needs::optional_calibration:
       return;
     case Needs::calibration:
       require(options.calibration != nullptr, "pass '{}' needs calibration data (--calib)",

@@ -113,6 +113,114 @@ TEST_CASE("Resize before opset 11 keeps the side that nearest took") {
   CHECK(contains(resize("input s: float32[2]\n", "mode=\"linear\""), "= Resize(x, _, s)"));
 }
 
+TEST_CASE("Upsample becomes a Resize that rounds down, whatever its scales") {
+  const std::string text = "model ir=4 opset=9\ninput x: float32[4,6]\ninput s: float32[2]\n"
+                           "y = Upsample(x, s)\noutput y: float32[?,?]\n";
+  const std::string found = upgraded(text, 13);
+  CHECK(contains(found, "= Resize(x, _, s)"));
+  CHECK(contains(found, "nearest_mode=\"floor\""));
+  CHECK(contains(upgraded(text, 10), "= Resize(x, s)"));
+}
+
+TEST_CASE("tf_half_pixel_for_nn is half_pixel with another rounding") {
+  const auto resize = [](const std::string& attributes) {
+    return upgraded("model ir=6 opset=11\ninput x: float32[4,6]\ninitializer s: float32[2] = {0.6,1.7}\n"
+                    "initializer r: float32[0] = {}\ny = Resize(x, r, s) {coordinate_transformation_mode="
+                    "\"tf_half_pixel_for_nn\"" + attributes + "}\noutput y: float32[2,10]\n", 13);
+  };
+  const std::string down = resize(", nearest_mode=\"floor\"");
+  CHECK(contains(down, "coordinate_transformation_mode=\"half_pixel\""));
+  CHECK(contains(down, "nearest_mode=\"round_prefer_ceil\""));
+  CHECK(contains(resize(""), "nearest_mode=\"ceil\""));
+  CHECK_THROWS_WITH_AS(resize(", nearest_mode=\"ceil\""), doctest::Contains("nearest_mode 'ceil'"), Error);
+  CHECK_THROWS_WITH_AS(resize(", mode=\"linear\""), doctest::Contains("other than 'nearest'"), Error);
+}
+
+TEST_CASE("RoiAlign keeps the pixel grid that was its default") {
+  CHECK(contains(upgraded(R"(model ir=5 opset=10
+input x: float32[1,1,4,4]
+input r: float32[1,4]
+initializer b: int64[1] = {0}
+y = RoiAlign(x, r, b)
+output y: float32[1,1,1,1]
+)", 16), "coordinate_transformation_mode=\"output_half_pixel\""));
+}
+
+TEST_CASE("a mask of Dropout stays a float") {
+  const std::string text = upgraded(R"(model ir=3 opset=7
+input x: float32[4]
+y, m = Dropout(x) "drop"
+z = Mul(y, m)
+output z: float32[4]
+)", 13);
+  CHECK(contains(text, "= Cast(m_mask) {to=1}") == false);
+  CHECK(contains(text, "{to=1}"));
+  CHECK(contains(text, "\"drop\""));
+}
+
+TEST_CASE("Scan over batches is a Scan of Scans") {
+  const std::string text = upgraded(R"(model ir=3 opset=8
+input s: float32[2,3]
+input x: float32[2,5,3]
+f, y = Scan(_, s, x) {body=graph {
+  input a: float32[3]
+  input b: float32[3]
+  c = Add(a, b)
+  d = Unsqueeze(c) {axes=[0]}
+  e = Squeeze(d) {axes=[0]}
+  g = Identity(e)
+  output c: float32[3]
+  output g: float32[3]
+}, num_scan_inputs=1, directions=[1]} "scan"
+output f: float32[2,3]
+output y: float32[2,5,3]
+)", 13);
+  CHECK(contains(text, "opset=13"));
+  CHECK(contains(text, "\"scan_batch\""));
+  CHECK(contains(text, "\"scan\""));
+  CHECK(contains(text, "scan_input_directions=[0,0]"));
+  CHECK(contains(text, "scan_input_directions=[1]"));
+  CHECK_THROWS_WITH_AS(upgraded(R"(model ir=3 opset=8
+input l: int64[2]
+input s: float32[2,3]
+input x: float32[2,5,3]
+f = Scan(l, s, x) {body=graph {
+  input a: float32[3]
+  input b: float32[3]
+  c = Add(a, b)
+  output c: float32[3]
+}, num_scan_inputs=1}
+output f: float32[2,3]
+)", 9), doctest::Contains("lengths of its sequences"), Error);
+}
+
+TEST_CASE("GroupNormalization's computed scales are repeated for the channels") {
+  const std::string text = upgraded(R"(model ir=8 opset=18
+input x: float32[1,6,4]
+input s: float32[3]
+initializer b: float32[3] = {1,2,3}
+y = GroupNormalization(x, s, b) {num_groups=3}
+output y: float32[1,6,4]
+)", 21);
+  CHECK(contains(text, "= Tile("));
+  CHECK(contains(text, "initializer b_1: float32[6] = {1,1,2,2,3,3}"));
+}
+
+TEST_CASE("an attribute that refers to the function's becomes a Constant that does") {
+  const std::string text = upgraded(R"(model ir=8 opset=17 local=1
+input x: float32[1,4]
+y = local.F(x) {axes=[1]}
+output y: float32[1,1]
+function local.F(axes) opset=17 {
+  input v
+  r = ReduceMean(v) {axes=@axes(ints)}
+  output r
+}
+)", 18);
+  CHECK(contains(text, "= Constant() {value_ints=@axes"));
+  CHECK(contains(text, "= ReduceMean(v, "));
+}
+
 TEST_CASE("LpPool's exponent becomes an integer where it is one") {
   const auto pool = [](const std::string& p) {
     return upgraded("model ir=3 opset=1\ninput x: float32[1,1,4]\ny = GlobalLpPool(x) {p=" + p +

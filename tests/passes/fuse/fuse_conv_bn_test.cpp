@@ -72,9 +72,9 @@ output y: float32[1,2,2]
 )",
              R"(model ir=8 opset=17
 input x: float32[1,1,2]
-initializer w_1: float32[2,1,1] = {2,4}
-initializer b_1: float32[2] = {1,-2}
-y = Conv(x, w_1, b_1) "conv"
+initializer w: float32[2,1,1] = {2,4}
+initializer b: float32[2] = {1,-2}
+y = Conv(x, w, b) "conv"
 output y: float32[1,2,2]
 )");
 }
@@ -85,13 +85,13 @@ TEST_CASE("Gemm with either layout, alpha and beta") {
     const std::string start = "model ir=8 opset=17\ninput x: float32[5,3]\ninitializer w: float32" + w +
                               " = random(1)\n" + statistics(4);
     check_fused(start + "t = Gemm(x, w) {" + attributes + "}\n" + norm + "output y\n", 1);
-    for (const std::string b : {"[4]", "[1,4]", "[1]", "[]"})
+    for (const std::string b : {"[4]", "[1,4]", "[1]", "[]", "[5,4]"})
       check_fused(start + "initializer b: float32" + b + " = random(5)\nt = Gemm(x, w, b) {" + attributes + "}\n" +
                       norm + "output y\n", 1);
   }
   const std::string start = "model ir=8 opset=17\ninput x: float32[4,3]\ninitializer w: float32[3,4] = random(1)\n"
-                            "initializer b: float32[4,4] = random(2)\n" + statistics(4);
-  check_refused(start + "t = Gemm(x, w, b)\n" + norm + "output y\n", "has shape [4,4]");
+                            "initializer b: float32[4,1] = random(2)\n" + statistics(4);
+  check_refused(start + "t = Gemm(x, w, b)\n" + norm + "output y\n", "has shape [4,1]");
   check_refused(start + "t = Gemm(x, w) {beta=0.0}\n" + norm + "output y\n", "beta=0");
 }
 

@@ -1,0 +1,91 @@
+// Conv, ConvTranspose, Gemm and MatMul with a constant weight: where their channels are, and what
+// becomes of weight and bias when a scale and a shift by channel are folded into them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "graph/ir/graph.h"
+#include "graph/ops/channel_affine.h"
+
+namespace onnxpress {
+
+// The channel axis of a value.
+struct ChannelView {
+  std::int64_t count = 0;           // channels
+  std::size_t behind = 0;           // axes behind the channel axis
+  std::optional<std::size_t> rank;  // nothing: not known
+
+  // Whether a constant of these dims is one value, or one per channel, and adds no axes.
+  bool fits(const Dims& dims) const;
+};
+
+// One linear operator; input 0 is data, input 1 the constant weight. A bias is input 2, or, of a
+// MatMul, the constant operand of the Add behind it.
+struct LinearOperator {
+  // A channel axis of the weight. Where it is not axis 0, `groups` divide axis 0.
+  struct Axis {
+    std::size_t axis = 0;
+    std::int64_t groups = 1;
+    std::int64_t count = 0;  // channels of all groups
+  };
+
+  Node* node = nullptr;
+  const Tensor* weight = nullptr;
+  Axis out, in;
+  double alpha = 1, beta = 1;    // of a Gemm
+  bool data_transposed = false;  // a Gemm's: the channels of its input are axis 0
+
+  // Input 1 must be a constant. Throws Error for attributes that contradict the weight.
+  static LinearOperator of(Node& node);
+  // Why the weight cannot be read as that of a linear operator, or be replaced without loss.
+  static std::optional<std::string> obstacle(const Node& node);
+
+  bool is_product() const { return node->is("MatMul") || node->is("Gemm"); }
+  // Of the result and of the input; their ranks follow from the weight but for MatMul, which has
+  // that of the given type.
+  ChannelView output_view(const Type& result) const;
+  ChannelView input_view(const Type& data) const;
+
+  // The weight with every output (input) channel multiplied by its factor.
+  Tensor scaled_outputs(const std::vector<double>& factor) const;
+  Tensor scaled_inputs(const std::vector<double>& factor) const;
+  // By output channel: what the operator makes of an input that is `shift` everywhere, without
+  // padding and bias. Not for ConvTranspose.
+  std::vector<double> response(const std::vector<double>& shift) const;
+};
+
+// Whether `bias` can take one more value per channel: one value, or channels last (`channels_last`:
+// with other axes in front), else one per channel.
+bool is_channel_bias(const Tensor& bias, std::int64_t channels, bool channels_last);
+
+// bias * scale + shift, by channel, which is the last axis; undefined `bias` is zero. One value
+// where there was one (or none) and every channel has the same. Computed in double, stored as
+// `type`; a vector unless the bias has more axes.
+Tensor affine_bias(const Tensor& bias, const ChannelAffine& affine, DType type);
+
+// Scale and shift by channel of BatchNormalization, or of Mul, Div, Add and Sub with a constant.
+struct AffineNode {
+  ChannelAffine affine;
+  std::size_t data = 0;  // the input that is scaled and shifted
+  bool scales = false;
+  bool shifts = false;
+  std::vector<Value*> constants;
+};
+
+// What `node` does to its input `data`, whose channels are `view`; or, in `reason`, why it is no
+// such thing.
+std::optional<AffineNode> read_affine(const Node& node, std::size_t data, const ChannelView& view,
+                                      std::string& reason);
+
+// Read by exactly one node, and no output.
+bool is_read_once(const Value& value);
+bool all_finite(const Tensor& tensor);  // float32 or float64
+// Bytes of constants that nothing reads once `node` is gone.
+std::size_t constant_bytes_only_for(const Node& node);
+// Bytes that a node takes in a file at least, so that a constant may grow by them as it goes.
+inline constexpr std::size_t least_node_bytes = 16;
+
+}  // namespace onnxpress

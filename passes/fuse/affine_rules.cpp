@@ -1,0 +1,171 @@
+#include "passes/fuse/affine_rules.h"
+
+#include <algorithm>
+
+#include "graph/ops/arithmetic.h"
+#include "graph/ops/broadcasting.h"
+#include "passes/common/linear_operator.h"
+
+namespace onnxpress {
+namespace {
+
+// What folding a match changes.
+struct Fold {
+  LinearOperator linear;
+  AffineNode affine;
+  Value* bias = nullptr;        // the constant there is; nullptr: none
+  std::optional<Tensor> shift;  // the bias there will be
+};
+
+Value* bias_of(const Match& match) {
+  if (Value* added = match.value("bias")) return added;
+  const Node& linear = *match.node("linear");
+  return linear.is("MatMul") ? nullptr : linear.input(2);
+}
+
+// An Add whose constant lines up with the last axes, as all do since opset 7.
+bool is_aligned_last(const Node& add, std::size_t rank) {
+  const Value* operand = add.input(1);
+  return !operand->constant() || legacy_broadcast_dims(add, rank, operand->constant()->dims()) ==
+                                     operand->constant()->dims();
+}
+
+bool any_not_zero(const Tensor& tensor) {
+  const std::vector<float> values = tensor.to_floats();
+  return std::ranges::any_of(values, [](float value) { return value != 0; });
+}
+
+std::optional<Fold> plan(const Match& match, std::string& reason) {
+  const auto miss = [&](std::string why) {
+    reason = std::move(why);
+    return std::nullopt;
+  };
+  Node& node = *match.node("linear");
+  const Node& root = *match.root;
+  if (!root.output() || root.output()->is_unused()) return miss("nothing reads its result");
+  if (std::optional<std::string> obstacle = LinearOperator::obstacle(node)) return miss(*obstacle);
+  Fold fold{.linear = LinearOperator::of(node), .bias = bias_of(match)};
+  const std::int64_t channels = fold.linear.out.count;
+  const Node* add = match.node("add");
+  const Value* source = add ? add->output() : node.output();
+  const ChannelView view = fold.linear.output_view(match.type(source));
+  std::optional<AffineNode> affine =
+      read_affine(root, root.input(0) == source ? 0 : 1, view, reason);
+  if (!affine) return std::nullopt;
+  fold.affine = std::move(*affine);
+
+  const Value* weight = node.input(1);
+  if (fold.affine.scales && !is_read_once(*weight))
+    return miss(fmt::format("weight '{}' has another reader", weight->name()));
+  if (fold.linear.beta == 0) return miss("its bias is multiplied by beta=0");
+  if (fold.bias && !fold.bias->constant())
+    return miss(fmt::format("its bias '{}' is not a constant", fold.bias->name()));
+  if (add && view.rank && !is_aligned_last(*add, *view.rank))
+    return miss(fmt::format("{} adds along other axes than the last", add->describe()));
+  const bool channels_last = fold.linear.is_product();
+  if (fold.bias && !is_channel_bias(*fold.bias->constant(), channels, channels_last))
+    return miss(fmt::format("its bias '{}' has shape {}, expected one value per channel",
+                            fold.bias->name(), to_string(fold.bias->constant()->dims())));
+
+  const ChannelAffine& by = fold.affine.affine;
+  Tensor old = fold.bias ? *fold.bias->constant() : Tensor();
+  // A convolution's bias is a vector; a Gemm's is multiplied by beta, also where there is none yet.
+  if (!channels_last && old.size() <= 1)
+    old = old.defined()
+              ? affine_bias(old, {std::vector<double>(by.scale.size(), 1), by.shift}, old.dtype())
+              : Tensor(fold.linear.weight->dtype(), {channels});
+  ChannelAffine scaled = by;
+  for (double& value : scaled.shift) value /= fold.linear.beta;
+  Tensor bias = affine_bias(old, scaled, fold.linear.weight->dtype());
+  if (!fold.bias && !any_not_zero(bias)) return fold;
+  const std::size_t freed =
+      constant_bytes_only_for(root) + least_node_bytes +
+      (fold.bias && is_read_once(*fold.bias) ? fold.bias->constant()->byte_size() : 0);
+  if (bias.byte_size() > freed) return miss("the bias that takes the shift would grow the file");
+  fold.shift = std::move(bias);
+  return fold;
+}
+
+std::optional<std::string> obstacle(const Match& match) {
+  std::string reason;
+  return plan(match, reason) ? std::nullopt : std::optional(reason);
+}
+
+void apply(const Match& match, Patch& patch) {
+  std::string reason;
+  std::optional<Fold> fold = plan(match, reason);
+  Node* node = fold->linear.node;
+  Value* result = match.node("add") ? match.node("add")->output() : node->output();
+  std::optional<Tensor> weight;
+  if (fold->affine.scales) weight = fold->linear.scaled_outputs(fold->affine.affine.scale);
+  if ((weight && !all_finite(*weight)) || (fold->shift && !all_finite(*fold->shift))) return;
+  if (weight) patch.set_constant(node->input(1), std::move(*weight));
+  if (!fold->shift) return patch.replace(match.root->output(), result);
+
+  const Value* named = fold->bias ? fold->bias : fold->affine.constants.back();
+  if (Node* add = match.node("add")) {
+    put_constant(patch, add, add->input(0) == fold->bias ? 0 : 1, *named, std::move(*fold->shift));
+    patch.replace(match.root->output(), result);
+  } else if (node->is("MatMul")) {
+    OpCall call = make_arithmetic(match.root->graph().opset(), "Add");
+    patch.replace(
+        match.root->output(),
+        patch.node({.op_type = std::move(call.op_type),
+                    .name = match.root->name,
+                    .inputs = {result, patch.constant(named->name(), std::move(*fold->shift))},
+                    .attributes = std::move(call.attributes)}));
+  } else {
+    put_constant(patch, node, 2, *named, std::move(*fold->shift));
+    patch.replace(match.root->output(), result);
+  }
+}
+
+Rule rule(std::string name, std::string_view op_types, Pattern linear) {
+  return {
+      .name = std::move(name),
+      .pattern =
+          Pattern::op(op_types, "affine", {std::move(linear), Pattern::constant()}).commutative(),
+      .when = obstacle,
+      .replace = apply};
+}
+
+Pattern linear(std::string_view op_types) {
+  return Pattern::op(op_types, "linear", {Pattern::any(), Pattern::constant()});
+}
+
+}  // namespace
+
+bool ends_product(const Node& node) {
+  const auto is_varying = [](const Value* value) { return value && !value->constant(); };
+  const bool is_affine = node.is("Mul") || node.is("Div") || node.is("Add") || node.is("Sub");
+  if (!is_affine) return false;
+  const Value* first = node.input(0);
+  const Value* second = node.input(1);
+  if (is_varying(first) && is_varying(second)) return node.is("Mul") || node.is("Div");
+  const Value* data = is_varying(first) ? first : second;
+  return data && data->producer() && ends_product(*data->producer());
+}
+
+void put_constant(Patch& patch, Node* node, std::size_t index, const Value& named, Tensor tensor) {
+  Value* old = node->input(index);
+  if (old && is_read_once(*old))
+    patch.set_constant(old, std::move(tensor));
+  else
+    patch.replace_input(node, index, patch.constant(named.name(), std::move(tensor)));
+}
+
+Rule affine_behind_linear(std::string name, std::string_view op_types) {
+  return rule(std::move(name), op_types, linear("Conv|ConvTranspose|Gemm"));
+}
+
+Rule affine_behind_product(std::string name, std::string_view op_types) {
+  return rule(std::move(name), op_types, linear("MatMul"));
+}
+
+Rule affine_behind_bias(std::string name, std::string_view op_types) {
+  return rule(
+      std::move(name), op_types,
+      Pattern::op("Add", "add", {linear("MatMul"), Pattern::constant("bias")}).commutative());
+}
+
+}  // namespace onnxpress

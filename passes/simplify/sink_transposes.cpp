@@ -1,0 +1,500 @@
+// Moves Transposes across operators that do not mind the order of the axes, where they cancel.
+//
+// From each Transpose a region grows: the values that could be kept permuted instead, through all
+// nodes that have a permuted form. Which nodes of it take that form is a minimum cut: a Transpose
+// stands wherever a value is made in one form and read in the other, and those that make, or ask
+// for, the permuted form are then free. The move is planned as a whole and made only when it leaves
+// fewer Transposes than there are, so it ends, and undoes nothing that another pass did.
+#include <algorithm>
+#include <deque>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "graph/ir/clone.h"
+#include "graph/ops/permuted_form.h"
+#include "graph/ops/transpose.h"
+#include "graph/rewrite/live_types.h"
+#include "passes/core/registry.h"
+#include "passes/common/min_cut.h"
+
+namespace onnxpress {
+namespace {
+
+constexpr const char* rule_name = "sink_transposes";
+
+bool is_trivial(const Permutation& p) { return p.empty() || is_identity(p); }
+
+// A constant with its axes permuted; one with fewer axes than the permutation broadcasts.
+Tensor permuted_constant(const Tensor& tensor, const Permutation& p) {
+  const std::size_t missing = p.size() - tensor.rank();
+  Dims dims(missing, 1);
+  dims.insert(dims.end(), tensor.dims().begin(), tensor.dims().end());
+  Tensor moved = transposed(tensor.reshaped(dims), p);
+  if (missing == 0) return moved;
+  dims = moved.dims();
+  dims.erase(dims.begin(), std::ranges::find_if(dims, [](std::int64_t dim) { return dim != 1; }));
+  return moved.reshaped(dims);
+}
+
+// The values that one Transpose could leave permuted, and the nodes that could follow.
+class Region {
+ public:
+  Region(Graph& graph, const TypeInference& types) : graph_(graph), types_(types) {}
+
+  void grow(Value* seed, const Permutation& p) {
+    visit(seed, p);
+    while (!queue_.empty()) {
+      Value* value = queue_.front();
+      queue_.pop_front();
+      if (value->constant()) continue;
+      const Permutation known = alternates_.at(value);
+      if (Node* producer = value->producer()) try_node(producer, {true, value->output_index(), known});
+      for (const Use& use : std::vector<Use>(value->uses().begin(), value->uses().end()))
+        try_node(use.node, {false, use.index, known});
+    }
+  }
+
+  const std::vector<Value*>& values() const { return values_; }
+  // nullptr for values outside.
+  const Permutation* alternate(const Value* value) const { return found(alternates_, value); }
+  const PermutedForm* form(const Node* node) const { return found(forms_, node); }
+  const std::vector<Node*>& nodes() const { return nodes_; }
+
+  // The node makes the output, or reads the input, permuted as the value is in the region.
+  bool makes(const Value& value) const {
+    const PermutedForm* made = form(value.producer());
+    return made != nullptr && made->outputs[value.output_index()] == alternates_.at(&value);
+  }
+  bool reads(const Use& use) const {
+    const PermutedForm* made = form(use.node);
+    return made != nullptr && made->inputs[use.index] == alternates_.at(use.node->input(use.index));
+  }
+
+ private:
+  template <class K, class T>
+  static const T* found(const std::unordered_map<const K*, T>& map, const K* key) {
+    const auto at = map.find(key);
+    return at == map.end() ? nullptr : &at->second;
+  }
+
+  void visit(Value* value, const Permutation& p) {
+    if (is_trivial(p) || &value->graph() != &graph_ || !alternates_.emplace(value, p).second) return;
+    values_.push_back(value);
+    queue_.push_back(value);
+  }
+
+  void try_node(Node* node, const PermutedOperand& operand) {
+    if (&node->graph() != &graph_ || form(node)) return;
+    std::optional<PermutedForm> made = permuted_form(*node, operand, types_);
+    if (!made) made = form_beside_transpose(*node, operand);
+    if (!made || !fits(*node, *made)) return;
+    for (std::size_t i = 0; i < made->inputs.size(); ++i)
+      if (node->input(i)) visit(node->input(i), made->inputs[i]);
+    for (std::size_t i = 0; i < made->outputs.size(); ++i) visit(node->output(i), made->outputs[i]);
+    nodes_.push_back(node);
+    forms_.emplace(node, std::move(*made));
+  }
+
+  // An operator that drops or adds axes leaves open where these were or go: what a Transpose at its
+  // other side asks for.
+  std::optional<PermutedForm> form_beside_transpose(const Node& node, const PermutedOperand& operand) const {
+    const auto answer = [&](const PermutedOperand& other) -> std::optional<PermutedForm> {
+      std::optional<PermutedForm> made = permuted_form(node, other, types_);
+      if (!made) return std::nullopt;
+      const auto& side = operand.is_output ? made->outputs : made->inputs;
+      if (side[operand.index] != operand.permutation) return std::nullopt;
+      return made;
+    };
+    if (operand.index != 0 || node.output() == nullptr || node.input(0) == nullptr) return std::nullopt;
+    if (operand.is_output) {
+      const Node* before = node.input(0)->producer();
+      const auto p = before ? permutation_of(*before, types_) : std::nullopt;
+      return p ? answer({false, 0, inverse(*p)}) : std::nullopt;
+    }
+    for (const Use& use : node.output()->uses())
+      if (const auto p = permutation_of(*use.node, types_))
+        if (auto made = answer({true, 0, *p})) return made;
+    return std::nullopt;
+  }
+
+  bool fits(const Node& node, const PermutedForm& made) const {
+    const auto agrees = [&](const Value* value, const Permutation& p) {
+      const Permutation* known = alternate(value);
+      return known == nullptr || is_trivial(p) || *known == p;
+    };
+    for (std::size_t i = 0; i < made.inputs.size(); ++i) {
+      const Value* input = node.input(i);
+      if (input == nullptr) continue;
+      if (!agrees(input, made.inputs[i])) return false;
+      const Tensor* constant = input->constant();
+      if (constant && !is_trivial(made.inputs[i]) && bits(constant->dtype()) == 0) return false;
+    }
+    for (std::size_t i = 0; i < made.outputs.size(); ++i)
+      if (!agrees(node.output(i), made.outputs[i])) return false;
+    return true;
+  }
+
+  Graph& graph_;
+  const TypeInference& types_;
+  std::unordered_map<const Value*, Permutation> alternates_;
+  std::unordered_map<const Node*, PermutedForm> forms_;
+  std::vector<Value*> values_;  // in the order they were found, and so are the nodes
+  std::vector<Node*> nodes_;
+  std::deque<Value*> queue_;
+};
+
+// What a Transpose is to a region.
+enum class Role {
+  none,
+  source,    // its result's permuted form is its input
+  composes,  // its result's permuted form is its input under another permutation
+  target,    // its result is its input's permuted form
+  follows,   // its result is its input's permuted form under another permutation
+};
+
+Role role_of(const Node& node, const Region& region, const TypeInference& types) {
+  const std::optional<Permutation> p = permutation_of(node, types);
+  if (!p) return Role::none;
+  if (const Permutation* result = region.alternate(node.output()))
+    return *result == inverse(*p) ? Role::source : Role::composes;
+  const Permutation* input = region.alternate(node.input(0));
+  if (input == nullptr) return Role::none;
+  return *input == *p ? Role::target : Role::follows;
+}
+
+// The nodes of a region that are best in their permuted form.
+struct Plan {
+  std::unordered_set<const Node*> permuted;
+  int before = 0, after = 0;  // Transposes that the region is answerable for
+};
+
+class Planner {
+ public:
+  Planner(const Region& region, const TypeInference& types) : region_(region), types_(types) {}
+
+  Plan plan() {
+    for (Value* value : region_.values()) add(*value);
+    Plan plan{.before = cost(std::vector<bool>(vertices_, false))};
+    const std::vector<bool> side = cut_.source_side();
+    plan.after = cost(side);
+    for (const auto& [node, vertex] : of_node_)
+      if (side[vertex]) plan.permuted.insert(node);
+    return plan;
+  }
+
+ private:
+  // What a value is made and read by: vertices, source for the permuted form.
+  struct Edge {
+    std::size_t producer;
+    std::vector<std::size_t> consumers;
+    int weight = 1;
+  };
+
+  std::size_t vertex() { return vertices_ = cut_.add_vertex() + 1, vertices_ - 1; }
+  std::size_t vertex_of(const Node* node) {
+    const auto found = of_node_.find(node);
+    return found != of_node_.end() ? found->second : of_node_.emplace(node, vertex()).first->second;
+  }
+
+  void add(Value& value) {
+    Edge edge{.producer = MinCut::sink};
+    if (value.constant()) {
+      edge.producer = vertex();
+      // Two forms of a small one take less than a Transpose.
+      edge.weight = value.constant()->byte_size() <= 32 ? 1 : MinCut::unlimited;
+    } else if (const Node* producer = value.producer()) {
+      const Role role = role_of(*producer, region_, types_);
+      if (role == Role::source)
+        edge.producer = MinCut::source;
+      else if (role == Role::composes || region_.makes(value))
+        edge.producer = vertex_of(producer);
+    }
+    if (value.is_output()) edge.consumers.push_back(MinCut::sink);
+    for (const Use& use : value.uses()) {
+      const Role role = role_of(*use.node, region_, types_);
+      if (role == Role::target && !value.constant())
+        edge.consumers.push_back(MinCut::source);
+      else if (region_.reads(use))
+        edge.consumers.push_back(vertex_of(use.node));
+      else if (role == Role::none || role == Role::source)
+        edge.consumers.push_back(MinCut::sink);
+    }
+    connect(edge);
+    edges_.push_back(std::move(edge));
+  }
+
+  void connect(const Edge& edge) {
+    // Made permuted and read as it was: paid once.
+    const std::size_t original = cut_.add_vertex();
+    cut_.add_edge(edge.producer, original, edge.weight);
+    // And the other way round.
+    const std::size_t permuted = cut_.add_vertex();
+    cut_.add_edge(permuted, edge.producer, edge.weight);
+    vertices_ = permuted + 1;
+    for (const std::size_t consumer : edge.consumers) {
+      cut_.add_edge(original, consumer, MinCut::unlimited);
+      cut_.add_edge(consumer, permuted, MinCut::unlimited);
+    }
+  }
+
+  int cost(const std::vector<bool>& side) const {
+    const auto is_permuted = [&](std::size_t vertex) { return vertex == MinCut::source || side[vertex]; };
+    int total = 0;
+    for (const Edge& edge : edges_) {
+      const bool made = is_permuted(edge.producer);
+      if (std::ranges::any_of(edge.consumers, [&](std::size_t read) { return is_permuted(read) != made; }))
+        total = std::min(total + edge.weight, MinCut::unlimited);
+    }
+    return total;
+  }
+
+  const Region& region_;
+  const TypeInference& types_;
+  MinCut cut_;
+  std::size_t vertices_ = 2;
+  std::unordered_map<const Node*, std::size_t> of_node_;
+  std::vector<Edge> edges_;
+};
+
+// Turns a plan into a patch.
+class Mover {
+ public:
+  Mover(Graph& graph, const Region& region, const Plan& plan, const TypeInference& types)
+      : patch_(graph), graph_(graph), region_(region), plan_(plan), types_(types) {}
+
+  Patch move() {
+    const std::vector<Node*> nodes = graph_.nodes();
+    for (Node* node : nodes) {
+      if (!plan_.permuted.contains(node)) continue;
+      if (const PermutedForm* form = region_.form(node))
+        rebuild(*node, *form);
+      else
+        compose(*node);
+    }
+    for (Node* node : nodes) {
+      if (plan_.permuted.contains(node))
+        reconnect(*node);
+      else
+        reconnect_transpose(*node);
+    }
+    return std::move(patch_);
+  }
+
+ private:
+  Role role(const Node& node) const { return role_of(node, region_, types_); }
+
+  Patch::Ref transpose(Patch::Ref of, Permutation p, const Value& named_after) {
+    if (is_identity(p)) return of;
+    return patch_.node({.op_type = "Transpose",
+                        .name = named_after.name() + "_transpose",
+                        .inputs = {of},
+                        .attributes = make_transpose(std::move(p)).attributes});
+  }
+
+  // Made only in its permuted form from now on.
+  bool is_permuted(const Value& value) const {
+    const Node* producer = value.producer();
+    return producer && plan_.permuted.contains(producer) && region_.alternate(&value) &&
+           (region_.makes(value) || !region_.form(producer));
+  }
+
+  bool is_available_permuted(const Value& value) const {
+    return permuted_.contains(&value) || (value.producer() && role(*value.producer()) == Role::source);
+  }
+
+  // The value as it was.
+  Patch::Ref original(Value* value) {
+    if (value == nullptr || !value->producer() || &value->graph() != &graph_) return value;
+    const auto found = originals_.find(value);
+    if (found != originals_.end()) return found->second;
+    return originals_.emplace(value, make_original(value)).first->second;
+  }
+
+  Patch::Ref make_original(Value* value) {
+    if (is_permuted(*value)) return transpose(permuted(value), inverse(*region_.alternate(value)), *value);
+    const auto rebuilt = rebuilt_.find(value);
+    if (rebuilt != rebuilt_.end()) return rebuilt->second;
+    Node& producer = *value->producer();
+    const Role known = role(producer);
+    Value* input = producer.input(0);
+    if (known == Role::target && is_available_permuted(*input)) return permuted(input);
+    if ((known == Role::follows || known == Role::composes) && is_permuted(*input))
+      return transpose(permuted(input),
+                       composed(inverse(*region_.alternate(input)), permutation_of(producer, types_).value()), *value);
+    return value;
+  }
+
+  // The value permuted.
+  Patch::Ref permuted(Value* value) {
+    const auto found = permuted_.find(value);
+    if (found != permuted_.end()) return found->second;
+    return permuted_.emplace(value, make_permuted(value)).first->second;
+  }
+
+  Patch::Ref make_permuted(Value* value) {
+    const Permutation& p = *region_.alternate(value);
+    if (const Tensor* constant = value->constant())
+      return patch_.constant(value->name(), permuted_constant(*constant, p));
+    if (value->producer() && role(*value->producer()) == Role::source) return original(value->producer()->input(0));
+    return transpose(original(value), p, *value);
+  }
+
+  void rebuild(Node& node, const PermutedForm& form) {
+    std::vector<Patch::Ref> inputs;
+    for (std::size_t i = 0; i < node.input_count(); ++i)
+      inputs.push_back(is_trivial(form.inputs[i]) ? original(node.input(i)) : permuted(node.input(i)));
+    for (const auto& [index, tensor] : form.arguments) {
+      if (inputs.size() <= index) inputs.resize(index + 1);
+      const Value* old = node.input(index);
+      inputs[index] = patch_.constant(old ? old->name() : node.output()->name() + "_axes", tensor);
+    }
+    ValueMap map;
+    Patch::NodeTemplate made{.op_type = node.op_type(), .name = node.name, .inputs = std::move(inputs),
+                             .outputs = node.output_count()};
+    for (const auto& [name, attribute] : form.attributes)
+      made.attributes.emplace(name, clone_attribute(attribute, &graph_, map));
+    const Patch::Ref first = patch_.node(std::move(made));
+    for (std::size_t i = 0; i < node.output_count(); ++i) {
+      Value* output = node.output(i);
+      (is_trivial(form.outputs[i]) ? rebuilt_ : permuted_)[output] = patch_.output(first, i);
+    }
+  }
+
+  // A Transpose followed by the permutation of its result.
+  void compose(Node& node) {
+    Value* input = node.input(0);
+    Permutation p = composed(permutation_of(node, types_).value(), *region_.alternate(node.output()));
+    const bool from_permuted = is_permuted(*input);
+    if (from_permuted) p = composed(inverse(*region_.alternate(input)), p);
+    permuted_[node.output()] = transpose(from_permuted ? permuted(input) : original(input), p, *node.output());
+  }
+
+  bool is_read_as_it_was(const Value& value) const {
+    return value.is_output() || std::ranges::any_of(value.uses(), [&](const Use& use) {
+             if (plan_.permuted.contains(use.node)) return false;
+             const Role known = role(*use.node);
+             return !is_permuted(value) || known == Role::none || known == Role::source;
+           });
+  }
+
+  // Readers of a node in its permuted form.
+  void reconnect(Node& node) {
+    for (Value* value : node.outputs())
+      if (is_read_as_it_was(*value)) patch_.replace(value, original(value));
+    patch_.remove_if_unread(&node);
+  }
+
+  // A Transpose that stays, goes, or starts from a value's permuted form.
+  void reconnect_transpose(Node& node) {
+    const Role known = role(node);
+    if (known == Role::none) return;
+    Value* output = node.output();
+    const Patch::Ref made = known == Role::source ? Patch::Ref(output) : original(output);
+    if (!(made == Patch::Ref(output))) patch_.replace(output, made);
+    patch_.remove_if_unread(&node);
+  }
+
+  Patch patch_;
+  Graph& graph_;
+  const Region& region_;
+  const Plan& plan_;
+  const TypeInference& types_;
+  // Outputs of rebuilt nodes that come out as they did are in rebuilt_.
+  std::unordered_map<const Value*, Patch::Ref> originals_, permuted_, rebuilt_;
+};
+
+// Where a region may grow from.
+struct Seed {
+  Node* transpose;
+  Value* value;
+  Permutation permutation;
+};
+
+class SinkTransposes : public Pass {
+ public:
+  static constexpr PassInfo pass_info{
+      .name = rule_name,
+      .summary = "moves Transposes across other operators where they then cancel",
+      .effect = Effect::exact,
+      .group = "simplify",
+      .group_order = 50};
+
+  const PassInfo& info() const override { return pass_info; }
+
+  Outcome run(Model& model, PassContext& context) const override {
+    LiveTypes types(model);
+    std::int64_t moves = 0, removed = 0;
+    model.for_each_graph([&](Graph& graph) {
+      while (const int saved = improve(graph, types)) {
+        ++moves;
+        removed += saved;
+      }
+      if (context.near_misses) explain(graph, types.get(), *context.near_misses);
+    });
+    return {.changed = moves > 0, .counts = {{rule_name, moves}, {"transposes_removed", removed}}};
+  }
+
+ private:
+  static std::vector<Seed> seeds(const Graph& graph, const TypeInference& types) {
+    std::vector<Seed> found;
+    for (Node* node : graph.nodes()) {
+      const std::optional<Permutation> p = permutation_of(*node, types);
+      if (!p || is_trivial(*p) || node->input(0)->constant()) continue;
+      found.push_back({node, node->output(), inverse(*p)});
+      found.push_back({node, node->input(0), *p});
+    }
+    return found;
+  }
+
+  static std::int64_t count(const Graph& graph) {
+    return std::ranges::count_if(graph.nodes(), [](const Node* node) { return node->is("Transpose"); });
+  }
+
+  // Makes the first move that leaves fewer Transposes; how many fewer.
+  static int improve(Graph& graph, LiveTypes& types) {
+    std::set<std::pair<const Value*, Permutation>> tried;
+    for (const Seed& seed : seeds(graph, types.get())) {
+      if (tried.contains({seed.value, seed.permutation})) continue;
+      Region region(graph, types.get());
+      region.grow(seed.value, seed.permutation);
+      const Plan plan = Planner(region, types.get()).plan();
+      if (plan.after < plan.before && !plan.permuted.empty()) {
+        const std::int64_t before = count(graph);
+        Patch patch = Mover(graph, region, plan, types.get()).move();
+        types.note(patch.apply());
+        const std::int64_t after = count(graph);
+        require(after < before, "a move planned to leave {} Transposes for {} left {} for {}", plan.after,
+                plan.before, after, before);
+        return static_cast<int>(before - after);
+      }
+      for (const Value* value : region.values()) tried.emplace(value, *region.alternate(value));
+    }
+    return 0;
+  }
+
+  static void explain(Graph& graph, const TypeInference& types, std::vector<NearMiss>& misses) {
+    for (const Seed& seed : seeds(graph, types)) {
+      if (seed.value != seed.transpose->output()) continue;
+      Region region(graph, types);
+      region.grow(seed.value, seed.permutation);
+      misses.push_back({rule_name, seed.transpose->describe(), obstacle(region)});
+    }
+  }
+
+  static std::string obstacle(const Region& region) {
+    for (const Value* value : region.values()) {
+      if (value->is_output()) return fmt::format("its order of axes is that of output '{}'", value->name());
+      for (const Use& use : value->uses())
+        if (!region.reads(use))
+          return fmt::format("{} reads '{}' in this order of axes", use.node->describe(), value->name());
+    }
+    return "moving it would leave no fewer Transposes";
+  }
+};
+
+}  // namespace
+
+PASS(sink_transposes) { registry.add(std::make_unique<SinkTransposes>()); }
+
+}  // namespace onnxpress
