@@ -9,7 +9,8 @@ namespace onnxpress {
 namespace {
 
 std::size_t count(const Model& model, std::string_view op) {
-  return static_cast<std::size_t>(std::ranges::count_if(model.graph.nodes(), [&](const Node* node) { return node->is(op); }));
+  return static_cast<std::size_t>(
+      std::ranges::count_if(model.graph.nodes(), [&](const Node* node) { return node->is(op); }));
 }
 
 // Why a node stayed, from the table of the report.
@@ -20,7 +21,9 @@ std::string why(const PassRun& run, const std::string& node) {
 }
 
 bool has_note(const PassRun& run, std::string_view text) {
-  return std::ranges::any_of(run.outcome.notes, [&](const std::string& note) { return note.find(text) != std::string::npos; });
+  return std::ranges::any_of(run.outcome.notes, [&](const std::string& note) {
+    return note.find(text) != std::string::npos;
+  });
 }
 
 const Tensor& constant(const Model& model, std::string_view name) {
@@ -32,9 +35,11 @@ const Tensor& constant(const Model& model, std::string_view name) {
 
 std::string mlp(int opset, const std::string& middle = "c = Relu(b) \"act\"\n") {
   return "model ir=8 opset=" + std::to_string(opset) +
-         "\ninput x: float32[n,32]\ninitializer w: float32[32,32] = random(1)\ninitializer v: float32[32,8] = random(2)\n"
-         "initializer k: float32[32] = random(3)\na = MatMul(x, w) \"first\"\nb = Add(a, k) \"bias\"\n" + middle +
-         "y = MatMul(c, v) \"last\"\noutput y: float32[n,8]\n";
+         "\ninput x: float32[n,32]\ninitializer w: float32[32,32] = random(1)\ninitializer v: "
+         "float32[32,8] = random(2)\n"
+         "initializer k: float32[32] = random(3)\na = MatMul(x, w) \"first\"\nb = Add(a, k) "
+         "\"bias\"\n" +
+         middle + "y = MatMul(c, v) \"last\"\noutput y: float32[n,8]\n";
 }
 
 TEST_CASE("neighbours share their Casts, inputs and outputs stay float32, weights halve") {
@@ -56,7 +61,8 @@ TEST_CASE("bfloat16 where the opset has it") {
   CHECK(run.outcome.min_snr_db == 20);
   // MatMul takes it from opset 13 on.
   const PassRun old = check_unchanged("convert_float{type=bf16}", mlp(12));
-  CHECK(old.reason("convert_float").find("takes bfloat16 from opset 13 on, the model has 12") != std::string::npos);
+  CHECK(old.reason("convert_float").find("takes bfloat16 from opset 13 on, the model has 12") !=
+        std::string::npos);
 }
 
 TEST_CASE("operators without a form get Casts around them") {
@@ -66,9 +72,11 @@ TEST_CASE("operators without a form get Casts around them") {
 }
 
 TEST_CASE("values beyond the range stay float32, with the nodes that make and read them") {
-  const std::string big = "initializer s: float32[] = {20000}\ninitializer r: float32[] = {0.00005}\n";
+  const std::string big =
+      "initializer s: float32[] = {20000}\ninitializer r: float32[] = {0.00005}\n";
   const std::string text = mlp(13, "d = Mul(b, s) \"up\"\nc = Mul(d, r) \"down\"\n");
-  const PassRun run = run_pass("convert_float", text.substr(0, text.find("a = ")) + big + text.substr(text.find("a = ")));
+  const PassRun run = run_pass(
+      "convert_float", text.substr(0, text.find("a = ")) + big + text.substr(text.find("a = ")));
   CHECK(why(run, "up").find("'d' reaches ") == 0);
   CHECK(why(run, "down").find("'d' reaches ") == 0);
   CHECK(why(run, "first").empty());
@@ -80,10 +88,13 @@ TEST_CASE("values beyond the range stay float32, with the nodes that make and re
 TEST_CASE("constants that do not fit") {
   const auto with = [](const std::string& number) {
     const std::string text = mlp(13, "c = Max(b, s) \"limit\"\n");
-    return text.substr(0, text.find("a = ")) + "initializer s: float32[] = {" + number + "}\n" + text.substr(text.find("a = "));
+    return text.substr(0, text.find("a = ")) + "initializer s: float32[] = {" + number + "}\n" +
+           text.substr(text.find("a = "));
   };
-  CHECK(why(run_pass("convert_float", with("-1e9")), "limit").find("constant 's' holds 1e+09, beyond 32752") == 0);
-  CHECK(why(run_pass("convert_float", with("1e-12")), "limit").find("constant 's' is too small for float16") == 0);
+  CHECK(why(run_pass("convert_float", with("-1e9")), "limit")
+            .find("constant 's' holds 1e+09, beyond 32752") == 0);
+  CHECK(why(run_pass("convert_float", with("1e-12")), "limit")
+            .find("constant 's' is too small for float16") == 0);
   CHECK(why(run_pass("convert_float{type=bf16}", with("1e-12")), "limit").empty());
   CHECK(why(run_pass("convert_float", with("0.5")), "limit").empty());
 }
@@ -144,11 +155,16 @@ output m: int64[1,16,16]
 }
 
 TEST_CASE("what would not shrink is left") {
-  const PassRun run = check_unchanged("convert_float", "model ir=8 opset=13\ninput x: float32[2,4]\n"
-                                      "initializer w: float32[4,4] = random(1)\ny = MatMul(x, w)\noutput y: float32[2,4]\n");
+  const PassRun run = check_unchanged(
+      "convert_float",
+      "model ir=8 opset=13\ninput x: float32[2,4]\n"
+      "initializer w: float32[4,4] = random(1)\ny = MatMul(x, w)\noutput y: float32[2,4]\n");
   CHECK(has_note(run, "left as it was: 32 bytes of weights would go, 2 Casts come"));
-  CHECK(has_note(check_unchanged("convert_float", "model ir=8 opset=13\ninput x: float32[2,4]\ny = Relu(x)\noutput y: float32[2,4]\n"),
-                 "no node to convert"));
+  CHECK(has_note(
+      check_unchanged(
+          "convert_float",
+          "model ir=8 opset=13\ninput x: float32[2,4]\ny = Relu(x)\noutput y: float32[2,4]\n"),
+      "no node to convert"));
 }
 
 TEST_CASE("Constant nodes, several readers and outputs inside") {
