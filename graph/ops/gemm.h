@@ -13,6 +13,8 @@ struct GemmAttrs {
   bool transpose_a = false;
   bool transpose_b = false;
 
+  bool operator==(const GemmAttrs&) const = default;
+
   static GemmAttrs from(const Node& node);
   Attributes to_attributes(std::int64_t opset) const;
 };

@@ -44,10 +44,11 @@ class Planner {
     if (computes_shape) shapes_.insert(&node);
     std::string reason;
     std::optional<NarrowFloatForm> form = narrow_float_form(node, request_.type, types_, &reason);
-    if (form && computes_shape)
+    // Shape and Size themselves read any type.
+    if (form && computes_shape && !form->outputs.empty())
       reason = "it computes shapes";
     else if (form && request_.keep && request_.keep->matches(node))
-      reason = "'keep' selects it";
+      reason = "selected by keep";
     else if (form)
       reason = range_obstacle(node, *form);
     if (form || !reason.empty()) plan_.nodes.push_back(&node);

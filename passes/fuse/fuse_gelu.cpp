@@ -19,15 +19,16 @@ struct FoundGelu {
 
 // Behind `gate`, erf or tanh: (1 + gate) * x / 2 in any order.
 std::vector<Tracer::Gated> halved_products(const Tracer& tracer, Node* gate) {
-  const auto sum = tracer.only_reader(gate, {"Add"});
-  if (!sum || !tracer.is_factor(sum->node->input(1 - sum->index), gate->output(), 1)) return {};
-  std::vector<Tracer::Gated> readings = tracer.gated(sum->node);
-  std::erase_if(readings, [](const Tracer::Gated& reading) {
-    return reading.x == nullptr || std::abs(reading.number - 0.5) > 1e-6;
-  });
-  for (Tracer::Gated& reading : readings)
-    reading.region.nodes.insert(reading.region.nodes.begin(), {gate, sum->node});
-  return readings;
+  std::vector<Tracer::Gated> found;
+  for (const Use& sum : tracer.readers(gate, {"Add"})) {
+    if (!tracer.is_factor(sum.node->input(1 - sum.index), gate->output(), 1)) continue;
+    for (Tracer::Gated& reading : tracer.gated(sum.node)) {
+      if (reading.x == nullptr || std::abs(reading.number - 0.5) > 1e-6) continue;
+      reading.region.nodes.insert(reading.region.nodes.begin(), {gate, sum.node});
+      found.push_back(std::move(reading));
+    }
+  }
+  return found;
 }
 
 // As far as the numbers can be told from what the exporter wrote.

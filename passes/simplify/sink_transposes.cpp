@@ -55,11 +55,11 @@ class Region {
     }
   }
 
+  const Graph& graph() const { return graph_; }
   const std::vector<Value*>& values() const { return values_; }
   // nullptr for values outside.
   const Permutation* alternate(const Value* value) const { return found(alternates_, value); }
   const PermutedForm* form(const Node* node) const { return found(forms_, node); }
-  const std::vector<Node*>& nodes() const { return nodes_; }
 
   // The node makes the output, or reads the input, permuted as the value is in the region.
   bool makes(const Value& value) const {
@@ -79,9 +79,10 @@ class Region {
   }
 
   void visit(Value* value, const Permutation& p) {
-    if (is_trivial(p) || &value->graph() != &graph_ || !alternates_.emplace(value, p).second) return;
+    if (is_trivial(p) || !alternates_.emplace(value, p).second) return;
     values_.push_back(value);
-    queue_.push_back(value);
+    // What comes from a graph around this one stays as it is there.
+    if (&value->graph() == &graph_) queue_.push_back(value);
   }
 
   void try_node(Node* node, const PermutedOperand& operand) {
@@ -92,7 +93,6 @@ class Region {
     for (std::size_t i = 0; i < made->inputs.size(); ++i)
       if (node->input(i)) visit(node->input(i), made->inputs[i]);
     for (std::size_t i = 0; i < made->outputs.size(); ++i) visit(node->output(i), made->outputs[i]);
-    nodes_.push_back(node);
     forms_.emplace(node, std::move(*made));
   }
 
@@ -139,8 +139,7 @@ class Region {
   const TypeInference& types_;
   std::unordered_map<const Value*, Permutation> alternates_;
   std::unordered_map<const Node*, PermutedForm> forms_;
-  std::vector<Value*> values_;  // in the order they were found, and so are the nodes
-  std::vector<Node*> nodes_;
+  std::vector<Value*> values_;  // in the order they were found
   std::deque<Value*> queue_;
 };
 
@@ -154,6 +153,7 @@ enum class Role {
 };
 
 Role role_of(const Node& node, const Region& region, const TypeInference& types) {
+  if (&node.graph() != &region.graph()) return Role::none;
   const std::optional<Permutation> p = permutation_of(node, types);
   if (!p) return Role::none;
   if (const Permutation* result = region.alternate(node.output()))
@@ -299,8 +299,12 @@ class Mover {
            (region_.makes(value) || !region_.form(producer));
   }
 
+  // Transposes of it had better start from its permuted form.
+  bool starts_permuted(const Value& value) const {
+    return is_permuted(value) || (value.producer() && role(*value.producer()) == Role::source);
+  }
   bool is_available_permuted(const Value& value) const {
-    return permuted_.contains(&value) || (value.producer() && role(*value.producer()) == Role::source);
+    return permuted_.contains(&value) || starts_permuted(value);
   }
 
   // The value as it was.
@@ -319,7 +323,7 @@ class Mover {
     const Role known = role(producer);
     Value* input = producer.input(0);
     if (known == Role::target && is_available_permuted(*input)) return permuted(input);
-    if ((known == Role::follows || known == Role::composes) && is_permuted(*input))
+    if ((known == Role::follows || known == Role::composes) && starts_permuted(*input))
       return transpose(permuted(input),
                        composed(inverse(*region_.alternate(input)), permutation_of(producer, types_).value()), *value);
     return value;
@@ -365,7 +369,7 @@ class Mover {
   void compose(Node& node) {
     Value* input = node.input(0);
     Permutation p = composed(permutation_of(node, types_).value(), *region_.alternate(node.output()));
-    const bool from_permuted = is_permuted(*input);
+    const bool from_permuted = starts_permuted(*input);
     if (from_permuted) p = composed(inverse(*region_.alternate(input)), p);
     permuted_[node.output()] = transpose(from_permuted ? permuted(input) : original(input), p, *node.output());
   }

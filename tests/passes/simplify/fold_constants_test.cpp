@@ -322,5 +322,67 @@ TEST_CASE("files never grow") {
   }
 }
 
+TEST_CASE("what is computed from quantized constants stays too, but for its shape") {
+  check_unchanged("fold_constants", R"(model ir=8 opset=17
+input x: float32[2]
+initializer q: int8[1,2] = {1,2}
+initializer s: float32[] = {0.5}
+initializer n: int64[1] = {2}
+w = DequantizeLinear(q, s)
+t = Transpose(w)
+r = Reshape(t, n)
+y = Add(x, r)
+output y: float32[2]
+)");
+  CHECK(run_pass("fold_constants", R"(model ir=8 opset=17
+input x: float32[2]
+initializer q: int8[1,2] = {1,2}
+initializer s: float32[] = {0.5}
+w = DequantizeLinear(q, s)
+n = Shape(w)
+y = Reshape(x, n)
+z = Add(y, w)
+output z: float32[1,2]
+)").outcome.counts["nodes"] == 1);
+}
+
+TEST_CASE("function bodies fold, but for what is a Constant node already or depends on the call") {
+  const PassRun run = run_pass("fold_constants", R"(model ir=8 opset=17 local=1
+input x: float32[2]
+y = local.Act(x) {alpha=0.5}
+output y: float32[2]
+function local.Act(alpha) opset=17 {
+  input v
+  a_first_constant = Constant() {value=float32[2]{1,2}}
+  a_second_constant = Constant() {value=float32[2]{3,4}}
+  their_sum_which_is_constant = Add(a_first_constant, a_second_constant)
+  their_negated_sum = Neg(their_sum_which_is_constant)
+  e = Elu(a_first_constant) {alpha=@alpha(float)}
+  r = Add(v, their_negated_sum)
+  s = Add(r, e)
+  output s
+}
+)");
+  CHECK(run.outcome.counts["nodes"] == 3);
+  CHECK(run.after->functions[0]->body.node_count() == 4);
+  CHECK_FALSE(run_pass("fold_constants", run.after->clone()).outcome.changed);
+}
+
+TEST_CASE("Constant nodes of bodies stay up to IR 3, whose bodies have no initializers") {
+  check_unchanged("fold_constants", R"(model ir=3 opset=9
+input x: float32[2]
+input c: bool[]
+y = If(c) {then_branch=graph {
+  k = Constant() {value=float32[2]{1,2}}
+  a = Add(x, k)
+  output a
+}, else_branch=graph {
+  b = Neg(x)
+  output b
+}}
+output y: float32[2]
+)");
+}
+
 }  // namespace
 }  // namespace onnxpress
