@@ -14,7 +14,6 @@
 #include "graph/ir/parse.h"
 #include "graph/onnx/reader.h"
 #include "passes/core/group.h"
-#include "passes/core/group.h"
 
 namespace onnxpress {
 namespace {
