@@ -24,8 +24,12 @@ class Folder {
   // `has_initializers`: else constants are Constant nodes in the file, and stay these.
   Folder(Graph& graph, const TypeInference& types, std::int64_t ir_version, bool has_initializers,
          ThreadPool& pool, std::vector<NearMiss>* near_misses)
-      : graph_(graph), types_(types), pool_(pool), near_misses_(near_misses),
-        initializers_are_inputs_(ir_version < 4), has_initializers_(has_initializers) {}
+      : graph_(graph),
+        types_(types),
+        pool_(pool),
+        near_misses_(near_misses),
+        initializers_are_inputs_(ir_version < 4),
+        has_initializers_(has_initializers) {}
 
   std::int64_t folded_nodes() const { return std::ssize(removed_); }
   std::int64_t kept() const { return kept_; }
@@ -78,10 +82,9 @@ class Folder {
   // compression.
   bool is_quantized(const Node& node) {
     const auto inputs = node.inputs();
-    const bool reads = !node.is("Shape") && !node.is("Size") &&
-                       std::ranges::any_of(inputs, [&](const Value* input) {
-                         return quantized_.contains(input);
-                       });
+    const bool reads =
+        !node.is("Shape") && !node.is("Size") &&
+        std::ranges::any_of(inputs, [&](const Value* input) { return quantized_.contains(input); });
     if (!reads && node.op_type() != "QuantizeLinear" && node.op_type() != "DequantizeLinear")
       return false;
     for (const Value* output : node.outputs())
@@ -101,12 +104,12 @@ class Folder {
       return !input || is_known(*input);
     });
     // A function's attribute, known only where it is called.
-    const bool has_reference = std::ranges::any_of(node.attributes(), [](const auto& attribute) {
-      return !attribute.second.ref.empty();
-    });
+    const bool has_reference = std::ranges::any_of(
+        node.attributes(), [](const auto& attribute) { return !attribute.second.ref.empty(); });
     if (has_reference) return false;
-    const bool has_sparse_or_strings =
-        node.attribute("sparse_value") || node.attribute("value_string") || node.attribute("value_strings");
+    const bool has_sparse_or_strings = node.attribute("sparse_value") ||
+                                       node.attribute("value_string") ||
+                                       node.attribute("value_strings");
     return (inferred || computable) && !has_sparse_or_strings;
   }
 
@@ -121,7 +124,8 @@ class Folder {
   std::vector<Node*> exclusive_cone(const Value& value) const {
     std::unordered_set<const Node*> cone;
     std::vector<Node*> nodes;
-    std::map<std::int64_t, Node*, std::greater<>> candidates{{order_.at(value.producer()), value.producer()}};
+    std::map<std::int64_t, Node*, std::greater<>> candidates{
+        {order_.at(value.producer()), value.producer()}};
     while (!candidates.empty()) {
       Node* node = candidates.begin()->second;
       candidates.erase(candidates.begin());
@@ -153,12 +157,14 @@ class Folder {
       for (const Value* input : node->inputs()) {
         if (!input || !input->constant() || input->is_output()) continue;
         const auto uses = input->uses();
-        if (std::all_of(uses.begin(), uses.end(), [&](const Use& u) { return in_cone.contains(u.node); }))
+        if (std::all_of(uses.begin(), uses.end(),
+                        [&](const Use& u) { return in_cone.contains(u.node); }))
           constants.insert(input);
       }
     }
     for (const Value* constant : constants)
-      bytes += field_bytes(stored_bytes(*constant->constant())) + field_bytes(constant->name().size());
+      bytes +=
+          field_bytes(stored_bytes(*constant->constant())) + field_bytes(constant->name().size());
     return bytes;
   }
 
@@ -169,12 +175,14 @@ class Folder {
     const auto grows = [&](const Dims& dims, std::size_t bytes) {
       constexpr std::int64_t constant_node = 32;  // beside its tensor
       return initializer_bytes(value->name(), dims, bytes, initializers_are_inputs_) +
-                 (has_initializers_ ? 0 : constant_node) > saved;
+                 (has_initializers_ ? 0 : constant_node) >
+             saved;
     };
     const Type& type = types_.type(value);
     if (const std::optional<std::size_t> bytes = inferred_bytes(type)) {
       const Dims dims = *concrete(*type.shape);
-      const std::size_t least = may_be_varints(type.elem) ? static_cast<std::size_t>(element_count(dims)) : *bytes;
+      const std::size_t least =
+          may_be_varints(type.elem) ? static_cast<std::size_t>(element_count(dims)) : *bytes;
       if (grows(dims, std::min(*bytes, least))) return keep(*value);
     }
     std::optional<Tensor> result = compute(*value);
@@ -189,7 +197,8 @@ class Folder {
   }
 
   static std::optional<std::size_t> inferred_bytes(const Type& type) {
-    const std::optional<Dims> dims = type.is_tensor() && type.shape ? concrete(*type.shape) : std::nullopt;
+    const std::optional<Dims> dims =
+        type.is_tensor() && type.shape ? concrete(*type.shape) : std::nullopt;
     if (!dims) return std::nullopt;
     return packed_bytes(type.elem, static_cast<std::size_t>(element_count(*dims)));
   }
@@ -227,7 +236,8 @@ class Folder {
           inputs.push_back(input ? find_known(*input) : nullptr);
         for (const Value* output : node->outputs()) {
           const std::size_t bytes = output ? inferred_bytes(types_.type(output)).value_or(0) : 0;
-          require(bytes <= largest_intermediate, "'{}' takes {} bytes on the way, expected at most {}",
+          require(bytes <= largest_intermediate,
+                  "'{}' takes {} bytes on the way, expected at most {}",
                   output ? output->name() : "", bytes, largest_intermediate);
         }
         std::vector<Tensor> outputs = evaluate(*operators().find(*node), *node, inputs, pool_);
@@ -306,8 +316,10 @@ class FoldConstants : public Pass {
     Outcome outcome{.changed = changed,
                     .counts = {{"nodes", nodes}, {"kept", kept}, {"not_computed", failed}}};
     if (kept > 0)
-      outcome.notes.push_back(fmt::format("{} values left unfolded: their constants would be larger than "
-                                          "the nodes that compute them", kept));
+      outcome.notes.push_back(
+          fmt::format("{} values left unfolded: their constants would be larger than "
+                      "the nodes that compute them",
+                      kept));
     return outcome;
   }
 };
