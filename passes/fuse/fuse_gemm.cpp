@@ -110,6 +110,10 @@ Rule gemm_add() {
           .when = [](const Match& match) -> Obstacle {
             const Node& gemm = *match.node("gemm");
             if (gemm.input(2)) return fmt::format("{} has a bias", gemm.describe());
+            if (may_cancel(match.value("bias"), gemm.input(0)))
+              return fmt::format(
+                  "'{}' is a product of the same matrix, which may cancel it exactly",
+                  match.value("bias")->name());
             const Type& type = match.type(gemm.output());
             if (!is_gemm_type(type.elem) || !type.shape) return "its type is not known";
             return no_bias(match, *match.root, match.value("bias"), *type.shape);
