@@ -1,4 +1,4 @@
-// InstanceNormalization and GroupNormalization.
+// InstanceNormalization, GroupNormalization and LpNormalization.
 #pragma once
 
 #include "graph/ops/call.h"
@@ -12,5 +12,8 @@ struct GroupNormAttrs {
   static GroupNormAttrs from(const Node& node);
   Attributes to_attributes() const;
 };
+
+// LpNormalization by the Euclidean norm along one axis.
+Attributes l2_normalization_attributes(std::int64_t axis);
 
 }  // namespace onnxpress
