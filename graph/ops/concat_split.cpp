@@ -133,6 +133,16 @@ SplitAttrs SplitAttrs::from(const Node& node) {
   return attrs;
 }
 
+OpCall make_split(std::int64_t opset, std::int64_t axis, std::vector<std::int64_t> sizes) {
+  OpCall call{.op_type = "Split"};
+  call.attributes["axis"] = axis;
+  if (opset >= 13)
+    call.constants.push_back(Tensor::of<std::int64_t>({std::ssize(sizes)}, sizes));
+  else
+    call.attributes["split"] = std::move(sizes);
+  return call;
+}
+
 std::vector<std::int64_t> equal_parts(std::int64_t size, std::size_t parts, bool must_be_even) {
   const auto count = static_cast<std::int64_t>(parts);
   require(count > 0, "expected at least one output, found none");

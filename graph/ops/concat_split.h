@@ -19,6 +19,9 @@ struct SplitAttrs {
   static SplitAttrs from(const Node& node);
 };
 
+// Split of `axis` (not negative) into parts of these sizes.
+OpCall make_split(std::int64_t opset, std::int64_t axis, std::vector<std::int64_t> sizes);
+
 // Sizes of equal parts: all but the last ceil(size / parts). Throws Error when, before opset 18,
 // they do not come out even.
 std::vector<std::int64_t> equal_parts(std::int64_t size, std::size_t parts, bool must_be_even);

@@ -56,11 +56,7 @@ bool same_meaning(const Node& node, std::int64_t a, std::int64_t b) {
 // meaning that the function's give them.
 void reconcile_opsets(const Model& model, OpsetImports& imports, const Function& function) {
   for_each_node(function.body, [&](const Node& node) {
-    if (model.function(node)) {
-      const auto called = function.opsets.find(node.domain());
-      imports.emplace(node.domain(), called == function.opsets.end() ? 1 : called->second);
-      return;
-    }
+    if (model.function(node)) return;
     const auto wanted = function.opsets.find(node.domain());
     require(wanted != function.opsets.end(), "{}: {} is of domain '{}', which it does not import",
             describe(function), node.describe(), node.domain());
@@ -69,6 +65,15 @@ void reconcile_opsets(const Model& model, OpsetImports& imports, const Function&
     require(same_meaning(node, wanted->second, found->second),
             "{}: {} is of operator set '{}' {}, expected the model's {}", describe(function),
             node.describe(), node.domain(), wanted->second, found->second);
+  });
+}
+
+// Of the calls in the body: their domains, where their functions stay.
+void import_callees(const Model& model, OpsetImports& imports, const Function& function) {
+  for_each_node(function.body, [&](const Node& node) {
+    const auto called = function.opsets.find(node.domain());
+    if (model.function(node) && called != function.opsets.end())
+      imports.emplace(node.domain(), called->second);
   });
 }
 
@@ -164,7 +169,7 @@ bool inline_calls_once(Model& model) {
   std::reverse(calls.begin(), calls.end());  // those inside a call's own subgraphs first
   for (Node* call : calls) {
     const Function& function = *model.function(*call);
-    in_context([&] { return call->describe(); }, 
+    in_context([&] { return call->describe(); },
                [&] { inline_call(*call, function, prefix_of(*call, function)); });
   }
   return !calls.empty();
@@ -175,8 +180,8 @@ bool inline_calls_once(Model& model) {
 void splice_graph(const Graph& body, Graph& target, Node* before, ValueMap& map) {
   for (const Value* value : body.initializers())
     if (!value->is_input())
-      map[value] = target.add_initializer(target.unique_name(value->name()),
-                                          value->initializer()->clone());
+      map[value] =
+          target.add_initializer(target.unique_name(value->name()), value->initializer()->clone());
   for (const Node* node : body.nodes()) clone_node(*node, target, map, before);
 }
 
@@ -209,7 +214,8 @@ std::int64_t inline_function(Model& model, const Function& function) {
       for (Node* node : graph.nodes())
         if (model.function(*node) == &function) caller.calls.push_back(node);
     });
-    std::reverse(caller.calls.begin(), caller.calls.end());  // those inside another's subgraphs first
+    std::reverse(caller.calls.begin(),
+                 caller.calls.end());  // those inside another's subgraphs first
     count += std::ssize(caller.calls);
     if (!caller.calls.empty()) callers.push_back(std::move(caller));
   };
@@ -218,15 +224,19 @@ std::int64_t inline_function(Model& model, const Function& function) {
 
   for (const Caller& caller : callers) {
     reconcile_opsets(model, *caller.imports, function);
+    import_callees(model, *caller.imports, function);
     for (Node* call : caller.calls) {
-      in_context([&] { return call->describe(); }, [&] {
-        for (const auto& [name, value] : function.attribute_defaults) {
-          const Attribute* given = call->attribute(name);
-          require(!given || given->ref.empty(),
-                  "attribute '{}' is its caller's, which may not have it, and has a default", name);
-        }
-        inline_call(*call, function, count == 1 ? "" : prefix_of(*call, function));
-      });
+      in_context([&] { return call->describe(); },
+                 [&] {
+                   for (const auto& [name, value] : function.attribute_defaults) {
+                     const Attribute* given = call->attribute(name);
+                     require(
+                         !given || given->ref.empty(),
+                         "attribute '{}' is its caller's, which may not have it, and has a default",
+                         name);
+                   }
+                   inline_call(*call, function, count == 1 ? "" : prefix_of(*call, function));
+                 });
     }
   }
   std::erase_if(model.functions, [&](const auto& each) { return each.get() == &function; });

@@ -13,6 +13,10 @@
 namespace onnxpress {
 namespace {
 
+// Stands for a rank that is not known: more axes than any value has, so that an operand that older
+// opsets place by its first axis is not taken for one at the last.
+constexpr std::size_t many_axes = 64;
+
 bool is_foldable(DType type) { return type == DType::float32 || type == DType::float64; }
 
 bool is_finite(const ChannelAffine& affine) {
@@ -157,10 +161,24 @@ std::vector<double> LinearOperator::response(const std::vector<double>& shift) c
   return sums;
 }
 
+bool has_padding(const Node& conv, const Dims& weight) {
+  const Window window = ConvAttrs::of(conv, weight).window;
+  const bool same =
+      window.auto_pad == AutoPad::same_upper || window.auto_pad == AutoPad::same_lower;
+  return same || std::ranges::any_of(window.pads, [](std::int64_t pad) { return pad != 0; });
+}
+
+bool is_pointwise(const Node& conv, const Dims& weight) {
+  const ConvAttrs attrs = ConvAttrs::of(conv, weight);
+  const auto is_one = [](std::int64_t size) { return size == 1; };
+  return attrs.group == 1 && std::ranges::all_of(attrs.window.kernel, is_one) &&
+         std::ranges::all_of(attrs.window.strides, is_one) && !has_padding(conv, weight);
+}
+
 bool is_channel_bias(const Tensor& bias, std::int64_t channels, bool channels_last) {
   if (!is_foldable(bias.dtype()) || bias.size() == 0) return false;
-  if (bias.size() == 1) return bias.rank() <= 1 || channels_last;
-  return bias.rank() > 0 && bias.dims().back() == channels && (channels_last || bias.rank() == 1);
+  if (!channels_last) return bias.dims() == Dims{channels};
+  return bias.size() == 1 || (bias.rank() > 0 && bias.dims().back() == channels);
 }
 
 Tensor affine_bias(const Tensor& bias, const ChannelAffine& affine, DType type) {
@@ -192,8 +210,6 @@ std::optional<AffineNode> read_affine(const Node& node, std::size_t data, const 
   const Tensor& constant = *operand->constant();
   if (!is_foldable(constant.dtype()))
     return miss(fmt::format("'{}' is {}", operand->name(), name(constant.dtype())));
-  // Where the rank is not known, more axes than any value has: only the last axis is then found.
-  constexpr std::size_t many_axes = 64;
   const Dims dims =
       data == 0 ? legacy_broadcast_dims(node, view.rank.value_or(many_axes), constant.dims())
                 : constant.dims();
@@ -221,6 +237,12 @@ std::optional<AffineNode> read_affine(const Node& node, std::size_t data, const 
     return miss(fmt::format("'{}' has values that are {}not finite", operand->name(),
                             node.is("Div") ? "zero or " : ""));
   return found;
+}
+
+bool is_aligned_last(const Node& node, std::size_t index, std::optional<std::size_t> rank,
+                     std::size_t operand_rank) {
+  const Dims ones(operand_rank, 1);
+  return index == 0 || legacy_broadcast_dims(node, rank.value_or(many_axes), ones) == ones;
 }
 
 bool is_read_once(const Value& value) { return value.uses().size() == 1 && !value.is_output(); }

@@ -57,6 +57,11 @@ struct LinearOperator {
   std::vector<double> response(const std::vector<double>& shift) const;
 };
 
+// Of a Conv whose weight has these dims: whether it may pad its input; whether it is a product of
+// channels, cell by cell (kernels of 1, no strides, padding or groups).
+bool has_padding(const Node& conv, const Dims& weight);
+bool is_pointwise(const Node& conv, const Dims& weight);
+
 // Whether `bias` can take one more value per channel: one value, or channels last (`channels_last`:
 // with other axes in front), else one per channel.
 bool is_channel_bias(const Tensor& bias, std::int64_t channels, bool channels_last);
@@ -79,6 +84,11 @@ struct AffineNode {
 // such thing.
 std::optional<AffineNode> read_affine(const Node& node, std::size_t data, const ChannelView& view,
                                       std::string& reason);
+
+// Whether operand `index`, of `operand_rank`, of the elementwise `node` lines up with the last axes
+// of the result, as all do since opset 7. `rank` is that of the other operand; nothing: not known.
+bool is_aligned_last(const Node& node, std::size_t index, std::optional<std::size_t> rank,
+                     std::size_t operand_rank);
 
 // Read by exactly one node, and no output.
 bool is_read_once(const Value& value);

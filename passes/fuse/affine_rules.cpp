@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "graph/ops/arithmetic.h"
-#include "graph/ops/broadcasting.h"
 #include "passes/common/linear_operator.h"
 
 namespace onnxpress {
@@ -21,13 +20,6 @@ Value* bias_of(const Match& match) {
   if (Value* added = match.value("bias")) return added;
   const Node& linear = *match.node("linear");
   return linear.is("MatMul") ? nullptr : linear.input(2);
-}
-
-// An Add whose constant lines up with the last axes, as all do since opset 7.
-bool is_aligned_last(const Node& add, std::size_t rank) {
-  const Value* operand = add.input(1);
-  return !operand->constant() || legacy_broadcast_dims(add, rank, operand->constant()->dims()) ==
-                                     operand->constant()->dims();
 }
 
 bool any_not_zero(const Tensor& tensor) {
@@ -48,9 +40,19 @@ std::optional<Fold> plan(const Match& match, std::string& reason) {
   const std::int64_t channels = fold.linear.out.count;
   const Node* add = match.node("add");
   const Value* source = add ? add->output() : node.output();
-  const ChannelView view = fold.linear.output_view(match.type(source));
+  const Value* moved = match.value("moved");
+  ChannelView view = fold.linear.output_view(match.type(source));
+  if (moved) {  // channels are no longer where they were: only one value for all may pass
+    const Type& type = match.type(moved);
+    if (!type.shape) return miss(fmt::format("the rank of '{}' is not known", moved->name()));
+    view = {.count = channels, .rank = type.shape->size()};
+    const Value* operand = root.input(root.input(0) == moved ? 1 : 0);
+    if (operand->constant()->size() != 1)
+      return miss(fmt::format("'{}' has {} values, expected one behind {}", operand->name(),
+                              operand->constant()->size(), moved->producer()->describe()));
+  }
   std::optional<AffineNode> affine =
-      read_affine(root, root.input(0) == source ? 0 : 1, view, reason);
+      read_affine(root, root.input(0) == (moved ? moved : source) ? 0 : 1, view, reason);
   if (!affine) return std::nullopt;
   fold.affine = std::move(*affine);
 
@@ -60,7 +62,8 @@ std::optional<Fold> plan(const Match& match, std::string& reason) {
   if (fold.linear.beta == 0) return miss("its bias is multiplied by beta=0");
   if (fold.bias && !fold.bias->constant())
     return miss(fmt::format("its bias '{}' is not a constant", fold.bias->name()));
-  if (add && view.rank && !is_aligned_last(*add, *view.rank))
+  if (add && !is_aligned_last(*add, add->input(0) == fold.bias ? 0 : 1, std::nullopt,
+                              fold.bias->constant()->rank()))
     return miss(fmt::format("{} adds along other axes than the last", add->describe()));
   const bool channels_last = fold.linear.is_product();
   if (fold.bias && !is_channel_bias(*fold.bias->constant(), channels, channels_last))
@@ -70,10 +73,7 @@ std::optional<Fold> plan(const Match& match, std::string& reason) {
   const ChannelAffine& by = fold.affine.affine;
   Tensor old = fold.bias ? *fold.bias->constant() : Tensor();
   // A convolution's bias is a vector; a Gemm's is multiplied by beta, also where there is none yet.
-  if (!channels_last && old.size() <= 1)
-    old = old.defined()
-              ? affine_bias(old, {std::vector<double>(by.scale.size(), 1), by.shift}, old.dtype())
-              : Tensor(fold.linear.weight->dtype(), {channels});
+  if (!channels_last && !old.defined()) old = Tensor(fold.linear.weight->dtype(), {channels});
   ChannelAffine scaled = by;
   for (double& value : scaled.shift) value /= fold.linear.beta;
   Tensor bias = affine_bias(old, scaled, fold.linear.weight->dtype());
@@ -95,7 +95,10 @@ void apply(const Match& match, Patch& patch) {
   std::string reason;
   std::optional<Fold> fold = plan(match, reason);
   Node* node = fold->linear.node;
-  Value* result = match.node("add") ? match.node("add")->output() : node->output();
+  Node* add = match.node("add");
+  Value* result = match.value("moved") ? match.value("moved")
+                  : add                ? add->output()
+                                       : node->output();
   std::optional<Tensor> weight;
   if (fold->affine.scales) weight = fold->linear.scaled_outputs(fold->affine.affine.scale);
   if ((weight && !all_finite(*weight)) || (fold->shift && !all_finite(*fold->shift))) return;
@@ -103,7 +106,7 @@ void apply(const Match& match, Patch& patch) {
   if (!fold->shift) return patch.replace(match.root->output(), result);
 
   const Value* named = fold->bias ? fold->bias : fold->affine.constants.back();
-  if (Node* add = match.node("add")) {
+  if (add) {
     put_constant(patch, add, add->input(0) == fold->bias ? 0 : 1, *named, std::move(*fold->shift));
     patch.replace(match.root->output(), result);
   } else if (node->is("MatMul")) {
@@ -131,6 +134,15 @@ Rule rule(std::string name, std::string_view op_types, Pattern linear) {
 
 Pattern linear(std::string_view op_types) {
   return Pattern::op(op_types, "linear", {Pattern::any(), Pattern::constant()});
+}
+
+Pattern biased_product() {
+  return Pattern::op("Add", "add", {linear("MatMul"), Pattern::constant("bias")}).commutative();
+}
+
+Pattern moved(std::string name, Pattern data) {
+  return Pattern::op("Reshape|Transpose|Flatten|Squeeze|Unsqueeze", std::move(name),
+                     {std::move(data)});
 }
 
 }  // namespace
@@ -163,9 +175,16 @@ Rule affine_behind_product(std::string name, std::string_view op_types) {
 }
 
 Rule affine_behind_bias(std::string name, std::string_view op_types) {
-  return rule(
-      std::move(name), op_types,
-      Pattern::op("Add", "add", {linear("MatMul"), Pattern::constant("bias")}).commutative());
+  return rule(std::move(name), op_types, biased_product());
+}
+
+std::vector<Rule> scale_behind_moves(const std::string& name) {
+  std::vector<Rule> rules;
+  for (const Pattern& base : {linear("Conv|ConvTranspose|Gemm|MatMul"), biased_product()}) {
+    rules.push_back(rule(name, "Mul|Div", moved("moved", base)));
+    rules.push_back(rule(name, "Mul|Div", moved("moved", moved("", base))));
+  }
+  return rules;
 }
 
 }  // namespace onnxpress

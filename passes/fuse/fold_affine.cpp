@@ -5,8 +5,6 @@
 // padded with zeros behind the shift.
 #include <algorithm>
 
-#include "graph/ops/conv.h"
-#include "graph/ops/gemm.h"
 #include "passes/common/linear_operator.h"
 #include "passes/core/registry.h"
 #include "passes/core/rule_pass.h"
@@ -16,13 +14,6 @@ namespace onnxpress {
 namespace {
 
 bool is_zero(double value) { return value == 0; }
-
-bool has_padding(const Node& node, const Tensor& weight) {
-  const Window window = ConvAttrs::of(node, weight.dims()).window;
-  const bool same =
-      window.auto_pad == AutoPad::same_upper || window.auto_pad == AutoPad::same_lower;
-  return same || !std::ranges::all_of(window.pads, [](std::int64_t pad) { return pad == 0; });
-}
 
 // What folding a scale and shift into the operator behind it changes.
 struct Fold {
@@ -66,7 +57,7 @@ std::optional<Fold> plan(const Match& match, std::string& reason) {
   if (std::ranges::all_of(shift, is_zero)) return fold;
   if (node.is("MatMul")) return miss("MatMul has no bias to take the shift");
   if (node.is("ConvTranspose")) return miss("the border of ConvTranspose sees less of the shift");
-  if (node.is("Conv") && has_padding(node, *fold.linear.weight))
+  if (node.is("Conv") && has_padding(node, fold.linear.weight->dims()))
     return miss("the convolution pads behind the shift");
   fold.bias = node.input(2);
   if (fold.bias && !fold.bias->constant())
@@ -138,9 +129,13 @@ class FoldAffine : public RulePass {
 
  protected:
   std::vector<Rule> rules(const Model&, const Options&) const override {
-    return {affine_behind_linear("fold_into_previous", "Mul|Div|Add|Sub"),
-            affine_behind_product("fold_into_previous", "Mul|Div"),
-            affine_behind_bias("fold_into_previous", "Mul|Div"), affine_before_linear()};
+    std::vector<Rule> rules{affine_behind_linear("fold_into_previous", "Mul|Div|Add|Sub"),
+                            affine_behind_product("fold_into_previous", "Mul|Div"),
+                            affine_behind_bias("fold_into_previous", "Mul|Div"),
+                            affine_before_linear()};
+    for (Rule& rule : scale_behind_moves("fold_scale_through_moves"))
+      rules.push_back(std::move(rule));
+    return rules;
   }
 };
 

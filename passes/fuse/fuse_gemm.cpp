@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <array>
 
-#include "graph/ops/broadcasting.h"
 #include "graph/ops/gemm.h"
 #include "graph/ops/reshape.h"
 #include "graph/ops/transpose.h"
@@ -14,11 +13,6 @@ namespace onnxpress {
 namespace {
 
 using Obstacle = std::optional<std::string>;
-
-// Gemm takes these since its first version.
-bool is_gemm_type(DType type) {
-  return type == DType::float16 || type == DType::float32 || type == DType::float64;
-}
 
 Obstacle no_matrix(const Match& match, const Value* value) {
   const Type& type = match.type(value);
@@ -32,19 +26,13 @@ Obstacle no_matrix(const Match& match, const Value* value) {
   return std::nullopt;
 }
 
-// Whether a constant or value of `type`, operand `index` of an Add of another one of rank 2, lines
-// up with its last axes.
-bool is_aligned_last(const Node& add, std::size_t index, const Shape& shape) {
-  return index == 0 || legacy_broadcast_dims(add, 2, Dims(shape.size(), 1)).size() == shape.size();
-}
-
 // Why `bias`, added to the matrix of `shape` by `add`, cannot be the C of a Gemm.
 Obstacle no_bias(const Match& match, const Node& add, const Value* bias, const Shape& shape) {
   const Type& type = match.type(bias);
   if (!type.shape) return fmt::format("the rank of '{}' is not known", bias->name());
   const std::size_t rank = type.shape->size();
   if (rank > 2) return fmt::format("'{}' has rank {}, expected at most 2", bias->name(), rank);
-  if (!is_aligned_last(add, add.input(0) == bias ? 0 : 1, *type.shape))
+  if (!is_aligned_last(add, add.input(0) == bias ? 0 : 1, 2, rank))
     return fmt::format("{} adds along other axes than the last", add.describe());
   for (std::size_t i = 0; i < rank; ++i) {
     const Dim& dim = (*type.shape)[i];

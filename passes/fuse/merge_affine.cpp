@@ -78,9 +78,7 @@ Obstacle no_step(const Node& node) {
   if (constant.dtype() != DType::float32 && constant.dtype() != DType::float64)
     return fmt::format("'{}' is {}", operand->name(), name(constant.dtype()));
   if (node.is("Div") && first) return fmt::format("{} divides a constant", node.describe());
-  // More axes than any value has: what is not aligned at the last axes gets more.
-  constexpr std::size_t many_axes = 64;
-  if (!first && legacy_broadcast_dims(node, many_axes, constant.dims()) != constant.dims())
+  if (!is_aligned_last(node, first ? 0 : 1, std::nullopt, constant.rank()))
     return fmt::format("{} broadcasts along other axes than the last", node.describe());
   if (constant.size() == 0) return fmt::format("'{}' is empty", operand->name());
   // Adding and taking away such a number rounds to multiples of its last place, often on purpose.

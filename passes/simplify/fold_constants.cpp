@@ -5,6 +5,7 @@
 // that a large Expand stays an operator while the shape it expands to becomes a constant.
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
@@ -20,10 +21,11 @@ namespace {
 // Folds one graph; constants of graphs around it count as constants.
 class Folder {
  public:
-  Folder(Graph& graph, const TypeInference& types, std::int64_t ir_version, ThreadPool& pool,
-         std::vector<NearMiss>* near_misses)
+  // `has_initializers`: else constants are Constant nodes in the file, and stay these.
+  Folder(Graph& graph, const TypeInference& types, std::int64_t ir_version, bool has_initializers,
+         ThreadPool& pool, std::vector<NearMiss>* near_misses)
       : graph_(graph), types_(types), pool_(pool), near_misses_(near_misses),
-        initializers_are_inputs_(ir_version < 4) {}
+        initializers_are_inputs_(ir_version < 4), has_initializers_(has_initializers) {}
 
   std::int64_t folded_nodes() const { return std::ssize(removed_); }
   std::int64_t kept() const { return kept_; }
@@ -33,7 +35,7 @@ class Folder {
     std::int64_t index = 0;
     for (Node* node : graph_.nodes()) {
       order_[node] = index++;
-      if (is_foldable(*node)) foldable_.insert(node);
+      if (!is_quantized(*node) && is_foldable(*node)) foldable_.insert(node);
     }
     std::vector<Value*> work;
     for (Node* node : graph_.nodes()) {
@@ -47,6 +49,7 @@ class Folder {
     while (!work.empty()) {
       Value* value = work.back();
       work.pop_back();
+      if (!has_initializers_ && value->producer()->is("Constant")) continue;
       if (!value->is_output() && fold(value, patch)) continue;
       for (Value* input : value->producer()->inputs()) {
         if (input && is_foldable_value(*input) && seen.insert(input).second) work.push_back(input);
@@ -71,9 +74,22 @@ class Folder {
     return value.constant() || types_.known_value(&value) || is_foldable_value(value);
   }
 
-  // Quantized constants stay as they are: folding would undo a compression.
+  // Quantized constants stay as they are, and what is computed from them: folding would undo a
+  // compression.
+  bool is_quantized(const Node& node) {
+    const auto inputs = node.inputs();
+    const bool reads = !node.is("Shape") && !node.is("Size") &&
+                       std::ranges::any_of(inputs, [&](const Value* input) {
+                         return quantized_.contains(input);
+                       });
+    if (!reads && node.op_type() != "QuantizeLinear" && node.op_type() != "DequantizeLinear")
+      return false;
+    for (const Value* output : node.outputs())
+      if (output) quantized_.insert(output);
+    return true;
+  }
+
   bool is_foldable(const Node& node) const {
-    if (node.op_type() == "QuantizeLinear" || node.op_type() == "DequantizeLinear") return false;
     const OpDef* op = operators().find(node);
     if (!op || !op->prepare || !op->deterministic || !node.subgraphs().empty()) return false;
     const std::vector<Value*> outputs = node.outputs();
@@ -84,6 +100,11 @@ class Folder {
     const bool computable = std::all_of(inputs.begin(), inputs.end(), [&](const Value* input) {
       return !input || is_known(*input);
     });
+    // A function's attribute, known only where it is called.
+    const bool has_reference = std::ranges::any_of(node.attributes(), [](const auto& attribute) {
+      return !attribute.second.ref.empty();
+    });
+    if (has_reference) return false;
     const bool has_sparse_or_strings =
         node.attribute("sparse_value") || node.attribute("value_string") || node.attribute("value_strings");
     return (inferred || computable) && !has_sparse_or_strings;
@@ -146,7 +167,9 @@ class Folder {
     const std::vector<Node*> cone = exclusive_cone(*value);
     const std::int64_t saved = bytes_saved(cone);
     const auto grows = [&](const Dims& dims, std::size_t bytes) {
-      return initializer_bytes(value->name(), dims, bytes, initializers_are_inputs_) > saved;
+      constexpr std::int64_t constant_node = 32;  // beside its tensor
+      return initializer_bytes(value->name(), dims, bytes, initializers_are_inputs_) +
+                 (has_initializers_ ? 0 : constant_node) > saved;
     };
     const Type& type = types_.type(value);
     if (const std::optional<std::size_t> bytes = inferred_bytes(type)) {
@@ -236,8 +259,10 @@ class Folder {
   ThreadPool& pool_;
   std::vector<NearMiss>* near_misses_;
   bool initializers_are_inputs_;
+  bool has_initializers_;
   std::unordered_map<const Node*, std::int64_t> order_;
   std::unordered_set<const Node*> foldable_;
+  std::unordered_set<const Value*> quantized_;
   std::unordered_map<const Value*, Tensor> computed_;
   std::set<Node*> removed_;
   std::vector<std::pair<Patch::Ref, std::string>> folded_;
@@ -256,18 +281,24 @@ class FoldConstants : public Pass {
 
   const PassInfo& info() const override { return pass_info; }
 
-  // Function bodies have no initializers and stay as they are.
   Outcome run(Model& model, PassContext& context) const override {
     std::int64_t nodes = 0, kept = 0, failed = 0;
     bool changed = false;
     std::vector<Graph*> graphs;
-    model.graph.for_each_graph([&](Graph& graph) { graphs.push_back(&graph); });
+    model.for_each_graph([&](Graph& graph) { graphs.push_back(&graph); });
     std::reverse(graphs.begin(), graphs.end());  // a fold may remove nodes, never nested graphs
+    std::optional<TypeInference> types;
     for (Graph* graph : graphs) {
-      TypeInference types(model, {.use_declared = false});
-      types.run();
-      Folder folder(*graph, types, model.ir_version, context.pool, context.near_misses);
-      changed |= folder.run();
+      if (!types) types.emplace(model, TypeInferenceOptions{.use_declared = false}).run();
+      // As the writer has it.
+      const bool has_initializers =
+          graph == &model.graph || (graph->is_within(model.graph) && model.ir_version >= 4);
+      Folder folder(*graph, *types, model.ir_version, has_initializers, context.pool,
+                    context.near_misses);
+      if (folder.run()) {
+        changed = true;
+        types.reset();
+      }
       nodes += folder.folded_nodes();
       kept += folder.kept();
       failed += folder.failed();

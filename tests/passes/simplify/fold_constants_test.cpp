@@ -120,7 +120,12 @@ y = If(c) {then_branch=graph {
   output b
 }}
 output y: float32[1]
-)", {.seed = 1, .calibration = nullptr, .training = nullptr, .teacher = nullptr, .input_ranges = {{"c", {0, 0}}}});
+)",
+                                 {.seed = 1,
+                                  .calibration = nullptr,
+                                  .training = nullptr,
+                                  .teacher = nullptr,
+                                  .input_ranges = {{"c", {0, 0}}}});
     CHECK_FALSE(run.outcome.changed);
     CHECK(run.outcome.counts["not_computed"].get<int>() == 1);
   }
@@ -259,21 +264,27 @@ function local.AddTwo() opset=17 {
 )");
 }
 
-// Constants of integers and floats, operators that keep, shrink and grow them, and readers at random.
+// Constants of integers and floats, operators that keep, shrink and grow them, and readers at
+// random.
 std::string random_constants(Random& random, int ir, int opset) {
-  const std::string head = "model ir=" + std::to_string(ir) + " opset=" + std::to_string(opset) + "\n";
+  const std::string head =
+      "model ir=" + std::to_string(ir) + " opset=" + std::to_string(opset) + "\n";
   std::string text = head + "input x: float32[1]\n", nodes;
   std::vector<std::pair<std::string, std::int64_t>> values;  // name, length
-  const auto any = [&]() -> const std::pair<std::string, std::int64_t>& { return values[random.below(values.size())]; };
+  const auto any = [&]() -> const std::pair<std::string, std::int64_t>& {
+    return values[random.below(values.size())];
+  };
   for (int i = 0; i < 3; ++i) {
     const std::int64_t length = 1 + static_cast<std::int64_t>(random.below(40));
     const std::string name = fmt::format("c{}", i);
     const std::string type = fmt::format("float32[{}]", length);
     if (random.below(2)) {
-      text += "initializer " + name + ": " + type + " = random(" + std::to_string(random.below(99)) + ")\n";
+      text += "initializer " + name + ": " + type + " = random(" +
+              std::to_string(random.below(99)) + ")\n";
     } else {
       const std::string ints = fmt::format("int64[{}]", length);
-      text += "initializer " + name + "_i: " + ints + " = random(" + std::to_string(random.below(99)) + ",-3,200)\n";
+      text += "initializer " + name + "_i: " + ints + " = random(" +
+              std::to_string(random.below(99)) + ",-3,200)\n";
       nodes += name + " = Cast(" + name + "_i) {to=1}\n";
     }
     values.emplace_back(name, length);
@@ -284,19 +295,33 @@ std::string random_constants(Random& random, int ir, int opset) {
     const std::string name = fmt::format("n{}", i);
     const auto [input, length] = any();
     switch (random.below(6)) {
-      case 0: nodes += name + " = Neg(" + input + ")\n"; values.emplace_back(name, length); break;
+      case 0:
+        nodes += name + " = Neg(" + input + ")\n";
+        values.emplace_back(name, length);
+        break;
       case 1: {
         const auto [other, more] = any();
         nodes += name + " = Concat(" + input + ", " + other + ") {axis=0}\n";
         values.emplace_back(name, length + more);
         break;
       }
-      case 2: nodes += name + " = ReduceMean(" + input + ") {keepdims=1}\n"; values.emplace_back(name, 1); break;
-      case 3: nodes += name + " = ConstantOfShape(shape)\n" + name + "m = ReduceMax(" + name + ") {keepdims=1}\n";
+      case 2:
+        nodes += name + " = ReduceMean(" + input + ") {keepdims=1}\n";
+        values.emplace_back(name, 1);
+        break;
+      case 3:
+        nodes += name + " = ConstantOfShape(shape)\n" + name + "m = ReduceMax(" + name +
+                 ") {keepdims=1}\n";
         values.emplace_back(name + "m", 1);
         break;
-      case 4: nodes += name + " = Constant() {value=float32[3]{1,2,3}}\n"; values.emplace_back(name, 3); break;
-      default: nodes += name + " = Mul(" + input + ", " + input + ")\n"; values.emplace_back(name, length); break;
+      case 4:
+        nodes += name + " = Constant() {value=float32[3]{1,2,3}}\n";
+        values.emplace_back(name, 3);
+        break;
+      default:
+        nodes += name + " = Mul(" + input + ", " + input + ")\n";
+        values.emplace_back(name, length);
+        break;
     }
   }
   const int outputs = 1 + static_cast<int>(random.below(3));
@@ -320,6 +345,70 @@ TEST_CASE("files never grow") {
     const PassRun again = run_pass("fold_constants", run.after->clone());
     CHECK(serialized_size(*again.after) <= serialized_size(*again.before));
   }
+}
+
+TEST_CASE("what is computed from quantized constants stays too, but for its shape") {
+  check_unchanged("fold_constants", R"(model ir=8 opset=17
+input x: float32[2]
+initializer q: int8[1,2] = {1,2}
+initializer s: float32[] = {0.5}
+initializer n: int64[1] = {2}
+w = DequantizeLinear(q, s)
+t = Transpose(w)
+r = Reshape(t, n)
+y = Add(x, r)
+output y: float32[2]
+)");
+  CHECK(run_pass("fold_constants", R"(model ir=8 opset=17
+input x: float32[2]
+initializer q: int8[1,2] = {1,2}
+initializer s: float32[] = {0.5}
+w = DequantizeLinear(q, s)
+dims_of_the_dequantized = Shape(w)
+the_same = Abs(dims_of_the_dequantized)
+y = Reshape(x, the_same)
+z = Add(y, w)
+output z: float32[1,2]
+)")
+            .outcome.counts["nodes"] == 2);
+}
+
+TEST_CASE("function bodies fold, but for what is a Constant node already or depends on the call") {
+  const PassRun run = run_pass("fold_constants", R"(model ir=8 opset=17 local=1
+input x: float32[2]
+y = local.Act(x) {alpha=0.5}
+output y: float32[2]
+function local.Act(alpha) opset=17 {
+  input v
+  a_first_constant = Constant() {value=float32[2]{1,2}}
+  a_second_constant = Constant() {value=float32[2]{3,4}}
+  their_sum_which_is_constant = Add(a_first_constant, a_second_constant)
+  their_negated_sum = Neg(their_sum_which_is_constant)
+  e = Elu(a_first_constant) {alpha=@alpha(float)}
+  r = Add(v, their_negated_sum)
+  s = Add(r, e)
+  output s
+}
+)");
+  CHECK(run.outcome.counts["nodes"] == 3);
+  CHECK(run.after->functions[0]->body.node_count() == 4);
+  CHECK_FALSE(run_pass("fold_constants", run.after->clone()).outcome.changed);
+}
+
+TEST_CASE("Constant nodes of bodies stay up to IR 3, whose bodies have no initializers") {
+  check_unchanged("fold_constants", R"(model ir=3 opset=9
+input x: float32[2]
+input c: bool[]
+y = If(c) {then_branch=graph {
+  k = Constant() {value=float32[2]{1,2}}
+  a = Add(x, k)
+  output a
+}, else_branch=graph {
+  b = Neg(x)
+  output b
+}}
+output y: float32[2]
+)");
 }
 
 }  // namespace
