@@ -13,6 +13,9 @@ struct GroupNormAttrs {
   Attributes to_attributes() const;
 };
 
+// The opset from which GroupNormalization's scale and bias go by channel; before, by group.
+inline constexpr std::int64_t group_norm_by_channel_since = 21;
+
 // LpNormalization by the Euclidean norm along one axis.
 Attributes l2_normalization_attributes(std::int64_t axis);
 

@@ -1,7 +1,6 @@
-// GroupNormalization as exporters write it: InstanceNormalization of the groups between two Reshapes,
-// then scale and bias by channel.
+// GroupNormalization as exporters write it: InstanceNormalization of the groups between two
+// Reshapes, then scale and bias by channel.
 #include "graph/ops/group_norm.h"
-#include "graph/ops/introduced.h"
 #include "passes/core/registry.h"
 #include "passes/core/rule_pass.h"
 #include "passes/fuse/tracer.h"
@@ -80,11 +79,9 @@ std::optional<FoundGroups> find_groups(const Match& match, std::string& reason) 
     reason = "no scale and bias by channel follow";
     return std::nullopt;
   }
-  // From opset 21 on scale and bias go by channel, before by group.
-  constexpr std::int64_t by_channel = 21;
-  if (const std::int64_t opset = norm->graph().opset(); opset < by_channel) {
+  if (norm->graph().opset() < group_norm_by_channel_since) {
     reason = fmt::format("GroupNormalization by channel needs opset {}, the model has {}",
-                         by_channel, opset);
+                         group_norm_by_channel_since, norm->graph().opset());
     return std::nullopt;
   }
   if (const auto obstacle = tracer.type_obstacle(found.x)) {
@@ -114,17 +111,16 @@ void build(const Match& match, const FoundGroups& found, Patch& patch) {
     scale[c] *= by_group[c / members];
   }
   const auto constant = [&](const Value* like, const std::vector<double>& values) {
-    return patch.constant(like->name(), Tensor::of<double>({found.channels}, values)
-                                            .cast(like->constant()->dtype()));
+    return patch.constant(
+        like->name(), Tensor::of<double>({found.channels}, values).cast(like->constant()->dtype()));
   };
   const GroupNormAttrs attrs{.groups = found.groups,
                              .epsilon = GroupNormAttrs::from(*match.root).epsilon};
-  replace_region(
-      patch, found.region,
-      {.op_type = "GroupNormalization",
-       .name = match.root->name,
-       .inputs = {found.x, constant(found.scale, scale), constant(found.bias, bias)},
-       .attributes = attrs.to_attributes()});
+  replace_region(patch, found.region,
+                 {.op_type = "GroupNormalization",
+                  .name = match.root->name,
+                  .inputs = {found.x, constant(found.scale, scale), constant(found.bias, bias)},
+                  .attributes = attrs.to_attributes()});
 }
 
 class FuseGroupNorm : public RulePass {
