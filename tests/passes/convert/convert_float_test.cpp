@@ -154,6 +154,17 @@ output m: int64[1,16,16]
   CHECK(run.after->graph.find("m")->type.elem == DType::int64);
 }
 
+TEST_CASE("a Transpose that the reference runtime cannot fuse stays float32") {
+  const auto text = [](const std::string& perm) {
+    return "model ir=8 opset=13\ninput x: float32[4,4,64]\ninitializer w: float32[64,64] = "
+           "random(1)\n"
+           "a = MatMul(x, w) \"first\"\nb = Transpose(a) {perm=" +
+           perm + "} \"turn\"\ny = MatMul(b, w) \"last\"\noutput y: float32[?,?,?]\n";
+  };
+  CHECK(why(run_pass("convert_float", text("[1,0,2]")), "turn").find("ONNX Runtime") == 0);
+  CHECK(why(run_pass("convert_float", text("[0,1,2]")), "turn").empty());
+}
+
 TEST_CASE("what would not shrink is left") {
   const PassRun run = check_unchanged(
       "convert_float",
