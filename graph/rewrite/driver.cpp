@@ -1,4 +1,5 @@
 // The greedy driver: sweeps over all graphs until a sweep changes nothing.
+#include <algorithm>
 #include <unordered_map>
 
 #include "graph/rewrite/pattern.h"
@@ -50,8 +51,16 @@ class Driver {
     return changed;
   }
 
+  // A node whose results nobody reads is left to remove_unused().
+  static bool is_dead(const Node& node) {
+    const std::vector<Value*> outputs = node.outputs();
+    const auto unread = [](const Value* output) { return !output || output->is_unused(); };
+    return !outputs.empty() && std::all_of(outputs.begin(), outputs.end(), unread);
+  }
+
   // The nodes removed when the rule was applied at `root`.
   std::optional<std::vector<const void*>> attempt(const Rule& rule, Node* root) {
+    if (is_dead(*root)) return std::nullopt;
     std::optional<Match> found = match(rule.pattern, root);
     if (!found) return std::nullopt;
     found->types_ = &types_;

@@ -7,6 +7,7 @@
 #include "graph/exec/engine.h"
 #include "graph/rewrite/pattern.h"
 #include "passes/core/fingerprint.h"
+#include "passes/core/group.h"
 #include "passes/core/probe.h"
 #include "passes/core/registry.h"
 #include "passes/core/reproducer.h"
@@ -87,6 +88,9 @@ std::optional<std::string> changed_interface(const Model& before, const Model& a
   return compare("output", before.graph.outputs(), after.graph.outputs());
 }
 
+// Each group runs to a fixed point of its own: more turns than this are a ping-pong.
+constexpr std::size_t most_rounds_of_groups = 16;
+
 class Runner {
  public:
   Runner(std::unique_ptr<Model> model, const Pipeline& pipeline, const RunOptions& options)
@@ -115,6 +119,7 @@ class Runner {
         result_.rolled_back = true;
         if (!options_.keep_going) break;
       }
+      if (ends_groups(i) && !repeat_groups(i) && !options_.keep_going) break;
     }
     result_.model = std::move(current_.model);
     return std::move(result_);
@@ -169,10 +174,57 @@ class Runner {
     return *known;
   }
 
+  // --- groups in a row --------------------------------------------------------------------------
+
+  bool is_group(std::size_t step) const {
+    return step < pipeline_.steps.size() &&
+           dynamic_cast<const GroupPass*>(pipeline_.steps[step].pass) != nullptr;
+  }
+
+  bool ends_groups(std::size_t step) const {
+    return step > 0 && is_group(step - 1) && is_group(step) && !is_group(step + 1);
+  }
+
+  // Groups in a row (simplify,fuse) make work for each other: they take turns, from the first one
+  // on, until none changes the model. False when one was rolled back.
+  bool repeat_groups(std::size_t last) {
+    std::size_t first = last;
+    while (first > 0 && is_group(first - 1)) --first;
+    const std::size_t count = last - first + 1;
+    std::size_t quiet = 0;  // steps since the model changed
+    for (auto record = result_.passes.rbegin(); record != result_.passes.rend(); ++record) {
+      if (record->rolled_back) return true;
+      if (!record->reason.empty()) continue;  // put in for the step after it
+      if (record->changed || ++quiet == count) break;
+    }
+    for (std::size_t turn = 0; quiet + 1 < count && turn < count * most_rounds_of_groups; ++turn) {
+      number_ = first + turn % count + 1;
+      const PipelineStep& step = pipeline_.steps[number_ - 1];
+      if (!run_with_opset(step, "a pass after it changed the model")) {
+        result_.rolled_back = true;
+        return false;
+      }
+      quiet = result_.passes.back().changed ? 0 : quiet + 1;
+      if (quiet > 0) join_last_record();
+    }
+    return true;
+  }
+
+  // A turn that changed nothing is told by the record that its step has already.
+  void join_last_record() {
+    PassRecord turn = std::move(result_.passes.back());
+    result_.passes.pop_back();
+    const auto earlier = std::find_if(result_.passes.rbegin(), result_.passes.rend(),
+                                      [&](const PassRecord& r) { return r.text == turn.text; });
+    earlier->seconds += turn.seconds;
+    earlier->verification_seconds += turn.verification_seconds;
+    earlier->near_misses = std::move(turn.near_misses);
+  }
+
   // --- steps ------------------------------------------------------------------------------------
 
-  // False when the step did not stay.
-  bool run_with_opset(const PipelineStep& step) {
+  // False when the step did not stay. `again`: why it is run once more; else empty.
+  bool run_with_opset(const PipelineStep& step, const std::string& again = "") {
     check_selectors(step);
     const std::size_t first_record = result_.passes.size();
     std::int64_t needed = 0;
@@ -183,14 +235,14 @@ class Runner {
       return false;
     }
     const std::int64_t found = current_.model->graph.opset();
-    if (needed <= found) return attempt(step, "");
+    if (needed <= found) return attempt(step, again);
 
     const Current checkpoint = current_.clone();
     const std::string reason =
         fmt::format("{} needs opset {}, the model has {}", step.pass->info().name, needed, found);
     if (!upgrade(step, needed, reason)) return false;
     result_.notes.push_back(reason + fmt::format(": upgraded to {}", needed));
-    const bool stayed = attempt(step, "");
+    const bool stayed = attempt(step, again);
     if (!stayed || !result_.passes.back().changed) {
       current_ = checkpoint.clone();
       result_.passes.erase(result_.passes.begin() + static_cast<std::ptrdiff_t>(first_record),
@@ -332,7 +384,25 @@ class Runner {
     if (probes_.empty() || !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
       return std::nullopt;
     const Effect effect = step.pass->info().effect;
-    const bool reference = effect == Effect::exact;
+    auto broken = compare(step, next, record, false);
+    if (!broken || !record.probed || effect == Effect::approximate || effect == Effect::lossy)
+      return broken;
+    // The fast kernels may sum in another order than the kernel that folded a constant did.
+    if (effect == Effect::exact) return compare(step, next, record, true);
+    // Deep models may turn the last bits of a layer into more: how much, the order of summation
+    // shows on the first inputs.
+    const ProbeOutputs& before = outputs(current_, false);
+    const ProbeOutputs plain =
+        run_probes(*current_.model, {probes_.front()}, true, options_.threads);
+    return broken_effect(effect, record.outcome.min_snr_db, before, outputs(next, false),
+                         record.errors,
+                         measure_errors(*next.model, plain, {before.front()}));
+  }
+
+  // How the outputs of the two models break the pass's effect, by the plain kernels (`reference`)
+  // or the fast ones; or nothing.
+  std::optional<std::string> compare(const PipelineStep& step, Current& next, PassRecord& record,
+                                     bool reference) {
     try {
       outputs(current_, reference);
     } catch (const Error& error) {
@@ -350,23 +420,20 @@ class Runner {
     record.errors = measure_errors(*next.model, before, after);
     record.probed = true;
     check_judgeable(record.errors);
-    if (!reference) next.total_errors = measure_errors(*next.model, *original_outputs_, after);
-    auto broken = broken_effect(effect, record.outcome.min_snr_db, before, after, record.errors);
-    if (!broken || effect != Effect::rounding) return broken;
-    // Deep models may turn the last bits of a layer into more: how much, the order of summation
-    // shows.
-    return broken_effect(effect, record.outcome.min_snr_db, before, after, record.errors,
-                         measure_errors(*next.model, outputs(current_, true), before));
+    const Effect effect = step.pass->info().effect;
+    if (effect != Effect::exact)
+      next.total_errors = measure_errors(*next.model, *original_outputs_, after);
+    return broken_effect(effect, record.outcome.min_snr_db, before, after, record.errors);
   }
 
   // Outputs without a finite number agree with anything: they verify nothing.
   void check_judgeable(const std::vector<OutputError>& errors) {
     if (!result_.verified || !is_unjudgeable(errors)) return;
     result_.verified = result_.judgeable = false;
-    result_.unverified_reason = fmt::format(
-        "no output has a finite number on the {} inputs ({})",
-        result_.generated_probes ? "generated" : "given",
-        to_string(errors.front().output, errors.front().before));
+    result_.unverified_reason =
+        fmt::format("no output has a finite number on the {} inputs ({})",
+                    result_.generated_probes ? "generated" : "given",
+                    to_string(errors.front().output, errors.front().before));
   }
 
   void keep(PassRecord& record, Current next) {

@@ -25,7 +25,7 @@ struct PassRecord {
   bool rolled_back = false;
   bool probed = false;                  // outputs compared on probe inputs
   std::string failure;                  // why it was rolled back
-  std::string reason;                   // why the runner put the step in (upgrade_opset); else empty
+  std::string reason;                   // why the runner put the step in, or ran it again; else empty
   std::filesystem::path reproducer;     // folder with model, step and inputs, when rolled back
   double seconds = 0;                   // of the pass
   double verification_seconds = 0;      // of checking its result: structure, types, probe outputs

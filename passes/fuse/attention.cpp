@@ -118,9 +118,10 @@ class AttentionFinder {
     if (reshape == nullptr || permutation != wanted) return std::nullopt;
     const auto heads = cut(reshape->input(0), value);
     if (!heads)
-      return refuse(fmt::format("{} is not known to cut the last axis into heads",
-                                reshape->describe()));
+      return refuse(
+          fmt::format("{} is not known to cut the last axis into heads", reshape->describe()));
     found_.region.nodes.push_back(reshape);
+    tracer_.absorb_dims(found_.region, reshape->input(1));
     return heads;
   }
 
@@ -133,8 +134,7 @@ class AttentionFinder {
     const Dim& count = (*parts)[2];
     const Dim& width = (*parts)[3];
     if (!count.is_known() || !width.is_known() || !same_dim((*whole)[0], (*parts)[0]) ||
-        !same_dim((*whole)[1], (*parts)[1]) ||
-        (*whole)[2].value() != count.value() * width.value())
+        !same_dim((*whole)[1], (*parts)[1]) || (*whole)[2].value() != count.value() * width.value())
       return std::nullopt;
     return Heads{rows, count.value(), width.value()};
   }
@@ -144,17 +144,19 @@ class AttentionFinder {
     const auto transpose = tracer_.only_reader(product, {"Transpose"});
     if (!transpose || transpose_permutation(*transpose->node, 4) != Permutation{0, 2, 1, 3})
       return false;
-    const auto reshape = tracer_.only_reader(transpose->node, {"Reshape"});
-    if (!reshape || reshape->index != 0) return false;
-    found_.region.nodes.insert(found_.region.nodes.end(), {transpose->node, reshape->node});
-    found_.region.last = reshape->node;
-    const Shape* const rows = tracer_.shape(reshape->node->output());
+    Node* reshape = nullptr;  // others that read its operand may compute its dims
+    for (const Use& use : transpose->node->output()->uses())
+      if (use.index == 0 && tracer_.maker(use.node->output(), {"Reshape"}) != nullptr)
+        reshape = use.node;
+    if (reshape == nullptr) return false;
+    found_.region.nodes.insert(found_.region.nodes.end(), {transpose->node, reshape});
+    found_.region.last = reshape;
+    tracer_.absorb_dims(found_.region, reshape->input(1));
+    const Shape* const rows = tracer_.shape(reshape->output());
     const Shape& q = *tracer_.shape(query.rows);
     const bool fits = rows != nullptr && rows->size() == 3 && same_dim((*rows)[0], q[0]) &&
-                      same_dim((*rows)[1], q[1]) &&
-                      (*rows)[2].value() == value.heads * value.width;
-    if (!fits)
-      reason_ = fmt::format("{} is not known to join the heads", reshape->node->describe());
+                      same_dim((*rows)[1], q[1]) && (*rows)[2].value() == value.heads * value.width;
+    if (!fits) reason_ = fmt::format("{} is not known to join the heads", reshape->describe());
     return fits;
   }
 

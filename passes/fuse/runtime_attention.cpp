@@ -31,10 +31,11 @@ struct RuntimeAttention {
 
 bool is_read_once(const Value& value) { return value.uses().size() == 1 && !value.is_output(); }
 
-Projection projection(const Tracer& tracer, Value* rows) {
+Projection projection(const Tracer& tracer, const Region& region, Value* rows) {
   Projection found{.x = rows};
   const Shape* const shape = tracer.shape(rows);
-  if (Node* const sum = tracer.maker(rows, {"Add"}); sum != nullptr && is_read_once(*rows)) {
+  if (Node* const sum = tracer.maker(rows, {"Add"});
+      sum != nullptr && tracer.is_private(region, rows)) {
     for (const std::size_t position : {std::size_t{0}, std::size_t{1}}) {
       Value* const bias = sum->input(position);
       const Tensor* const constant = bias != nullptr ? bias->constant() : nullptr;
@@ -44,7 +45,9 @@ Projection projection(const Tracer& tracer, Value* rows) {
     }
   }
   Node* const product = tracer.maker(found.x, {"MatMul"});
-  if (product == nullptr || !is_read_once(*found.x)) return found;
+  const bool is_read_here =
+      found.x == rows ? tracer.is_private(region, rows) : is_read_once(*found.x);
+  if (product == nullptr || !is_read_here) return found;
   Value* const weight = product->input(1);
   const Tensor* const constant = weight != nullptr ? weight->constant() : nullptr;
   if (constant == nullptr || constant->rank() != 2 || !is_read_once(*weight)) return found;
@@ -99,23 +102,25 @@ std::optional<RuntimeAttention> find_runtime(const Match& match, std::string& re
     const auto expands = needs_expansion(tracer, found.written);
     if (!expands) {
       reason = fmt::format("the mask '{}' is {}, not known to fit the scores",
-                           found.written.mask->name(),
-                           to_string(tracer.type(found.written.mask)));
+                           found.written.mask->name(), to_string(tracer.type(found.written.mask)));
       return std::nullopt;
     }
     found.expands = *expands;
   }
   Value* const rows[] = {found.written.query, found.written.key, found.written.value};
-  for (std::size_t i = 0; i < 3; ++i) found.projections[i] = projection(tracer, rows[i]);
-  found.biased = std::ranges::all_of(
-      found.projections, [](const Projection& part) { return part.bias != nullptr; });
+  for (std::size_t i = 0; i < 3; ++i)
+    found.projections[i] = projection(tracer, found.written.region, rows[i]);
+  found.biased = std::ranges::all_of(found.projections,
+                                     [](const Projection& part) { return part.bias != nullptr; });
   merge(tracer, found);
   return found;
 }
 
 // An Expand of the mask to `length` rows that is there already, or a new one.
-Patch::Ref expanded_mask(const Tracer& tracer, const WrittenAttention& written, Patch& patch,
-                         const Graph& graph) {
+// `rows` [batch, length, ...] is read by the attention.
+Patch::Ref expanded_mask(const Tracer& tracer, const WrittenAttention& written, Value* rows,
+                         Patch& patch) {
+  const Graph& graph = written.region.last->graph();
   const Dim& length = (*tracer.shape(written.query))[1];
   for (const Use& use : written.mask->uses()) {
     const Shape* const shape =
@@ -132,7 +137,7 @@ Patch::Ref expanded_mask(const Tracer& tracer, const WrittenAttention& written, 
     target = patch.constant(name + "_dims", Tensor::of<std::int64_t>({2}, {length.value(), 1}));
   } else {
     const Patch::Ref dims =
-        patch.node({.op_type = "Shape", .name = name + "_shape", .inputs = {written.query}});
+        patch.node({.op_type = "Shape", .name = name + "_shape", .inputs = {rows}});
     OpCall slice =
         make_slice(graph.opset(), {.starts = {1}, .ends = {2}, .axes = {0}, .steps = {1}});
     Patch::NodeTemplate node{.op_type = slice.op_type,
@@ -141,14 +146,15 @@ Patch::Ref expanded_mask(const Tracer& tracer, const WrittenAttention& written, 
                              .attributes = std::move(slice.attributes)};
     for (Tensor& constant : slice.constants)
       node.inputs.push_back(patch.constant(name + "_rows_c", std::move(constant)));
-    const Patch::Ref rows = patch.node(std::move(node));
+    const Patch::Ref count = patch.node(std::move(node));
     const Patch::Ref one = patch.constant(name + "_one", Tensor::of<std::int64_t>({1}, {1}));
     target = patch.node({.op_type = "Concat",
                          .name = name + "_dims",
-                         .inputs = {rows, one},
+                         .inputs = {count, one},
                          .attributes = make_concat(0).attributes});
   }
-  return patch.node({.op_type = "Expand", .name = name + "_expand", .inputs = {written.mask, target}});
+  return patch.node(
+      {.op_type = "Expand", .name = name + "_expand", .inputs = {written.mask, target}});
 }
 
 // Vectors one after the other, matrices beside each other.
@@ -157,8 +163,8 @@ Tensor beside(std::span<const Tensor* const> parts) {
   const std::int64_t rows = vectors ? 1 : parts[0]->dim(0);
   std::int64_t columns = 0;
   for (const Tensor* part : parts) columns += part->dims().back();
-  Tensor joined = Tensor::uninitialized(DType::float32,
-                                        vectors ? Dims{columns} : Dims{rows, columns});
+  Tensor joined =
+      Tensor::uninitialized(DType::float32, vectors ? Dims{columns} : Dims{rows, columns});
   float* out = joined.mutable_data<float>().data();
   for (std::int64_t row = 0; row < rows; ++row)
     for (const Tensor* part : parts) {
@@ -171,10 +177,9 @@ Tensor beside(std::span<const Tensor* const> parts) {
 void build(const Match& match, const RuntimeAttention& found, Patch& patch) {
   const Tracer tracer(match);
   const WrittenAttention& written = found.written;
-  const Graph& graph = match.root->graph();
-  Patch::Ref mask;
-  if (written.mask != nullptr)
-    mask = found.expands ? expanded_mask(tracer, written, patch, graph) : Patch::Ref(written.mask);
+  Value* const rows = found.merged || found.biased ? found.projections[0].x : written.query;
+  Patch::Ref mask = written.mask;
+  if (found.expands) mask = expanded_mask(tracer, written, rows, patch);
   std::array<const Tensor*, 3> weights{}, biases{};
   for (std::size_t i = 0; i < 3; ++i) {
     if (found.merged) weights[i] = found.projections[i].weight->constant();
@@ -184,16 +189,12 @@ void build(const Match& match, const RuntimeAttention& found, Patch& patch) {
   Patch::NodeTemplate node{.domain = "com.microsoft"};
   Region region = written.region;
   Patch::Ref bias;
-  if (found.biased)
-    bias = patch.constant(found.projections[0].bias->name(), beside(biases));
+  if (found.biased) bias = patch.constant(found.projections[0].bias->name(), beside(biases));
   if (found.merged) {
     node.op_type = "Attention";
-    node.inputs = {found.projections[0].x,
-                   patch.constant(found.projections[0].weight->name(), beside(weights)),
-                   bias,
-                   {},
-                   {},
-                   mask};
+    node.inputs = {rows, patch.constant(found.projections[0].weight->name(), beside(weights)),
+                   bias, {},
+                   {},   mask};
     const std::int64_t hidden = biases[0]->size(), values = biases[2]->size();
     if (hidden != values) attrs.hidden = {hidden, hidden, values};
   } else {
@@ -224,7 +225,8 @@ class RuntimeAttentionPass : public LevelRulePass {
  protected:
   std::vector<Rule> rules(const Model&, const Options& options) const override {
     if (!is_runtime_level(options)) return {};
-    return {recognition_rule<RuntimeAttention>("runtime_attention", "Softmax", find_runtime, build)};
+    return {
+        recognition_rule<RuntimeAttention>("runtime_attention", "Softmax", find_runtime, build)};
   }
 };
 

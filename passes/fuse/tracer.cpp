@@ -6,6 +6,10 @@
 namespace onnxpress {
 namespace {
 
+bool is_inside(const Region& region, const Node* node) {
+  return std::ranges::find(region.nodes, node) != region.nodes.end();
+}
+
 bool is_scalar(const Tensor* tensor) { return tensor != nullptr && tensor->size() == 1; }
 
 void add_node(std::vector<Node*>& nodes, Node* node) {
@@ -55,6 +59,14 @@ std::optional<Use> Tracer::only_reader(const Node* node, OpTypes ops) const {
   return use;
 }
 
+std::vector<Use> Tracer::readers(const Node* node, OpTypes ops) const {
+  std::vector<Use> found;
+  if (node->output() == nullptr) return found;
+  for (const Use& use : node->output()->uses())
+    if (&use.node->graph() == graph_ && is_one_of(*use.node, ops)) found.push_back(use);
+  return found;
+}
+
 std::optional<double> Tracer::number(const Value* value) const {
   const Tensor* tensor = value != nullptr ? known(value) : nullptr;
   if (!is_scalar(tensor) || tensor->dtype() == DType::string || is_complex(tensor->dtype()))
@@ -93,9 +105,7 @@ DType Tracer::dtype(const Value* value) const {
   return known_type.is_tensor() ? known_type.elem : DType::undefined;
 }
 
-bool Tracer::is_float(const Value* value) const {
-  return onnxpress::is_float(dtype(value));
-}
+bool Tracer::is_float(const Value* value) const { return onnxpress::is_float(dtype(value)); }
 
 std::optional<std::string> Tracer::type_obstacle(const Value* x) const {
   const DType found = dtype(x);
@@ -154,12 +164,17 @@ std::vector<Tracer::Gated> Tracer::gated(Node* gate) const {
 }
 
 void Tracer::extend(const Node* from, const Gated& so_far, std::vector<Gated>& found) const {
-  constexpr std::size_t most_nodes = 4;
-  const auto reader = only_reader(from, {"Mul", "Div"});
-  if (!reader || so_far.region.nodes.size() >= most_nodes) return;
-  Node* const node = reader->node;
-  Value* const other = node->input(1 - reader->index);
-  if (other == nullptr || (node->is("Div") && reader->index != 0)) return;
+  constexpr std::size_t most_nodes = 4, most_readings = 32;
+  if (so_far.region.nodes.size() >= most_nodes) return;
+  for (const Use& reader : readers(from, {"Mul", "Div"}))
+    if (found.size() < most_readings) take_factor(reader, from, so_far, found);
+}
+
+void Tracer::take_factor(const Use& reader, const Node* from, const Gated& so_far,
+                         std::vector<Gated>& found) const {
+  Node* const node = reader.node;
+  Value* const other = node->input(1 - reader.index);
+  if (other == nullptr || (node->is("Div") && reader.index != 0)) return;
   Gated next = so_far;
   next.region.nodes.push_back(node);
   next.region.last = node;
@@ -176,7 +191,7 @@ void Tracer::extend(const Node* from, const Gated& so_far, std::vector<Gated>& f
   extend(node, next, found);
   // The other side may itself be x times a number.
   Node* const scaled = maker(other, {"Mul", "Div"});
-  if (scaled == nullptr || !only_reader(scaled, {"Mul"})) return;
+  if (scaled == nullptr) return;
   for (const std::size_t position : {std::size_t{0}, std::size_t{1}}) {
     const auto number = factor(scaled->input(1 - position), scaled->input(position));
     if (!number || (scaled->is("Div") && (position == 1 || *number == 0))) continue;
@@ -189,10 +204,29 @@ void Tracer::extend(const Node* from, const Gated& so_far, std::vector<Gated>& f
   }
 }
 
+bool Tracer::is_private(const Region& region, const Value* value) const {
+  return !value->is_output() && std::ranges::all_of(value->uses(), [&](const Use& use) {
+    return is_inside(region, use.node);
+  });
+}
+
+void Tracer::absorb_dims(Region& region, const Value* dims) const {
+  std::vector<const Value*> pending{dims};
+  // A node is looked at again for each of its readers that was taken in.
+  while (!pending.empty()) {
+    const Value* const value = pending.back();
+    pending.pop_back();
+    Node* const node = value != nullptr ? value->producer() : nullptr;
+    if (node == nullptr || &node->graph() != graph_ || is_inside(region, node) ||
+        node->output_count() != 1 || !node->subgraphs().empty() || !is_integer(dtype(value)) ||
+        !is_private(region, value))
+      continue;
+    region.nodes.push_back(node);
+    pending.insert(pending.end(), node->inputs().begin(), node->inputs().end());
+  }
+}
+
 std::optional<std::string> Tracer::obstacle(const Region& region) const {
-  const auto is_inside = [&](const Node* node) {
-    return std::ranges::find(region.nodes, node) != region.nodes.end();
-  };
   for (const Node* node : region.nodes) {
     if (node == region.last) continue;
     for (const Value* output : node->outputs()) {
@@ -202,7 +236,7 @@ std::optional<std::string> Tracer::obstacle(const Region& region) const {
       };
       if (output->is_output()) return described() + " is a graph output";
       for (const Use& use : output->uses())
-        if (!is_inside(use.node))
+        if (!is_inside(region, use.node))
           return fmt::format("{} has another reader: {}", described(), use.node->describe());
     }
   }

@@ -35,6 +35,8 @@ class Tracer {
   // The one read of the node's only output in use, by one of `ops`; nothing when that is a graph
   // output or read elsewhere too.
   std::optional<Use> only_reader(const Node* node, OpTypes ops) const;
+  // All its reads by one of `ops`, whoever else reads it.
+  std::vector<Use> readers(const Node* node, OpTypes ops) const;
 
   // Contents of a value that is the same in every run.
   const Tensor* known(const Value* value) const { return match_->types().known_value(value); }
@@ -50,8 +52,8 @@ class Tracer {
   const Type& type(const Value* value) const { return match_->type(value); }
   const Shape* shape(const Value* value) const;  // nullptr: not known
   std::optional<std::size_t> rank(const Value* value) const;
-  DType dtype(const Value* value) const;         // undefined: not known
-  bool is_float(const Value* value) const;       // known to be
+  DType dtype(const Value* value) const;    // undefined: not known
+  bool is_float(const Value* value) const;  // known to be
   // Why no operator that ONNX Runtime has for float32 and float16 only can take `x`.
   std::optional<std::string> type_obstacle(const Value* x) const;
 
@@ -64,10 +66,16 @@ class Tracer {
   struct Gated {
     Value* x = nullptr;  // nullptr: by a number only
     double number = 1;
-    Region region;       // without the gate
+    Region region;  // without the gate
   };
-  // All readings, those of most nodes first; not x alone or number alone but where nothing else is.
+  // All readings, those of most nodes first; others may read what is in between.
   std::vector<Gated> gated(Node* gate) const;
+
+  // Adds what computes `dims`, an integer input of one of the region's nodes, as far as only the
+  // region reads it.
+  void absorb_dims(Region& region, const Value* dims) const;
+  // Only nodes of the region read it, and it is no graph output.
+  bool is_private(const Region& region, const Value* value) const;
 
   // Why the nodes of the region but its last cannot go: another reader or a graph output.
   std::optional<std::string> obstacle(const Region& region) const;
@@ -76,6 +84,8 @@ class Tracer {
   std::optional<Polynomial> expand(const Value* value, const Value* x, std::vector<Node*>& nodes,
                                    int depth) const;
   void extend(const Node* from, const Gated& so_far, std::vector<Gated>& found) const;
+  void take_factor(const Use& reader, const Node* from, const Gated& so_far,
+                   std::vector<Gated>& found) const;
 
   const Match* match_;
   const Graph* graph_;

@@ -36,6 +36,31 @@ run(0 text ${COMMAND} --plugin ${plugin} compress ${SOURCE}/testdata/digits_mlp.
 expect("${text}" "rename_nodes{prefix=p_}")
 run(0 text ${COMMAND} --plugin ${plugin} passes rename_nodes)
 expect("${text}" "number the nodes of a model by operator")
+
+# A wrong rule is caught, rolled back and named, alone and as a member of simplify; nothing is written.
+foreach(pass IN ITEMS wrong_rule simplify)
+  set(command ${COMMAND} --plugin ${WORK}/build/wrong_rule.so compress ${SOURCE}/testdata/digits_mlp.onnx
+      -o ${WORK}/wrong.onnx --report ${WORK}/report.json --passes ${pass})
+  file(REMOVE ${WORK}/wrong.onnx ${WORK}/report.json)
+  run(1 text ${command})
+  expect("${text}" "${pass} was rolled back: declared effect 'exact', but output 'logits' is not bit-equal")
+  file(READ ${WORK}/report.json report)
+  string(JSON name GET "${report}" passes 0 pass)
+  string(JSON rolled_back GET "${report}" passes 0 rolled_back)
+  string(JSON counts GET "${report}" passes 0 counts)
+  if(NOT name STREQUAL pass OR NOT rolled_back)
+    message(FATAL_ERROR "expected a report that ${pass} was rolled back, found: ${name}, ${rolled_back}")
+  endif()
+  expect("${counts}" "forget_relu\" : 2")
+  if(EXISTS ${WORK}/wrong.onnx)
+    message(FATAL_ERROR "a model was written although ${pass} was rolled back")
+  endif()
+  run(0 text ${command} --keep-going)
+  expect("${text}" "${pass} was rolled back")
+  run(0 text ${COMMAND} compare ${SOURCE}/testdata/digits_mlp.onnx ${WORK}/wrong.onnx
+      --data ${SOURCE}/testdata/digits_test.npz --min-agreement 100%)
+endforeach()
+
 run(2 text ${COMMAND} --plugin ${WRONG_ABI} passes)
 expect("${text}" "onnxpress-abi/0")
 

@@ -127,7 +127,7 @@ class Builder:
             made = [Value(names[0], dtype or inputs[0].dtype, tuple(shape), moved)]
         else:
             made = [Value(name, dtype, shape, moved) for name, (dtype, shape) in zip(names, self.infer(node, inputs))]
-        if any(value.size > MOST_ELEMENTS for value in made):
+        if any(value.size > MOST_ELEMENTS or min(value.shape, default=0) < 0 for value in made):
             raise Unsuitable
         self.nodes.append(node)
         return made[0] if outputs == 1 else made

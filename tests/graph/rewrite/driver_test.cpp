@@ -81,6 +81,23 @@ output z
   verify(*m.model);
 }
 
+TEST_CASE("a node that nobody reads is no root") {
+  TestModel m(R"(model ir=8 opset=17
+input x: float32[2]
+a = Neg(x)
+b = Neg(a)
+y = Relu(x)
+output y
+)");
+  const Rule skip = {.name = "skip",
+                     .pattern = Pattern::op("Neg", "outer", {Pattern::op("Neg", "inner")}),
+                     .when = {},
+                     .replace = [](const Match& match, Patch& patch) {
+                       patch.replace_input(match.root, 0, match.node("inner")->input(0));
+                     }};
+  CHECK(apply_rules(*m.model, {skip}).applied.at("skip") == 0);
+}
+
 TEST_CASE("misses are listed at the fixed point, with the first failed condition") {
   TestModel m(R"(model ir=8 opset=17
 input x: float32[2]

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -12,6 +13,7 @@
 #include "fake_pass.h"
 #include "graph/ir/parse.h"
 #include "graph/onnx/reader.h"
+#include "passes/core/group.h"
 
 namespace onnxpress {
 namespace {
@@ -271,6 +273,50 @@ TEST_CASE("steps that stay are measured") {
   CHECK(evaluations == 2);  // not again where nothing changed
   CHECK(result.passes[1].evaluation->samples == 1);
   CHECK(result.model->graph.nodes()[0]->name == "other");
+}
+
+// Two groups, each with a member that renames the first node from one name to the next.
+const GroupPass& group_of_renames(std::string_view group,
+                                  std::map<std::string, std::string> names) {
+  static std::deque<std::string> member_names;
+  static std::deque<GroupPass> groups;
+  member_names.push_back(fmt::format("{}_member", group));
+  passes().add(std::make_unique<FakePass>(
+      PassInfo{.name = member_names.back(), .summary = "", .group = group},
+      [names = std::move(names)](Model& model, PassContext&) {
+        std::string& name = model.graph.nodes()[0]->name;
+        const auto next = names.find(name);
+        if (next == names.end()) return Outcome{};
+        name = next->second;
+        return changed();
+      }));
+  return groups.emplace_back(PassInfo{.name = group, .summary = ""}, GroupPass::options());
+}
+
+TEST_CASE("groups in a row take turns until none changes the model") {
+  const GroupPass& first = group_of_renames("turns_first", {{"second", "third"}});
+  const GroupPass& second =
+      group_of_renames("turns_second", {{"product", "second"}, {"third", "fourth"}});
+  const auto step = [](const Pass& pass) {
+    return PipelineStep{&pass, Options(pass.info().name, pass.info().options, {})};
+  };
+  Scene scene;
+  scene.pipeline.steps = {step(first), step(second)};
+  const RunResult result = scene.run();
+  CHECK(result.model->graph.nodes()[0]->name == "fourth");
+  REQUIRE(result.passes.size() == 4);  // the last, quiet turn has no record
+  CHECK_FALSE(result.passes[0].changed);
+  for (std::size_t i = 1; i < 4; ++i) CHECK(result.passes[i].changed);
+  CHECK(result.passes[1].reason.empty());
+  CHECK(result.passes[2].pass == "turns_first");
+  CHECK(result.passes[2].reason == "a pass after it changed the model");
+  CHECK(result.passes[3].pass == "turns_second");
+
+  Scene alone;  // one group, or groups apart, run once
+  alone.pipeline.steps = {step(first)};
+  alone.add({.name = "between", .summary = ""}, [](Model&, PassContext&) { return Outcome{}; });
+  alone.pipeline.steps.push_back(step(second));
+  CHECK(alone.run().model->graph.nodes()[0]->name == "second");
 }
 
 TEST_CASE("a rollback ends the run unless it may go on") {
