@@ -21,7 +21,8 @@ struct NarrowFloatForm {
 // The form of `node` in `type` (float16 or bfloat16) for the model's opset; nothing, and `reason`
 // says why, where ONNX has none or too little is known of the types. A node without a float32
 // input or output has none, and `reason` stays empty.
-std::optional<NarrowFloatForm> narrow_float_form(const Node& node, DType type, const TypeInference& types,
+std::optional<NarrowFloatForm> narrow_float_form(const Node& node, DType type,
+                                                 const TypeInference& types,
                                                  std::string* reason = nullptr);
 
 // The node's arithmetic is mostly multiplication of matrices: what a narrow type is for.

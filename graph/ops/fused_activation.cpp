@@ -178,8 +178,7 @@ std::optional<std::vector<float>> activation_parameters(const Node& linear,
                                                         const Node& activation) {
   const bool gemm = linear.is("Gemm");
   const auto is_one_of = [&](std::initializer_list<std::string_view> names) {
-    return std::ranges::any_of(names,
-                               [&](std::string_view name) { return activation.is(name); });
+    return std::ranges::any_of(names, [&](std::string_view name) { return activation.is(name); });
   };
   if (is_one_of({"Relu", "Sigmoid", "Tanh"})) return std::vector<float>{};
   if (activation.is("LeakyRelu")) return std::vector{LeakyReluAttrs::from(activation).alpha};

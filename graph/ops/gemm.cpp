@@ -89,6 +89,10 @@ Attributes GemmAttrs::to_attributes(std::int64_t opset) const {
   return attributes;
 }
 
+bool is_gemm_type(DType type) {
+  return type == DType::float16 || type == DType::float32 || type == DType::float64;
+}
+
 bool gemm_bias_is_optional(std::int64_t opset) { return opset >= 11; }
 
 GemmSizes GemmSizes::of(const GemmAttrs& attrs, const Dims& a, const Dims& b) {

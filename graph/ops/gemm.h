@@ -19,6 +19,9 @@ struct GemmAttrs {
   Attributes to_attributes(std::int64_t opset) const;
 };
 
+// Element types that Gemm has taken since its first version: the real floating-point ones.
+bool is_gemm_type(DType type);
+
 // Whether Gemm may leave out C: since opset 11.
 bool gemm_bias_is_optional(std::int64_t opset);
 

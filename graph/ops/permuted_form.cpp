@@ -12,6 +12,7 @@
 #include "graph/ops/layer_norm.h"
 #include "graph/ops/reduce.h"
 #include "graph/ops/reshape.h"
+#include "graph/ops/reshape_segments.h"
 #include "graph/ops/slice.h"
 #include "graph/ops/softmax.h"
 #include "graph/ops/transpose.h"
@@ -131,7 +132,8 @@ Result p_relu(Question& q) { return q.node.opset() < 7 ? std::nullopt : broadcas
 
 Result reduction(Question& q) {
   const ReduceAttrs attrs = ReduceAttrs::from(q.node);
-  if (!attrs.axes || (q.operand.is_output && !attrs.keepdims) || (!q.operand.is_output && q.operand.index != 0))
+  if (!attrs.axes || (q.operand.is_output && !attrs.keepdims) ||
+      (!q.operand.is_output && q.operand.index != 0))
     return std::nullopt;
   const Ints axes = ReduceAttrs::effective(*attrs.axes, attrs.noop_with_empty_axes, q.rank());
   Ints moved = q.positions(axes);
@@ -175,7 +177,8 @@ Result split(Question& q) {
 Result softmax(Question& q) {
   const SoftmaxAttrs attrs = SoftmaxAttrs::from(q.node);
   const std::int64_t last = std::ssize(q.p) - 1;
-  if (attrs.flattens && (normalize_axis(attrs.axis, q.rank()) != last || q.position(attrs.axis) != last))
+  if (attrs.flattens &&
+      (normalize_axis(attrs.axis, q.rank()) != last || q.position(attrs.axis) != last))
     return std::nullopt;
   q.answer.attributes["axis"] = q.position(attrs.axis);
   return q.input_and_outputs();
@@ -214,6 +217,50 @@ Result unsqueeze(Question& q) {
 DType bounds_type(const Question& q) {
   const std::optional<Tensor> axes = constant_contents(q.node.input(3));
   return axes ? axes->dtype() : constant_contents(q.node.input(1)).value().dtype();
+}
+
+// Each group of axes that goes into another moves as one.
+Result reshape(Question& q) {
+  const Shape* in = q.shape(0);
+  const Type& made = q.types.type(q.node.output());
+  if (in == nullptr || !made.is_tensor() || !made.shape || q.node.opset() < 5 ||
+      !constant_ints(q.node.input(1)) || (!q.operand.is_output && q.operand.index != 0))
+    return std::nullopt;
+  const Shape& out = *made.shape;
+  if (std::ranges::any_of(out, [](const Dim& dim) { return dim == Dim(0); })) return std::nullopt;
+  const auto segments = reshape_segments(*in, out);
+  if (!segments) return std::nullopt;
+  const auto order = segment_order(
+      *segments, q.operand.is_output ? &ReshapeSegment::outputs : &ReshapeSegment::inputs, q.p);
+  if (!order) return std::nullopt;
+  q.answer.inputs[0] = axes_in_order(*segments, &ReshapeSegment::inputs, *order);
+  q.answer.outputs[0] = axes_in_order(*segments, &ReshapeSegment::outputs, *order);
+  Ints target;
+  for (const std::int64_t axis : q.answer.outputs[0]) {
+    const Dim& dim = out[static_cast<std::size_t>(axis)];
+    target.push_back(dim.is_known() ? dim.value() : -1);
+  }
+  if (std::ranges::count(target, -1) > 1) return std::nullopt;
+  q.argument(1, int_vector(target));
+  return std::move(q.answer);
+}
+
+// Two groups of axes, which may not mix: only axes of size 1 change places.
+Result flatten(Question& q) {
+  const Shape* shape = q.shape(0);
+  if (!q.is_input(0) || shape == nullptr) return std::nullopt;
+  std::int64_t axis = get_int(q.node, "axis", 1);
+  if (axis != std::ssize(q.p)) axis = normalize_axis(axis, q.rank());
+  std::int64_t last = -1, moved_axis = 0;
+  for (std::size_t i = 0; i < q.p.size(); ++i) {
+    if ((*shape)[static_cast<std::size_t>(q.p[i])] == Dim(1)) continue;
+    if (q.p[i] < last) return std::nullopt;
+    last = q.p[i];
+    if (last < axis) moved_axis = static_cast<std::int64_t>(i) + 1;
+  }
+  q.answer.inputs[0] = q.p;
+  q.answer.attributes["axis"] = moved_axis;
+  return std::move(q.answer);
 }
 
 Result slice(Question& q) {
@@ -283,7 +330,8 @@ bool may_resample(const Question& q, const std::vector<bool>& resized) {
 
 Result resize(Question& q) {
   if (!q.operand.is_output && q.operand.index != 0) return std::nullopt;
-  if (get_string(q.node, "coordinate_transformation_mode", "") == "tf_crop_and_resize") return std::nullopt;
+  if (get_string(q.node, "coordinate_transformation_mode", "") == "tf_crop_and_resize")
+    return std::nullopt;
   const bool upsample = q.node.is("Upsample");
   if (find_ints(q.node, "axes")) return std::nullopt;
   std::vector<bool> resized(q.rank(), true);
@@ -322,14 +370,17 @@ Result resize(Question& q) {
 
 Result cum_sum(Question& q) {
   const std::optional<Tensor> axis = constant_contents(q.node.input(1));
-  if (!axis || axis->size() != 1 || (!q.operand.is_output && q.operand.index != 0)) return std::nullopt;
-  q.argument(1, Tensor::of<std::int64_t>(axis->dims(), Ints{q.position(axis->to_ints()[0])}).cast(axis->dtype()));
+  if (!axis || axis->size() != 1 || (!q.operand.is_output && q.operand.index != 0))
+    return std::nullopt;
+  q.argument(1, Tensor::of<std::int64_t>(axis->dims(), Ints{q.position(axis->to_ints()[0])})
+                    .cast(axis->dtype()));
   return q.input_and_outputs();
 }
 
 Result gather(Question& q) {
   const Shape* indices = q.shape(1);
-  if (indices == nullptr || indices->size() > 1 || (!q.operand.is_output && q.operand.index != 0)) return std::nullopt;
+  if (indices == nullptr || indices->size() > 1 || (!q.operand.is_output && q.operand.index != 0))
+    return std::nullopt;
   const bool drops = indices->empty();
   if (drops && q.operand.is_output) return std::nullopt;
   const std::int64_t axis = get_int(q.node, "axis", 0);
@@ -342,7 +393,8 @@ Result gather(Question& q) {
 // Scales of one axis, or one scale.
 Result quantization(Question& q) {
   const Shape* scale = q.shape(1);
-  if (scale == nullptr || scale->size() > 1 || (!q.operand.is_output && q.operand.index != 0)) return std::nullopt;
+  if (scale == nullptr || scale->size() > 1 || (!q.operand.is_output && q.operand.index != 0))
+    return std::nullopt;
   if (!scale->empty() && q.node.opset() >= 13) {
     const std::int64_t axis = get_int(q.node, "axis", 1);
     const std::int64_t rank = std::ssize(q.p);
@@ -359,18 +411,23 @@ Result dynamic_quantization(Question& q) {
   return std::move(q.answer);
 }
 
-bool fixes(const Permutation& p, std::int64_t axis) { return p[static_cast<std::size_t>(axis)] == axis; }
+bool fixes(const Permutation& p, std::int64_t axis) {
+  return p[static_cast<std::size_t>(axis)] == axis;
+}
 
 Result batch_norm(Question& q) {
   const BatchNormAttrs attrs = BatchNormAttrs::from(q.node);
   const bool plain = !attrs.training && attrs.per_channel && q.node.output_count() == 1;
-  if (!plain || q.rank() < 2 || !fixes(q.p, 1) || (!q.operand.is_output && q.operand.index != 0)) return std::nullopt;
+  if (!plain || q.rank() < 2 || !fixes(q.p, 1) || (!q.operand.is_output && q.operand.index != 0))
+    return std::nullopt;
   return q.input_and_outputs();
 }
 
 Result layer_norm(Question& q) {
-  if (q.node.output_count() != 1 || (!q.operand.is_output && q.operand.index != 0)) return std::nullopt;
-  for (std::int64_t i = normalize_axis(LayerNormAttrs::from(q.node).axis, q.rank()); i < std::ssize(q.p); ++i)
+  if (q.node.output_count() != 1 || (!q.operand.is_output && q.operand.index != 0))
+    return std::nullopt;
+  for (std::int64_t i = normalize_axis(LayerNormAttrs::from(q.node).axis, q.rank());
+       i < std::ssize(q.p); ++i)
     if (!fixes(q.p, i)) return std::nullopt;
   return q.input_and_outputs();
 }
@@ -392,19 +449,38 @@ using Former = Result (*)(Question&);
 const std::map<std::string_view, Former>& formers() {
   static const std::map<std::string_view, Former> table = [] {
     std::map<std::string_view, Former> all;
-    for (const char* op :
-         {"Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike", "Ceil",
-          "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
-          "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round",
-          "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan",
-          "Tanh", "ThresholdedRelu"})
+    for (const char* op : {"Abs",         "Acos",
+                           "Acosh",       "Asin",
+                           "Asinh",       "Atan",
+                           "Atanh",       "BitwiseNot",
+                           "Cast",        "CastLike",
+                           "Ceil",        "Celu",
+                           "Clip",        "Cos",
+                           "Cosh",        "Elu",
+                           "Erf",         "Exp",
+                           "Floor",       "Gelu",
+                           "HardSigmoid", "HardSwish",
+                           "Identity",    "IsInf",
+                           "IsNaN",       "LeakyRelu",
+                           "Log",         "Mish",
+                           "Neg",         "Not",
+                           "Reciprocal",  "Relu",
+                           "Round",       "Selu",
+                           "Shrink",      "Sigmoid",
+                           "Sign",        "Sin",
+                           "Sinh",        "Softplus",
+                           "Softsign",    "Sqrt",
+                           "Swish",       "Tan",
+                           "Tanh",        "ThresholdedRelu"})
       all.emplace(op, elementwise);
-    for (const char* op : {"Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal",
-                           "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul",
-                           "Or", "Pow", "Sub", "Sum", "Where", "Xor"})
+    for (const char* op : {"Add",        "And",         "BitShift", "BitwiseAnd", "BitwiseOr",
+                           "BitwiseXor", "Div",         "Equal",    "Greater",    "GreaterOrEqual",
+                           "Less",       "LessOrEqual", "Max",      "Mean",       "Min",
+                           "Mod",        "Mul",         "Or",       "Pow",        "Sub",
+                           "Sum",        "Where",       "Xor"})
       all.emplace(op, broadcasting);
-    for (const char* op : {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-                           "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"})
+    for (const char* op : {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+                           "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"})
       all.emplace(op, reduction);
     for (const char* op : {"Softmax", "LogSoftmax", "Hardmax"}) all.emplace(op, softmax);
     for (const char* op : {"ArgMax", "ArgMin"}) all.emplace(op, arg_extreme);
@@ -417,6 +493,8 @@ const std::map<std::string_view, Former>& formers() {
                 {"Squeeze", squeeze},
                 {"Unsqueeze", unsqueeze},
                 {"Slice", slice},
+                {"Reshape", reshape},
+                {"Flatten", flatten},
                 {"Pad", pad},
                 {"CumSum", cum_sum},
                 {"Gather", gather},
@@ -451,7 +529,8 @@ Permutation composed(const Permutation& first, const Permutation& second) {
 }
 
 std::optional<Permutation> permutation_of(const Node& node, const TypeInference& types) {
-  if (!node.is("Transpose") || node.input(0) == nullptr || node.output() == nullptr) return std::nullopt;
+  if (!node.is("Transpose") || node.input(0) == nullptr || node.output() == nullptr)
+    return std::nullopt;
   const Attribute* given = node.attribute("perm");
   if (given && !given->ref.empty()) return std::nullopt;
   const Type& type = types.type(node.input(0));

@@ -1,4 +1,5 @@
-// The same node on operands whose axes are in another order: what moving a Transpose across it asks.
+// The same node on operands whose axes are in another order: what moving a Transpose across it
+// asks.
 #pragma once
 
 #include <cstddef>
@@ -28,8 +29,8 @@ struct PermutedForm {
   // Of every input and output; an empty one: read, or made, as it is. Of a constant with fewer axes
   // than the permutation, which broadcasts: that of the constant with 1s in front.
   std::vector<Permutation> inputs, outputs;
-  Attributes attributes;                                   // all
-  std::vector<std::pair<std::size_t, Tensor>> arguments;   // constants for these inputs
+  Attributes attributes;                                  // all
+  std::vector<std::pair<std::size_t, Tensor>> arguments;  // constants for these inputs
 };
 
 // Which operand of a node is permuted.
@@ -39,8 +40,8 @@ struct PermutedOperand {
   Permutation permutation;
 };
 
-// The form of `node` that its operand asks for; nothing when the operator has none, gives meaning to
-// the order of the axes, or too little is known of its other operands.
+// The form of `node` that its operand asks for; nothing when the operator has none, gives meaning
+// to the order of the axes, or too little is known of its other operands.
 std::optional<PermutedForm> permuted_form(const Node& node, const PermutedOperand& operand,
                                           const TypeInference& types);
 

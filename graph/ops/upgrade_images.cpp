@@ -69,10 +69,12 @@ Result resize_11(const UpgradeContext& c) {
 // Resize-13 no longer has 'tf_half_pixel_for_nn', which samples half an element after 'half_pixel':
 // rounding down there is rounding to the nearest here, halves up; and so on.
 Result resize_13(const UpgradeContext& c) {
-  if (text_attribute(c, "coordinate_transformation_mode") != "tf_half_pixel_for_nn") return std::nullopt;
+  if (text_attribute(c, "coordinate_transformation_mode") != "tf_half_pixel_for_nn")
+    return std::nullopt;
   const std::string mode = text_attribute(c, "mode");
   const std::string nearest = text_attribute(c, "nearest_mode");
-  if (!mode.empty() && mode != "nearest") return "Resize with 'tf_half_pixel_for_nn' and a mode other than 'nearest'";
+  if (!mode.empty() && mode != "nearest")
+    return "Resize with 'tf_half_pixel_for_nn' and a mode other than 'nearest'";
   const bool to_nearest = nearest.empty() || nearest == "round_prefer_floor";
   if (!to_nearest && nearest != "floor")
     return fmt::format("Resize with 'tf_half_pixel_for_nn' and nearest_mode '{}'", nearest);
@@ -97,24 +99,30 @@ Result grid_sample_20(const UpgradeContext& c) {
 // Scale and bias went from one per group to one per channel.
 Result group_norm_21(const UpgradeContext& c) {
   const Shape* x = c.input_shape(0);
-  if (!x || x->size() < 2 || !(*x)[1].is_known()) return "the channel count of its input is not known";
+  if (!x || x->size() < 2 || !(*x)[1].is_known())
+    return "the channel count of its input is not known";
   const Attribute* attribute = c.node.attribute("num_groups");
   const std::int64_t* groups = attribute ? std::get_if<std::int64_t>(&attribute->value) : nullptr;
   const std::int64_t channels = (*x)[1].value();
-  if (!groups || *groups < 1 || channels % *groups != 0) return "channels do not divide into groups";
+  if (!groups || *groups < 1 || channels % *groups != 0)
+    return "channels do not divide into groups";
   const std::int64_t repeats = channels / *groups;
   for (const std::size_t index : {1, 2}) {
     Value* value = c.node.input(index);
     if (!value) return "its scale or bias is missing";
     const std::optional<Tensor> known = constant_contents(value);
     if (known && known->size() == *groups) {
-      const std::vector<Tensor> copies(static_cast<std::size_t>(repeats), known->reshaped({*groups, 1}));
-      c.graph.set_node_input(&c.node, index, constant(c, value->name(), join(copies, 1).reshaped({channels})));
+      const std::vector<Tensor> copies(static_cast<std::size_t>(repeats),
+                                       known->reshaped({*groups, 1}));
+      c.graph.set_node_input(&c.node, index,
+                             constant(c, value->name(), join(copies, 1).reshaped({channels})));
       continue;
     }
     Value* column = add_before(c, "Unsqueeze", "column", {value, ints_constant(c, "axis", {1})});
-    Value* rows = add_before(c, "Tile", "rows", {column, ints_constant(c, "repeats", {1, repeats})});
-    Value* flat = add_before(c, "Reshape", "per_channel", {rows, ints_constant(c, "channels", {channels})});
+    Value* rows =
+        add_before(c, "Tile", "rows", {column, ints_constant(c, "repeats", {1, repeats})});
+    Value* flat =
+        add_before(c, "Reshape", "per_channel", {rows, ints_constant(c, "channels", {channels})});
     c.graph.set_node_input(&c.node, index, flat);
   }
   return std::nullopt;

@@ -37,7 +37,8 @@ Result ints_to_input(const UpgradeContext& c, std::string_view name, std::size_t
     reference.ref = c.node.attribute(name)->ref;
     reference.ref_kind = c.node.attribute(name)->ref_kind;
     c.graph.remove_attribute(&c.node, name);
-    c.graph.set_node_input(&c.node, index, add_before(c, "Constant", name, {}, std::move(attributes)));
+    c.graph.set_node_input(&c.node, index,
+                           add_before(c, "Constant", name, {}, std::move(attributes)));
     return std::nullopt;
   }
   if (std::optional<Ints> values = take<Ints>(c, name))
@@ -68,7 +69,8 @@ std::int64_t int_attribute(const UpgradeContext& c, std::string_view name, std::
 void unsqueeze_second(const UpgradeContext& c, std::string_view what, Ints axes) {
   Attributes attributes;
   attributes["axes"] = std::move(axes);
-  c.graph.set_node_input(&c.node, 1, add_before(c, "Unsqueeze", what, {c.node.input(1)}, std::move(attributes)));
+  c.graph.set_node_input(
+      &c.node, 1, add_before(c, "Unsqueeze", what, {c.node.input(1)}, std::move(attributes)));
 }
 
 Result axes_to_input(const UpgradeContext& c) { return ints_to_input(c, "axes", 1); }
@@ -110,7 +112,8 @@ Result drop_output_sequence(const UpgradeContext& c) {
 }
 
 Result batch_norm_7(const UpgradeContext& c) {
-  if (BatchNormAttrs::from(c.node).training) return "BatchNormalization in training mode (is_test=0)";
+  if (BatchNormAttrs::from(c.node).training)
+    return "BatchNormalization in training mode (is_test=0)";
   c.graph.remove_attribute(&c.node, "is_test");
   return std::nullopt;
 }
@@ -142,12 +145,13 @@ Result dropout_10(const UpgradeContext& c) {
   const DType type = c.input_dtype(0);
   if (type == DType::undefined) return "the element type of its mask is not known";
   ValueMap map;
-  Node* made = c.graph.add_node({.op_type = "Dropout",
-                                 .name = c.node.name,
-                                 .inputs = {c.node.input(0)},
-                                 .outputs = {c.graph.unique_name(hint(c, "kept")), c.graph.unique_name(hint(c, "mask"))},
-                                 .attributes = clone_attributes(c.node, &c.graph, map)},
-                                &c.node);
+  Node* made = c.graph.add_node(
+      {.op_type = "Dropout",
+       .name = c.node.name,
+       .inputs = {c.node.input(0)},
+       .outputs = {c.graph.unique_name(hint(c, "kept")), c.graph.unique_name(hint(c, "mask"))},
+       .attributes = clone_attributes(c.node, &c.graph, map)},
+      &c.node);
   Attributes cast;
   cast["to"] = static_cast<std::int64_t>(type);
   take_over(c, 0, made->output(0));
@@ -258,9 +262,9 @@ Result softmax_13(const UpgradeContext& c) {
   if (shape) {
     const auto rank = static_cast<std::int64_t>(shape->size());
     const std::int64_t start = axis < 0 ? axis + rank : axis;
-    const bool rest_is_one =
-        start >= 0 && start < rank &&
-        std::all_of(shape->begin() + start + 1, shape->end(), [](const Dim& d) { return d == Dim(1); });
+    const bool rest_is_one = start >= 0 && start < rank &&
+                             std::all_of(shape->begin() + start + 1, shape->end(),
+                                         [](const Dim& d) { return d == Dim(1); });
     if (rest_is_one) {
       set_axis(start);
       return std::nullopt;
@@ -303,7 +307,8 @@ Result tile_6(const UpgradeContext& c) {
   if (!shape || !tiles || !axis) return "Tile-1 with a rank, count or axis that is not known";
   Ints repeats(shape->size(), 1);
   const std::int64_t at = axis->to_ints().at(0);
-  if (at < 0 || at >= static_cast<std::int64_t>(repeats.size())) return "Tile-1 with an axis out of range";
+  if (at < 0 || at >= static_cast<std::int64_t>(repeats.size()))
+    return "Tile-1 with an axis out of range";
   repeats[static_cast<std::size_t>(at)] = tiles->to_ints().at(0);
   c.graph.set_node_input(&c.node, 2, nullptr);
   c.graph.set_node_input(&c.node, 1, ints_constant(c, "repeats", repeats));
@@ -313,45 +318,103 @@ Result tile_6(const UpgradeContext& c) {
 Result dft_20(const UpgradeContext& c) {
   if (refers(c, "axis")) return attribute_by_reference;
   const std::int64_t axis = take<std::int64_t>(c, "axis").value_or(1);
-  c.graph.set_node_input(&c.node, 2, constant(c, hint(c, "axis"), Tensor::scalar<std::int64_t>(axis)));
+  c.graph.set_node_input(&c.node, 2,
+                         constant(c, hint(c, "axis"), Tensor::scalar<std::int64_t>(axis)));
   return std::nullopt;
 }
 
 constexpr UpgradeRule rules[] = {
-    {"Abs", 6, drop_consumed_inputs}, {"Add", 6, drop_consumed_inputs}, {"Add", 7, numpy_broadcast},
-    {"And", 7, numpy_broadcast}, {"BatchNormalization", 6, drop_consumed_inputs},
-    {"BatchNormalization", 7, batch_norm_7}, {"BatchNormalization", 9, batch_norm_9},
-    {"BatchNormalization", 14, batch_norm_14}, {"Cast", 6, cast_6}, {"Ceil", 6, drop_consumed_inputs},
-    {"Clip", 6, drop_consumed_inputs}, {"Clip", 11, clip_11}, {"Concat", 4, concat_4},
-    {"DFT", 20, dft_20}, {"Div", 6, drop_consumed_inputs}, {"Div", 7, numpy_broadcast},
-    {"Dropout", 6, drop_consumed_inputs}, {"Dropout", 7, dropout_7}, {"Dropout", 10, dropout_10},
+    {"Abs", 6, drop_consumed_inputs},
+    {"Add", 6, drop_consumed_inputs},
+    {"Add", 7, numpy_broadcast},
+    {"And", 7, numpy_broadcast},
+    {"BatchNormalization", 6, drop_consumed_inputs},
+    {"BatchNormalization", 7, batch_norm_7},
+    {"BatchNormalization", 9, batch_norm_9},
+    {"BatchNormalization", 14, batch_norm_14},
+    {"Cast", 6, cast_6},
+    {"Ceil", 6, drop_consumed_inputs},
+    {"Clip", 6, drop_consumed_inputs},
+    {"Clip", 11, clip_11},
+    {"Concat", 4, concat_4},
+    {"DFT", 20, dft_20},
+    {"Div", 6, drop_consumed_inputs},
+    {"Div", 7, numpy_broadcast},
+    {"Dropout", 6, drop_consumed_inputs},
+    {"Dropout", 7, dropout_7},
+    {"Dropout", 10, dropout_10},
     {"Dropout", 12, dropout_12},
-    {"Elu", 6, drop_consumed_inputs}, {"Equal", 7, numpy_broadcast}, {"Exp", 6, drop_consumed_inputs},
-    {"Floor", 6, drop_consumed_inputs}, {"GRU", 7, drop_output_sequence}, {"Gemm", 7, drop_broadcast},
-    {"GlobalLpPool", 2, lp_2}, {"Greater", 7, numpy_broadcast}, {"GridSample", 20, grid_sample_20},
-    {"GroupNormalization", 21, group_norm_21}, {"HardSigmoid", 6, drop_consumed_inputs},
-    {"Hardmax", 13, softmax_13}, {"InstanceNormalization", 6, drop_consumed_inputs},
-    {"LSTM", 7, drop_output_sequence}, {"LeakyRelu", 6, drop_consumed_inputs},
-    {"Less", 7, numpy_broadcast}, {"Log", 6, drop_consumed_inputs}, {"LogSoftmax", 13, softmax_13},
-    {"LpPool", 2, lp_2}, {"Max", 6, drop_consumed_inputs}, {"Mean", 6, drop_consumed_inputs},
-    {"Min", 6, drop_consumed_inputs}, {"Mul", 6, drop_consumed_inputs}, {"Mul", 7, numpy_broadcast},
-    {"Neg", 6, drop_consumed_inputs}, {"Or", 7, numpy_broadcast}, {"PRelu", 6, drop_consumed_inputs},
-    {"PRelu", 7, prelu_7}, {"Pad", 2, pad_2}, {"Pad", 11, pad_11}, {"Pow", 7, numpy_broadcast},
-    {"RNN", 7, drop_output_sequence}, {"Reciprocal", 6, drop_consumed_inputs},
-    {"ReduceL1", 18, axes_to_input}, {"ReduceL2", 18, axes_to_input},
-    {"ReduceLogSum", 18, axes_to_input}, {"ReduceLogSumExp", 18, axes_to_input},
-    {"ReduceMax", 18, axes_to_input}, {"ReduceMean", 18, axes_to_input},
-    {"ReduceMin", 18, axes_to_input}, {"ReduceProd", 18, axes_to_input},
-    {"ReduceSum", 13, axes_to_input}, {"ReduceSumSquare", 18, axes_to_input},
-    {"Relu", 6, drop_consumed_inputs}, {"Reshape", 5, reshape_5}, {"Resize", 11, resize_11},
-    {"Resize", 13, resize_13}, {"RoiAlign", 16, roi_align_16}, {"Scan", 9, scan_9}, {"Scatter", 11, scatter_11},
-    {"Selu", 6, selu_6}, {"Sigmoid", 6, drop_consumed_inputs}, {"Slice", 10, slice_10},
-    {"Softmax", 13, softmax_13}, {"Split", 2, split_2}, {"Split", 13, split_to_input},
-    {"Split", 18, split_18}, {"Sqrt", 6, drop_consumed_inputs}, {"Squeeze", 13, axes_to_input},
-    {"Sub", 6, drop_consumed_inputs}, {"Sub", 7, numpy_broadcast}, {"Sum", 6, drop_consumed_inputs},
-    {"Tanh", 6, drop_consumed_inputs}, {"Tile", 6, tile_6}, {"TopK", 10, top_k_10},
-    {"Unsqueeze", 13, axes_to_input}, {"Upsample", 7, upsample_7}, {"Upsample", 9, upsample_9},
-    {"Upsample", 10, upsample_10}, {"Upsample", 11, upsample_11}, {"Xor", 7, numpy_broadcast},
+    {"Elu", 6, drop_consumed_inputs},
+    {"Equal", 7, numpy_broadcast},
+    {"Exp", 6, drop_consumed_inputs},
+    {"Floor", 6, drop_consumed_inputs},
+    {"GRU", 7, drop_output_sequence},
+    {"Gemm", 7, drop_broadcast},
+    {"GlobalLpPool", 2, lp_2},
+    {"Greater", 7, numpy_broadcast},
+    {"GridSample", 20, grid_sample_20},
+    {"GroupNormalization", 21, group_norm_21},
+    {"HardSigmoid", 6, drop_consumed_inputs},
+    {"Hardmax", 13, softmax_13},
+    {"InstanceNormalization", 6, drop_consumed_inputs},
+    {"LSTM", 7, drop_output_sequence},
+    {"LeakyRelu", 6, drop_consumed_inputs},
+    {"Less", 7, numpy_broadcast},
+    {"Log", 6, drop_consumed_inputs},
+    {"LogSoftmax", 13, softmax_13},
+    {"LpPool", 2, lp_2},
+    {"Max", 6, drop_consumed_inputs},
+    {"Mean", 6, drop_consumed_inputs},
+    {"Min", 6, drop_consumed_inputs},
+    {"Mul", 6, drop_consumed_inputs},
+    {"Mul", 7, numpy_broadcast},
+    {"Neg", 6, drop_consumed_inputs},
+    {"Or", 7, numpy_broadcast},
+    {"PRelu", 6, drop_consumed_inputs},
+    {"PRelu", 7, prelu_7},
+    {"Pad", 2, pad_2},
+    {"Pad", 11, pad_11},
+    {"Pow", 7, numpy_broadcast},
+    {"RNN", 7, drop_output_sequence},
+    {"Reciprocal", 6, drop_consumed_inputs},
+    {"ReduceL1", 18, axes_to_input},
+    {"ReduceL2", 18, axes_to_input},
+    {"ReduceLogSum", 18, axes_to_input},
+    {"ReduceLogSumExp", 18, axes_to_input},
+    {"ReduceMax", 18, axes_to_input},
+    {"ReduceMean", 18, axes_to_input},
+    {"ReduceMin", 18, axes_to_input},
+    {"ReduceProd", 18, axes_to_input},
+    {"ReduceSum", 13, axes_to_input},
+    {"ReduceSumSquare", 18, axes_to_input},
+    {"Relu", 6, drop_consumed_inputs},
+    {"Reshape", 5, reshape_5},
+    {"Resize", 11, resize_11},
+    {"Resize", 13, resize_13},
+    {"RoiAlign", 16, roi_align_16},
+    {"Scan", 9, scan_9},
+    {"Scatter", 11, scatter_11},
+    {"Selu", 6, selu_6},
+    {"Sigmoid", 6, drop_consumed_inputs},
+    {"Slice", 10, slice_10},
+    {"Softmax", 13, softmax_13},
+    {"Split", 2, split_2},
+    {"Split", 13, split_to_input},
+    {"Split", 18, split_18},
+    {"Sqrt", 6, drop_consumed_inputs},
+    {"Squeeze", 13, axes_to_input},
+    {"Sub", 6, drop_consumed_inputs},
+    {"Sub", 7, numpy_broadcast},
+    {"Sum", 6, drop_consumed_inputs},
+    {"Tanh", 6, drop_consumed_inputs},
+    {"Tile", 6, tile_6},
+    {"TopK", 10, top_k_10},
+    {"Unsqueeze", 13, axes_to_input},
+    {"Upsample", 7, upsample_7},
+    {"Upsample", 9, upsample_9},
+    {"Upsample", 10, upsample_10},
+    {"Upsample", 11, upsample_11},
+    {"Xor", 7, numpy_broadcast},
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Scan-8 runs along axis 1 of batches: a Scan-9 over the batch whose body is a Scan-9 over the steps.
+// Scan-8 runs along axis 1 of batches: a Scan-9 over the batch whose body is a Scan-9 over the
+// steps.
 #include "graph/ir/clone.h"
 #include "graph/ops/upgrade_tools.h"
 
@@ -26,13 +27,16 @@ Result scan_9(const UpgradeContext& c) {
   if (c.node.attribute("scan_input_directions")) return std::nullopt;
   if (c.node.input(0)) return "Scan-8 with lengths of its sequences";
   const Attribute* body = c.node.attribute("body");
-  const std::unique_ptr<Graph>* steps = body ? std::get_if<std::unique_ptr<Graph>>(&body->value) : nullptr;
+  const std::unique_ptr<Graph>* steps =
+      body ? std::get_if<std::unique_ptr<Graph>>(&body->value) : nullptr;
   if (!steps) return "attribute 'body' is missing";
   const auto scanned = take<std::int64_t>(c, "num_scan_inputs");
   if (!scanned) return "attribute 'num_scan_inputs' is missing";
   const auto inputs = static_cast<std::int64_t>(c.node.input_count()) - 1;
-  if (*scanned < 1 || *scanned > inputs) return "attribute 'num_scan_inputs' does not fit its inputs";
-  if ((*steps)->inputs().size() != static_cast<std::size_t>(inputs)) return "its body does not take its inputs";
+  if (*scanned < 1 || *scanned > inputs)
+    return "attribute 'num_scan_inputs' does not fit its inputs";
+  if ((*steps)->inputs().size() != static_cast<std::size_t>(inputs))
+    return "its body does not take its inputs";
 
   auto entry = std::make_unique<Graph>(&c.graph);
   entry->name = hint(c, "entry");
@@ -43,7 +47,8 @@ Result scan_9(const UpgradeContext& c) {
                                             entry_type(of_step.type, i >= inputs - *scanned)));
   }
   inner.outputs.clear();
-  for (std::size_t i = 0; i < c.node.output_count(); ++i) inner.outputs.push_back(output_name(c, i, "entry"));
+  for (std::size_t i = 0; i < c.node.output_count(); ++i)
+    inner.outputs.push_back(output_name(c, i, "entry"));
   const Ints forward(static_cast<std::size_t>(*scanned), 0);
   inner.attributes["scan_input_directions"] = take<Ints>(c, "directions").value_or(forward);
   inner.attributes["num_scan_inputs"] = *scanned;
@@ -55,7 +60,8 @@ Result scan_9(const UpgradeContext& c) {
   NodeSpec outer{.op_type = "Scan", .name = c.node.name.empty() ? "" : c.node.name + "_batch"};
   for (std::size_t i = 1; i < c.node.input_count(); ++i) outer.inputs.push_back(c.node.input(i));
   outer.outputs.clear();
-  for (std::size_t i = 0; i < c.node.output_count(); ++i) outer.outputs.push_back(output_name(c, i, "batch"));
+  for (std::size_t i = 0; i < c.node.output_count(); ++i)
+    outer.outputs.push_back(output_name(c, i, "batch"));
   outer.attributes["scan_input_directions"] = Ints(static_cast<std::size_t>(inputs), 0);
   outer.attributes["num_scan_inputs"] = inputs;
   outer.attributes["body"] = std::move(entry);

@@ -30,8 +30,8 @@ Value* ints_constant(const UpgradeContext& c, std::string_view what, const Ints&
                   Tensor::of<std::int64_t>({static_cast<std::int64_t>(values.size())}, values));
 }
 
-Value* add_before(const UpgradeContext& c, std::string op_type, std::string_view what, std::vector<Value*> inputs,
-                  Attributes attributes) {
+Value* add_before(const UpgradeContext& c, std::string op_type, std::string_view what,
+                  std::vector<Value*> inputs, Attributes attributes) {
   return c.graph
       .add_node({.op_type = std::move(op_type),
                  .inputs = std::move(inputs),

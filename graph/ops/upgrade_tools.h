@@ -41,8 +41,8 @@ Value* ints_constant(const UpgradeContext& c, std::string_view what, const Ints&
 std::string hint(const UpgradeContext& c, std::string_view what);
 
 // A new node in front of the one rewritten; its first output.
-Value* add_before(const UpgradeContext& c, std::string op_type, std::string_view what, std::vector<Value*> inputs,
-                  Attributes attributes = {});
+Value* add_before(const UpgradeContext& c, std::string op_type, std::string_view what,
+                  std::vector<Value*> inputs, Attributes attributes = {});
 // Every reader of the node's output `index` reads `replacement`, of the same type.
 void take_over(const UpgradeContext& c, std::size_t index, Value* replacement);
 

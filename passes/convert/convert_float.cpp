@@ -18,7 +18,8 @@ constexpr OptionSpec option_specs[] = {
     {.name = "type",
      .kind = OptionSpec::Kind::choice,
      .default_value = "fp16",
-     .help = "fp16: 11 significant bits, up to 65504; bf16: 8 bits and float32's range, which ONNX Runtime on CPU cannot run",
+     .help = "fp16: 11 significant bits, up to 65504; bf16: 8 bits and float32's range, which ONNX "
+             "Runtime on CPU cannot run",
      .choices = "fp16|bf16"},
     {.name = "keep", .kind = OptionSpec::Kind::selector, .help = "nodes that stay float32"},
     {.name = "headroom",
@@ -30,7 +31,8 @@ constexpr OptionSpec option_specs[] = {
     {.name = "min_snr_db",
      .kind = OptionSpec::Kind::number,
      .default_value = "0",
-     .help = "the least signal-to-noise ratio of the outputs, below which the step is undone; 0: 40 for fp16, 20 for bf16",
+     .help = "the least signal-to-noise ratio of the outputs, below which the step is undone; 0: "
+             "40 for fp16, 20 for bf16",
      .min = 0,
      .max = 200},
 };
@@ -53,7 +55,8 @@ class Converter {
     for (Node* node : nodes) {
       if (!plan_.form(node)) continue;
       for (Value* output : node->outputs())
-        if (output && !output->is_unused() && needs_original(*output)) patch_.replace(output, original(output));
+        if (output && !output->is_unused() && needs_original(*output))
+          patch_.replace(output, original(output));
       patch_.remove_if_unread(node);
     }
   }
@@ -83,7 +86,8 @@ class Converter {
 
   // Somebody outside the nodes made anew reads it, or it is an output.
   bool needs_original(const Value& value) const {
-    return value.is_output() || std::ranges::any_of(value.uses(), [&](const Use& use) { return !plan_.form(use.node); });
+    return value.is_output() ||
+           std::ranges::any_of(value.uses(), [&](const Use& use) { return !plan_.form(use.node); });
   }
 
   Patch::Ref cast(Patch::Ref of, DType to, const std::string& name) {
@@ -101,7 +105,8 @@ class Converter {
     if (!is_narrow(*value)) return made;
     const auto found = originals_.find(value);
     if (found != originals_.end()) return found->second;
-    return originals_.emplace(value, cast(made, DType::float32, value->name() + "_float32")).first->second;
+    return originals_.emplace(value, cast(made, DType::float32, value->name() + "_float32"))
+        .first->second;
   }
 
   // The float32 value in the narrow type.
@@ -113,7 +118,8 @@ class Converter {
   }
 
   Patch::Ref make_narrow(Value* value) {
-    if (const std::optional<Tensor> constant = constant_contents(value); constant && may_copy(*value, *constant)) {
+    if (const std::optional<Tensor> constant = constant_contents(value);
+        constant && may_copy(*value, *constant)) {
       bytes_saved_ += static_cast<std::int64_t>(constant->byte_size() / 2);
       const Patch::Ref made = patch_.constant(value->name(), constant->cast(type_));
       constants_.emplace_back(made, value->name());
@@ -126,8 +132,9 @@ class Converter {
   // The float32 constant goes, or is small.
   bool may_copy(const Value& value, const Tensor& constant) const {
     if (constant.byte_size() <= small_constant_bytes) return true;
-    return !value.is_output() &&
-           std::ranges::all_of(value.uses(), [&](const Use& use) { return reads_narrow(plan_, use); });
+    return !value.is_output() && std::ranges::all_of(value.uses(), [&](const Use& use) {
+      return reads_narrow(plan_, use);
+    });
   }
 
   void rebuild(Node& node, const NarrowFloatForm& form) {
@@ -137,8 +144,11 @@ class Converter {
       inputs.push_back(takes_narrow ? narrow(node.input(i)) : original(node.input(i)));
     }
     ValueMap map;
-    Patch::NodeTemplate made{.op_type = node.op_type(), .domain = node.domain(), .name = node.name,
-                             .inputs = std::move(inputs), .outputs = node.output_count()};
+    Patch::NodeTemplate made{.op_type = node.op_type(),
+                             .domain = node.domain(),
+                             .name = node.name,
+                             .inputs = std::move(inputs),
+                             .outputs = node.output_count()};
     for (const auto& [key, attribute] : form.attributes)
       made.attributes.emplace(key, clone_attribute(attribute, &graph_, map));
     const Patch::Ref first = patch_.node(std::move(made));
@@ -177,7 +187,8 @@ class ConvertFloat : public Pass {
     TypeInference types(model);
     types.run();
     const Selector keep(context.options.text("keep"));
-    const double largest = (half ? 65504.0 : 3.3895313892515355e38) / context.options.number("headroom");
+    const double largest =
+        (half ? 65504.0 : 3.3895313892515355e38) / context.options.number("headroom");
     const FloatPlan plan = plan_floats(model.graph, types,
                                        {.type = type,
                                         .largest = half ? largest : std::max(largest, 1e38),
@@ -187,8 +198,9 @@ class ConvertFloat : public Pass {
     converter.convert();
     std::size_t converted = plan.narrow.size();
     if (converted > 0 && converter.bytes_saved() <= converter.casts() * cast_bytes) {
-      outcome.notes.push_back(fmt::format("left as it was: {} bytes of weights would go, {} Casts come",
-                                          converter.bytes_saved(), converter.casts()));
+      outcome.notes.push_back(
+          fmt::format("left as it was: {} bytes of weights would go, {} Casts come",
+                      converter.bytes_saved(), converter.casts()));
       converted = 0;
     } else if (converted > 0) {
       // Before nodes go.
@@ -207,15 +219,19 @@ class ConvertFloat : public Pass {
   }
 
  private:
-  static std::optional<ValueRanges> known_ranges(const Model& model, PassContext& context, Outcome& outcome) {
+  static std::optional<ValueRanges> known_ranges(const Model& model, PassContext& context,
+                                                 Outcome& outcome) {
     if (const std::vector<std::string> missing = Engine::unsupported(model); !missing.empty()) {
-      outcome.notes.push_back(fmt::format("RANGES NOT KNOWN: the model does not run ({}); only constants were checked",
-                                          fmt::join(missing, ", ")));
+      outcome.notes.push_back(
+          fmt::format("RANGES NOT KNOWN: the model does not run ({}); only constants were checked",
+                      fmt::join(missing, ", ")));
       return std::nullopt;
     }
     ValueRanges ranges = observe_ranges(model, context);
     if (ranges.generated)
-      outcome.notes.push_back("RANGES FROM GENERATED INPUTS: real ones may leave the range of float16; give --calib DATA");
+      outcome.notes.push_back(
+          "RANGES FROM GENERATED INPUTS: real ones may leave the range of float16; give --calib "
+          "DATA");
     else
       outcome.notes.push_back(fmt::format("ranges of {}", ranges.source));
     return ranges;
@@ -238,13 +254,14 @@ class ConvertFloat : public Pass {
       for (const Value* input : node->inputs())
         if (input && input->constant() && input->constant()->dtype() == DType::float32)
           constants += input->constant()->byte_size();
-      rows.push_back({{"node", node->name.empty() && node->output() ? node->output()->name() : node->name},
-                      {"op", node->op_type()},
-                      {"type", name(left == plan.left.end() ? type : DType::float32)},
-                      {"why", left == plan.left.end() ? Json() : Json(left->second)},
-                      {"largest", ranges ? Json(largest_of(*node, *ranges)) : Json()},
-                      {"bytes_before", constants},
-                      {"bytes_after", left == plan.left.end() ? constants / 2 : constants}});
+      rows.push_back(
+          {{"node", node->name.empty() && node->output() ? node->output()->name() : node->name},
+           {"op", node->op_type()},
+           {"type", name(left == plan.left.end() ? type : DType::float32)},
+           {"why", left == plan.left.end() ? Json() : Json(left->second)},
+           {"largest", ranges ? Json(largest_of(*node, *ranges)) : Json()},
+           {"bytes_before", constants},
+           {"bytes_after", left == plan.left.end() ? constants / 2 : constants}});
     }
     return rows;
   }
@@ -255,9 +272,11 @@ class ConvertFloat : public Pass {
       const auto left = plan.left.find(node);
       if (left == plan.left.end()) continue;
       if (left->second.starts_with("'") || left->second.starts_with("constant"))
-        outcome.notes.push_back(fmt::format("{} stays float32: {}", node->describe(), left->second));
+        outcome.notes.push_back(
+            fmt::format("{} stays float32: {}", node->describe(), left->second));
       if (context.near_misses)
-        context.near_misses->push_back({std::string(pass_info.name), node->describe(), left->second});
+        context.near_misses->push_back(
+            {std::string(pass_info.name), node->describe(), left->second});
     }
   }
 };

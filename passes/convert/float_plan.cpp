@@ -12,7 +12,8 @@ namespace {
 
 // A constant of fewer elements is no reason to convert a node.
 constexpr std::int64_t large_constant = 256;
-// What a constant must keep of its energy: a few bits less than either type gives what is in its range.
+// What a constant must keep of its energy: a few bits less than either type gives what is in its
+// range.
 constexpr double least_constant_snr_db = 40;
 
 double snr_db(const Tensor& exact, const Tensor& rounded) {
@@ -61,19 +62,24 @@ class Planner {
   // All that the node reads comes from Shape or Size, or from constants.
   bool is_shape_computation(const Node& node) const {
     if (node.is("Shape") || node.is("Size")) return true;
-    return node.input_count() > 0 && std::ranges::all_of(node.inputs(), [&](const Value* input) {
-             if (input == nullptr || constant_contents(input)) return true;
-             return input->producer() && shapes_.contains(input->producer());
-           }) && std::ranges::any_of(node.inputs(), [&](const Value* input) {
+    return node.input_count() > 0 &&
+           std::ranges::all_of(node.inputs(),
+                               [&](const Value* input) {
+                                 if (input == nullptr || constant_contents(input)) return true;
+                                 return input->producer() && shapes_.contains(input->producer());
+                               }) &&
+           std::ranges::any_of(node.inputs(), [&](const Value* input) {
              return input && input->producer() && shapes_.contains(input->producer());
            });
   }
 
   std::string range_obstacle(const Node& node, const NarrowFloatForm& form) {
     for (const std::size_t index : form.inputs)
-      if (std::string obstacle = value_obstacle(*node.input(index)); !obstacle.empty()) return obstacle;
+      if (std::string obstacle = value_obstacle(*node.input(index)); !obstacle.empty())
+        return obstacle;
     for (const std::size_t index : form.outputs)
-      if (std::string obstacle = value_obstacle(*node.output(index)); !obstacle.empty()) return obstacle;
+      if (std::string obstacle = value_obstacle(*node.output(index)); !obstacle.empty())
+        return obstacle;
     return "";
   }
 
@@ -81,14 +87,16 @@ class Planner {
     const auto found = obstacles_.find(&value);
     if (found != obstacles_.end()) return found->second;
     const std::optional<Tensor> constant = constant_contents(&value);
-    return obstacles_.emplace(&value, constant ? constant_obstacle(value, *constant) : range_obstacle(value))
+    return obstacles_
+        .emplace(&value, constant ? constant_obstacle(value, *constant) : range_obstacle(value))
         .first->second;
   }
 
   std::string range_obstacle(const Value& value) const {
     const double largest = request_.ranges ? request_.ranges->of(value) : 0.0;
     if (largest <= request_.largest) return "";
-    return fmt::format("'{}' reaches {:.4g}, beyond {:.6g}", value.name(), largest, request_.largest);
+    return fmt::format("'{}' reaches {:.4g}, beyond {:.6g}", value.name(), largest,
+                       request_.largest);
   }
 
   std::string constant_obstacle(const Value& value, const Tensor& tensor) const {
@@ -96,11 +104,12 @@ class Planner {
     for (const float x : tensor.to_floats())
       if (std::isfinite(x)) largest = std::max(largest, std::fabs(double{x}));
     if (largest > request_.largest)
-      return fmt::format("constant '{}' holds {:.4g}, beyond {:.6g}", value.name(), largest, request_.largest);
+      return fmt::format("constant '{}' holds {:.4g}, beyond {:.6g}", value.name(), largest,
+                         request_.largest);
     const double snr = snr_db(tensor, tensor.cast(request_.type));
     if (snr >= least_constant_snr_db) return "";
-    return fmt::format("constant '{}' is too small for {}: its largest number is {:.4g}", value.name(),
-                       name(request_.type), largest);
+    return fmt::format("constant '{}' is too small for {}: its largest number is {:.4g}",
+                       value.name(), name(request_.type), largest);
   }
 
   bool is_wanted(const Node& node, const NarrowFloatForm& form) const {
@@ -116,11 +125,13 @@ class Planner {
     if (form == nullptr) return MinCut::source;
     if (is_wanted(*node, *form)) return MinCut::sink;
     const auto found = vertices_.find(node);
-    return found != vertices_.end() ? found->second : vertices_.emplace(node, cut_.add_vertex()).first->second;
+    return found != vertices_.end() ? found->second
+                                    : vertices_.emplace(node, cut_.add_vertex()).first->second;
   }
 
   void connect(const Value& value) {
-    const std::size_t producer = value.producer() ? vertex(value.producer()) : std::size_t{MinCut::source};
+    const std::size_t producer =
+        value.producer() ? vertex(value.producer()) : std::size_t{MinCut::source};
     std::vector<std::size_t> readers;
     if (value.is_output()) readers.push_back(MinCut::source);
     for (const Use& use : value.uses()) {
@@ -154,8 +165,11 @@ class Planner {
       plan_.left.emplace(node, "narrow, it would need more Casts");
     }
     // A node that makes nothing narrow and reads nothing narrow only reads Casts.
-    if (std::ranges::none_of(plan_.narrow, [&](const auto& entry) { return is_wanted(*entry.first, entry.second); })) {
-      for (const auto& [node, form] : plan_.narrow) plan_.left.emplace(node, "nothing near it has weights");
+    if (std::ranges::none_of(plan_.narrow, [&](const auto& entry) {
+          return is_wanted(*entry.first, entry.second);
+        })) {
+      for (const auto& [node, form] : plan_.narrow)
+        plan_.left.emplace(node, "nothing near it has weights");
       plan_.narrow.clear();
     }
   }

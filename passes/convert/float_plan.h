@@ -14,15 +14,16 @@ namespace onnxpress {
 
 struct FloatRequest {
   DType type = DType::float16;
-  double largest = 65504;            // that a value may reach
-  const Selector* keep = nullptr;    // nodes that stay float32; nullptr: none
+  double largest = 65504;               // that a value may reach
+  const Selector* keep = nullptr;       // nodes that stay float32; nullptr: none
   const ValueRanges* ranges = nullptr;  // nullptr: not known
 };
 
 struct FloatPlan {
   std::unordered_map<const Node*, NarrowFloatForm> narrow;
-  std::unordered_map<const Node*, std::string> left;  // nodes with float32 tensors, and why they stay
-  std::vector<Node*> nodes;                           // both, in graph order
+  std::unordered_map<const Node*, std::string>
+      left;                  // nodes with float32 tensors, and why they stay
+  std::vector<Node*> nodes;  // both, in graph order
 
   const NarrowFloatForm* form(const Node* node) const {
     const auto found = narrow.find(node);

@@ -39,7 +39,8 @@ ValueRanges observe_ranges(const Model& model, PassContext& context) {
     ranges.generated = true;
     ranges.source = "generated inputs";
     for (std::uint64_t i = 0; i < generated_sets; ++i) {
-      engine.run(std::span<const Tensor>(probe_inputs(model, Random(context.seed).split(i).next())), &observer);
+      engine.run(std::span<const Tensor>(probe_inputs(model, Random(context.seed).split(i).next())),
+                 &observer);
       ++ranges.samples;
     }
     return ranges;

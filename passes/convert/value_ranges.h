@@ -12,7 +12,7 @@ namespace onnxpress {
 // Largest finite magnitudes seen of the float32 values of the main graph, by name.
 struct ValueRanges {
   std::map<std::string, double, std::less<>> largest;
-  std::string source;      // of the data, for people
+  std::string source;  // of the data, for people
   std::int64_t samples = 0;
   bool generated = false;  // random inputs: real ones may be larger
 

@@ -118,8 +118,8 @@ class AttentionFinder {
     if (reshape == nullptr || permutation != wanted) return std::nullopt;
     const auto heads = cut(reshape->input(0), value);
     if (!heads)
-      return refuse(fmt::format("{} is not known to cut the last axis into heads",
-                                reshape->describe()));
+      return refuse(
+          fmt::format("{} is not known to cut the last axis into heads", reshape->describe()));
     found_.region.nodes.push_back(reshape);
     tracer_.absorb_dims(found_.region, reshape->input(1));
     return heads;
@@ -134,8 +134,7 @@ class AttentionFinder {
     const Dim& count = (*parts)[2];
     const Dim& width = (*parts)[3];
     if (!count.is_known() || !width.is_known() || !same_dim((*whole)[0], (*parts)[0]) ||
-        !same_dim((*whole)[1], (*parts)[1]) ||
-        (*whole)[2].value() != count.value() * width.value())
+        !same_dim((*whole)[1], (*parts)[1]) || (*whole)[2].value() != count.value() * width.value())
       return std::nullopt;
     return Heads{rows, count.value(), width.value()};
   }
@@ -156,10 +155,8 @@ class AttentionFinder {
     const Shape* const rows = tracer_.shape(reshape->output());
     const Shape& q = *tracer_.shape(query.rows);
     const bool fits = rows != nullptr && rows->size() == 3 && same_dim((*rows)[0], q[0]) &&
-                      same_dim((*rows)[1], q[1]) &&
-                      (*rows)[2].value() == value.heads * value.width;
-    if (!fits)
-      reason_ = fmt::format("{} is not known to join the heads", reshape->describe());
+                      same_dim((*rows)[1], q[1]) && (*rows)[2].value() == value.heads * value.width;
+    if (!fits) reason_ = fmt::format("{} is not known to join the heads", reshape->describe());
     return fits;
   }
 

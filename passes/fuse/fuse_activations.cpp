@@ -55,8 +55,7 @@ std::optional<Bounded> bounded(const Tracer& tracer, Node* node) {
         .inside = node->input(0), .low = bounds->low, .high = bounds->high, .nodes = {node}};
   }
   auto outer = one_bound(tracer, node);
-  Node* const below =
-      outer ? tracer.maker(outer->inside, {"Max", "Min", "Relu"}) : nullptr;
+  Node* const below = outer ? tracer.maker(outer->inside, {"Max", "Min", "Relu"}) : nullptr;
   const auto inner = below != nullptr ? one_bound(tracer, below) : std::nullopt;
   if (!inner) return std::nullopt;
   outer->inside = inner->inside;
@@ -192,8 +191,7 @@ std::optional<Activation> find_swish(const Match& match, std::string& reason, bo
   for (const Tracer::Gated& reading : tracer.gated(match.root)) {
     if (reading.x == nullptr || reading.number != 1) continue;
     Activation found{.x = reading.x, .region = reading.region};
-    const auto inside =
-        tracer.polynomial(match.root->input(0), reading.x, found.region.nodes);
+    const auto inside = tracer.polynomial(match.root->input(0), reading.x, found.region.nodes);
     if (!inside || (*inside)[0] != 0 || (*inside)[2] != 0 || (*inside)[3] != 0) continue;
     found.alpha = (*inside)[1];
     found.region.nodes.push_back(match.root);
@@ -280,11 +278,10 @@ std::optional<Bounded> find_clip(const Match& match, std::string& reason) {
 }
 
 void build_clip(const Match& match, const Bounded& found, Patch& patch) {
-  OpCall call = make_clip(match.root->graph().opset(), match.type(found.inside).elem, found.low,
-                          found.high);
-  Patch::NodeTemplate node{.op_type = call.op_type,
-                           .inputs = {found.inside},
-                           .attributes = std::move(call.attributes)};
+  OpCall call =
+      make_clip(match.root->graph().opset(), match.type(found.inside).elem, found.low, found.high);
+  Patch::NodeTemplate node{
+      .op_type = call.op_type, .inputs = {found.inside}, .attributes = std::move(call.attributes)};
   constexpr const char* names[] = {"min", "max"};
   for (std::size_t i = 0; i < call.constants.size(); ++i)
     node.inputs.push_back(patch.constant(match.root->output()->name() + "_" + names[i],
@@ -298,7 +295,8 @@ std::optional<Activation> find_relu(const Match& match, std::string&) {
   std::optional<Bounded> found;
   if (match.root->is("Clip")) {
     const auto bounds = ClipBounds::from(*match.root);
-    if (bounds) found = Bounded{.inside = match.root->input(0), .low = bounds->low, .high = bounds->high};
+    if (bounds)
+      found = Bounded{.inside = match.root->input(0), .low = bounds->low, .high = bounds->high};
   } else {
     found = one_bound(tracer, match.root);
   }

@@ -1,5 +1,5 @@
-// Gelu written out (Hendrycks and Gimpel 2016): x/2 (1 + erf(x / sqrt 2)), its approximation x/2 (1 +
-// tanh(sqrt(2/pi) (x + 0.044715 x^3))), and x sigmoid(1.702 x).
+// Gelu written out (Hendrycks and Gimpel 2016): x/2 (1 + erf(x / sqrt 2)), its approximation x/2 (1
+// + tanh(sqrt(2/pi) (x + 0.044715 x^3))), and x sigmoid(1.702 x).
 #include <cmath>
 #include <numbers>
 
@@ -46,8 +46,7 @@ std::optional<FoundGelu> find_gelu(const Match& match, std::string& reason, bool
   const bool by_tanh = match.root->is("Tanh");
   for (Tracer::Gated& reading : halved_products(tracer, match.root)) {
     FoundGelu found{.x = reading.x, .region = std::move(reading.region)};
-    const auto argument =
-        tracer.polynomial(match.root->input(0), found.x, found.region.nodes);
+    const auto argument = tracer.polynomial(match.root->input(0), found.x, found.region.nodes);
     if (!argument) continue;
     if (!is_gelu_argument(tracer, *argument, by_tanh, tracer.dtype(found.x))) {
       reason = "its numbers are not those of Gelu";
@@ -81,12 +80,13 @@ void build_gelu(const Match& match, const FoundGelu& found, Patch& patch) {
 
 class FuseGelu : public LevelRulePass {
  public:
-  static constexpr PassInfo pass_info{.name = "fuse_gelu",
-                                      .summary = "Gelu written out, with erf or tanh, becomes one operator",
-                                      .options = level_options,
-                                      .effect = Effect::rounding,
-                                      .group = "fuse",
-                                      .group_order = 4};
+  static constexpr PassInfo pass_info{
+      .name = "fuse_gelu",
+      .summary = "Gelu written out, with erf or tanh, becomes one operator",
+      .options = level_options,
+      .effect = Effect::rounding,
+      .group = "fuse",
+      .group_order = 4};
 
   const PassInfo& info() const override { return pass_info; }
 

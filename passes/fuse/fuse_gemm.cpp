@@ -14,11 +14,6 @@ namespace {
 
 using Obstacle = std::optional<std::string>;
 
-// Gemm takes these since its first version.
-bool is_gemm_type(DType type) {
-  return type == DType::float16 || type == DType::float32 || type == DType::float64;
-}
-
 Obstacle no_matrix(const Match& match, const Value* value) {
   const Type& type = match.type(value);
   if (!is_gemm_type(type.elem))

@@ -10,7 +10,8 @@ namespace onnxpress {
 namespace {
 
 Patch::NodeTemplate layer_norm(const Tracer& tracer, const RowNorm& norm, Patch& patch) {
-  const LayerNormAttrs attrs{.axis = norm.axes.front(), .epsilon = static_cast<float>(norm.epsilon)};
+  const LayerNormAttrs attrs{.axis = norm.axes.front(),
+                             .epsilon = static_cast<float>(norm.epsilon)};
   Patch::NodeTemplate node{.op_type = "LayerNormalization",
                            .inputs = {norm.x, row_parameter(tracer, patch, norm.scale, norm, 1)},
                            .attributes = attrs.to_attributes()};
@@ -58,7 +59,7 @@ void take_scale_and_bias(const Tracer& tracer, RowNorm& norm,
 }
 
 // With scale and bias by element of a row.
-std::optional<RowNorm> find_layer_norm(const Match& match, std::string& reason, bool runtime) {
+std::optional<RowNorm> find_layer_norm(const Match& match, std::string& reason, bool any_opset) {
   const Tracer tracer(match);
   auto norm = find_row_norm(tracer, match.root, true, reason);
   if (!norm) return std::nullopt;
@@ -67,7 +68,7 @@ std::optional<RowNorm> find_layer_norm(const Match& match, std::string& reason, 
     return std::nullopt;
   }
   if (const auto missing = missing_operator(match.root->graph(), "LayerNormalization");
-      missing && !runtime) {
+      missing && !any_opset) {
     reason = *missing;
     return std::nullopt;
   }
@@ -83,8 +84,7 @@ std::optional<RowNorm> find_layer_norm(const Match& match, std::string& reason, 
 }
 
 // Over all axes behind the channels, with scale and bias by channel.
-std::optional<RowNorm> find_instance_norm(const Match& match, std::string& reason,
-                                          bool runtime) {
+std::optional<RowNorm> find_instance_norm(const Match& match, std::string& reason) {
   const Tracer tracer(match);
   auto norm = find_row_norm(tracer, match.root, true, reason);
   if (!norm) return std::nullopt;
@@ -105,7 +105,7 @@ std::optional<RowNorm> find_instance_norm(const Match& match, std::string& reaso
     return fits_channels(tracer, parameter, norm->x);
   });
   std::string ignored;
-  const auto by_element = find_layer_norm(match, ignored, runtime);
+  const auto by_element = find_layer_norm(match, ignored, false);
   if (by_element && by_element->region.nodes.size() >= norm->region.nodes.size())
     return std::nullopt;
   // Ones and zeros that the file did not have must not outweigh the nodes that go.
@@ -125,6 +125,15 @@ void build(const Match& match, const RowNorm& norm, Patch& patch) {
   replace_region(patch, norm.region, make(Tracer(match), norm, patch));
 }
 
+constexpr std::string_view quotient = "Div|Mul";
+
+Rule layer_norm_rule(bool any_opset) {
+  const auto find = [any_opset](const Match& match, std::string& reason) {
+    return find_layer_norm(match, reason, any_opset);
+  };
+  return recognition_rule<RowNorm>("fuse_layer_norm", quotient, find, build<layer_norm>);
+}
+
 class FuseLayerNorm : public LevelRulePass {
  public:
   static constexpr PassInfo pass_info{
@@ -137,17 +146,21 @@ class FuseLayerNorm : public LevelRulePass {
 
   const PassInfo& info() const override { return pass_info; }
 
+  // At level=runtime the opset is raised for the operator.
+  std::int64_t required_opset(const Model& model, const Options& options) const override {
+    return is_runtime_level(options)
+               ? opset_for(model, *introduced_in("LayerNormalization"), layer_norm_rule(true))
+               : 0;
+  }
+
  protected:
-  std::vector<Rule> rules(const Model&, const Options& options) const override {
-    using Find = std::optional<RowNorm> (*)(const Match&, std::string&, bool);
-    const auto at_level = [runtime = is_runtime_level(options)](Find find) {
-      return [=](const Match& match, std::string& reason) { return find(match, reason, runtime); };
+  std::vector<Rule> rules(const Model&, const Options&) const override {
+    const auto instance = [](const Match& match, std::string& reason) {
+      return find_instance_norm(match, reason);
     };
-    constexpr std::string_view quotient = "Div|Mul";
-    return {recognition_rule<RowNorm>("fuse_instance_norm", quotient, at_level(find_instance_norm),
-                                      build<instance_norm>),
-            recognition_rule<RowNorm>("fuse_layer_norm", quotient, at_level(find_layer_norm),
-                                      build<layer_norm>)};
+    return {
+        recognition_rule<RowNorm>("fuse_instance_norm", quotient, instance, build<instance_norm>),
+        layer_norm_rule(false)};
   }
 };
 

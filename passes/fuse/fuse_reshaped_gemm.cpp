@@ -13,10 +13,6 @@ namespace {
 
 using Obstacle = std::optional<std::string>;
 
-bool is_gemm_type(DType type) {
-  return type == DType::float16 || type == DType::float32 || type == DType::float64;
-}
-
 // The target of `reshape` for an input whose axes are other ones than now: without copied dims.
 std::optional<Dims> absolute_target(const Match& match, const Node& reshape) {
   const std::optional<ReshapeTarget> target = ReshapeTarget::from(reshape);
@@ -59,7 +55,8 @@ Rule between_reshapes() {
       .when = [](const Match& match) -> Obstacle {
         const Tensor& weight = match.constant("weight");
         const Tensor& bias = match.constant("bias");
-        if (!is_gemm_type(weight.dtype())) return fmt::format("the weight is {}", name(weight.dtype()));
+        if (!is_gemm_type(weight.dtype()))
+          return fmt::format("the weight is {}", name(weight.dtype()));
         if (weight.rank() != 2 || weight.size() == 0)
           return fmt::format("the weight has shape {}, expected a matrix",
                              to_string(weight.dims()));

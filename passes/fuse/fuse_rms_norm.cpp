@@ -2,13 +2,13 @@
 #include "graph/ops/introduced.h"
 #include "graph/ops/layer_norm.h"
 #include "passes/core/registry.h"
-#include "passes/fuse/level.h"
+#include "passes/core/rule_pass.h"
 #include "passes/fuse/row_norm.h"
 
 namespace onnxpress {
 namespace {
 
-std::optional<RowNorm> find_rms_norm(const Match& match, std::string& reason, bool runtime) {
+std::optional<RowNorm> find_rms_norm(const Match& match, std::string& reason) {
   const Tracer tracer(match);
   auto norm = find_row_norm(tracer, match.root, false, reason);
   if (!norm) return std::nullopt;
@@ -16,8 +16,7 @@ std::optional<RowNorm> find_rms_norm(const Match& match, std::string& reason, bo
     reason = "it normalizes over other than the last axes";
     return std::nullopt;
   }
-  if (const auto missing = missing_operator(match.root->graph(), "RMSNormalization");
-      missing && !runtime) {
+  if (const auto missing = missing_operator(match.root->graph(), "RMSNormalization")) {
     reason = *missing;
     return std::nullopt;
   }
@@ -32,37 +31,36 @@ std::optional<RowNorm> find_rms_norm(const Match& match, std::string& reason, bo
   return norm;
 }
 
-// ONNX's operator where the opset has it, else ONNX Runtime's.
 void build(const Match& match, const RowNorm& norm, Patch& patch) {
   const Tracer tracer(match);
-  const bool standard = !missing_operator(match.root->graph(), "RMSNormalization");
-  const LayerNormAttrs attrs{.axis = norm.axes.front(), .epsilon = static_cast<float>(norm.epsilon)};
-  replace_region(
-      patch, norm.region,
-      {.op_type = standard ? "RMSNormalization" : "SimplifiedLayerNormalization",
-       .inputs = {norm.x, row_parameter(tracer, patch, norm.scale, norm, 1)},
-       .attributes = attrs.to_attributes()});
+  const LayerNormAttrs attrs{.axis = norm.axes.front(),
+                             .epsilon = static_cast<float>(norm.epsilon)};
+  replace_region(patch, norm.region,
+                 {.op_type = "RMSNormalization",
+                  .inputs = {norm.x, row_parameter(tracer, patch, norm.scale, norm, 1)},
+                  .attributes = attrs.to_attributes()});
 }
 
-class FuseRmsNorm : public LevelRulePass {
+Rule rms_norm_rule() {
+  const auto find = [](const Match& match, std::string& reason) {
+    return find_rms_norm(match, reason);
+  };
+  return recognition_rule<RowNorm>("fuse_rms_norm", "Div|Mul", find, build);
+}
+
+class FuseRmsNorm : public RulePass {
  public:
-  static constexpr PassInfo pass_info{.name = "fuse_rms_norm",
-                                      .summary = "RMS normalization written out becomes one operator",
-                                      .options = level_options,
-                                      .effect = Effect::rounding,
-                                      .group = "fuse",
-                                      .group_order = 3};
+  static constexpr PassInfo pass_info{
+      .name = "fuse_rms_norm",
+      .summary = "RMS normalization written out becomes one operator",
+      .effect = Effect::rounding,
+      .group = "fuse",
+      .group_order = 3};
 
   const PassInfo& info() const override { return pass_info; }
 
  protected:
-  std::vector<Rule> rules(const Model&, const Options& options) const override {
-    const auto find = [runtime = is_runtime_level(options)](const Match& match,
-                                                            std::string& reason) {
-      return find_rms_norm(match, reason, runtime);
-    };
-    return {recognition_rule<RowNorm>("fuse_rms_norm", "Div|Mul", find, build)};
-  }
+  std::vector<Rule> rules(const Model&, const Options&) const override { return {rms_norm_rule()}; }
 };
 
 }  // namespace

@@ -17,6 +17,10 @@ inline constexpr std::array level_options = {
 
 bool is_runtime_level(const Options& options);
 
+// `opset` when the model is of a lower one, can be raised, and `rule`, which asks for no opset,
+// would then apply; else 0.
+std::int64_t opset_for(const Model& model, std::int64_t opset, const Rule& rule);
+
 // At level=runtime the model imports com.microsoft while the rules run, and afterwards where a node
 // is of that domain.
 class LevelRulePass : public RulePass {

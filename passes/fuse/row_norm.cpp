@@ -55,7 +55,8 @@ class RowNormFinder {
     const Value* value = root_->input(position);
     if (root_->is("Div")) return under_root(value, 0.5);
     if (const Value* found = under_root(value, -0.5)) return found;
-    if (Node* const inverse = take(value, {"Reciprocal"})) return under_root(inverse->input(0), 0.5);
+    if (Node* const inverse = take(value, {"Reciprocal"}))
+      return under_root(inverse->input(0), 0.5);
     Node* const inverse = tracer_.maker(value, {"Div"});
     if (inverse == nullptr || !tracer_.is_factor(inverse->input(0), inverse->input(1), 1))
       return nullptr;

@@ -34,7 +34,8 @@ bool is_read_once(const Value& value) { return value.uses().size() == 1 && !valu
 Projection projection(const Tracer& tracer, const Region& region, Value* rows) {
   Projection found{.x = rows};
   const Shape* const shape = tracer.shape(rows);
-  if (Node* const sum = tracer.maker(rows, {"Add"}); sum != nullptr && tracer.is_private(region, rows)) {
+  if (Node* const sum = tracer.maker(rows, {"Add"});
+      sum != nullptr && tracer.is_private(region, rows)) {
     for (const std::size_t position : {std::size_t{0}, std::size_t{1}}) {
       Value* const bias = sum->input(position);
       const Tensor* const constant = bias != nullptr ? bias->constant() : nullptr;
@@ -44,7 +45,8 @@ Projection projection(const Tracer& tracer, const Region& region, Value* rows) {
     }
   }
   Node* const product = tracer.maker(found.x, {"MatMul"});
-  const bool is_read_here = found.x == rows ? tracer.is_private(region, rows) : is_read_once(*found.x);
+  const bool is_read_here =
+      found.x == rows ? tracer.is_private(region, rows) : is_read_once(*found.x);
   if (product == nullptr || !is_read_here) return found;
   Value* const weight = product->input(1);
   const Tensor* const constant = weight != nullptr ? weight->constant() : nullptr;
@@ -100,16 +102,16 @@ std::optional<RuntimeAttention> find_runtime(const Match& match, std::string& re
     const auto expands = needs_expansion(tracer, found.written);
     if (!expands) {
       reason = fmt::format("the mask '{}' is {}, not known to fit the scores",
-                           found.written.mask->name(),
-                           to_string(tracer.type(found.written.mask)));
+                           found.written.mask->name(), to_string(tracer.type(found.written.mask)));
       return std::nullopt;
     }
     found.expands = *expands;
   }
   Value* const rows[] = {found.written.query, found.written.key, found.written.value};
-  for (std::size_t i = 0; i < 3; ++i) found.projections[i] = projection(tracer, found.written.region, rows[i]);
-  found.biased = std::ranges::all_of(
-      found.projections, [](const Projection& part) { return part.bias != nullptr; });
+  for (std::size_t i = 0; i < 3; ++i)
+    found.projections[i] = projection(tracer, found.written.region, rows[i]);
+  found.biased = std::ranges::all_of(found.projections,
+                                     [](const Projection& part) { return part.bias != nullptr; });
   merge(tracer, found);
   return found;
 }
@@ -151,7 +153,8 @@ Patch::Ref expanded_mask(const Tracer& tracer, const WrittenAttention& written, 
                          .inputs = {count, one},
                          .attributes = make_concat(0).attributes});
   }
-  return patch.node({.op_type = "Expand", .name = name + "_expand", .inputs = {written.mask, target}});
+  return patch.node(
+      {.op_type = "Expand", .name = name + "_expand", .inputs = {written.mask, target}});
 }
 
 // Vectors one after the other, matrices beside each other.
@@ -160,8 +163,8 @@ Tensor beside(std::span<const Tensor* const> parts) {
   const std::int64_t rows = vectors ? 1 : parts[0]->dim(0);
   std::int64_t columns = 0;
   for (const Tensor* part : parts) columns += part->dims().back();
-  Tensor joined = Tensor::uninitialized(DType::float32,
-                                        vectors ? Dims{columns} : Dims{rows, columns});
+  Tensor joined =
+      Tensor::uninitialized(DType::float32, vectors ? Dims{columns} : Dims{rows, columns});
   float* out = joined.mutable_data<float>().data();
   for (std::int64_t row = 0; row < rows; ++row)
     for (const Tensor* part : parts) {
@@ -186,16 +189,12 @@ void build(const Match& match, const RuntimeAttention& found, Patch& patch) {
   Patch::NodeTemplate node{.domain = "com.microsoft"};
   Region region = written.region;
   Patch::Ref bias;
-  if (found.biased)
-    bias = patch.constant(found.projections[0].bias->name(), beside(biases));
+  if (found.biased) bias = patch.constant(found.projections[0].bias->name(), beside(biases));
   if (found.merged) {
     node.op_type = "Attention";
-    node.inputs = {rows,
-                   patch.constant(found.projections[0].weight->name(), beside(weights)),
-                   bias,
-                   {},
-                   {},
-                   mask};
+    node.inputs = {rows, patch.constant(found.projections[0].weight->name(), beside(weights)),
+                   bias, {},
+                   {},   mask};
     const std::int64_t hidden = biases[0]->size(), values = biases[2]->size();
     if (hidden != values) attrs.hidden = {hidden, hidden, values};
   } else {
@@ -226,7 +225,8 @@ class RuntimeAttentionPass : public LevelRulePass {
  protected:
   std::vector<Rule> rules(const Model&, const Options& options) const override {
     if (!is_runtime_level(options)) return {};
-    return {recognition_rule<RuntimeAttention>("runtime_attention", "Softmax", find_runtime, build)};
+    return {
+        recognition_rule<RuntimeAttention>("runtime_attention", "Softmax", find_runtime, build)};
   }
 };
 

@@ -34,7 +34,8 @@ class RuntimeFusedActivation : public LevelRulePass {
  public:
   static constexpr PassInfo pass_info{
       .name = "runtime_fused_activation",
-      .summary = "Conv and Gemm take the activation behind them (ONNX Runtime's FusedConv, FusedGemm)",
+      .summary =
+          "Conv and Gemm take the activation behind them (ONNX Runtime's FusedConv, FusedGemm)",
       .options = level_options,
       .effect = Effect::rounding,
       .group = "fuse",
@@ -45,12 +46,13 @@ class RuntimeFusedActivation : public LevelRulePass {
  protected:
   std::vector<Rule> rules(const Model&, const Options& options) const override {
     if (!is_runtime_level(options)) return {};
-    return {{.name = "runtime_fused_activation",
-             .pattern = Pattern::op("Relu|Sigmoid|Tanh|LeakyRelu|HardSigmoid|Clip|Softplus|Softsign|"
-                                    "Elu|ThresholdedRelu",
-                                    "activation", {Pattern::op("Conv|Gemm", "linear")}),
-             .when = obstacle,
-             .replace = fuse}};
+    return {
+        {.name = "runtime_fused_activation",
+         .pattern = Pattern::op("Relu|Sigmoid|Tanh|LeakyRelu|HardSigmoid|Clip|Softplus|Softsign|"
+                                "Elu|ThresholdedRelu",
+                                "activation", {Pattern::op("Conv|Gemm", "linear")}),
+         .when = obstacle,
+         .replace = fuse}};
   }
 };
 

@@ -114,9 +114,8 @@ class RuntimeFusedMatMul : public LevelRulePass {
  protected:
   std::vector<Rule> rules(const Model&, const Options& options) const override {
     if (!is_runtime_level(options)) return {};
-    return {recognition_rule<FusedProduct>("runtime_fused_matmul",
-                                           "MatMul|com.microsoft.FusedMatMul", find_product,
-                                           build_product)};
+    return {recognition_rule<FusedProduct>(
+        "runtime_fused_matmul", "MatMul|com.microsoft.FusedMatMul", find_product, build_product)};
   }
 };
 

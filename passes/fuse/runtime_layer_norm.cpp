@@ -1,5 +1,5 @@
-// ONNX Runtime's SkipLayerNormalization (the sum before a layer normalization) and BiasGelu (the sum
-// before a Gelu).
+// ONNX Runtime's SkipLayerNormalization (the sum before a layer normalization) and BiasGelu (the
+// sum before a Gelu).
 #include "graph/ops/activations.h"
 #include "graph/ops/layer_norm.h"
 #include "graph/ops/skip_layer_norm.h"
@@ -49,9 +49,9 @@ struct SkipNorm {
   Node* sum = nullptr;
   Value* x = nullptr;
   Value* skip = nullptr;
-  Value* bias = nullptr;      // nullptr: none
+  Value* bias = nullptr;  // nullptr: none
   Node* bias_sum = nullptr;
-  bool keeps_sum = false;     // others read it
+  bool keeps_sum = false;  // others read it
 };
 
 std::optional<SkipNorm> find_skip_norm(const Match& match, std::string& reason) {
@@ -146,10 +146,9 @@ std::optional<BiasedSum> find_bias_gelu(const Match& match, std::string& reason)
 
 void build_bias_gelu(const Match& match, const BiasedSum& found, Patch& patch) {
   const bool by_tanh = match.root->op_type() == "FastGelu" || is_tanh_gelu(*match.root);
-  patch.replace(match.root->output(),
-                patch.node({.op_type = by_tanh ? "FastGelu" : "BiasGelu",
-                            .domain = "com.microsoft",
-                            .inputs = {found.x, found.bias}}));
+  patch.replace(match.root->output(), patch.node({.op_type = by_tanh ? "FastGelu" : "BiasGelu",
+                                                  .domain = "com.microsoft",
+                                                  .inputs = {found.x, found.bias}}));
   patch.remove_if_unread(found.node);
 }
 
@@ -157,8 +156,9 @@ class RuntimeLayerNorm : public LevelRulePass {
  public:
   static constexpr PassInfo pass_info{
       .name = "runtime_layer_norm",
-      .summary = "sums before a normalization or Gelu go into ONNX Runtime's "
-                 "SkipLayerNormalization and BiasGelu",
+      .summary =
+          "sums before a normalization or Gelu go into ONNX Runtime's "
+          "SkipLayerNormalization and BiasGelu",
       .options = level_options,
       .effect = Effect::rounding,
       .group = "fuse",

@@ -105,9 +105,7 @@ DType Tracer::dtype(const Value* value) const {
   return known_type.is_tensor() ? known_type.elem : DType::undefined;
 }
 
-bool Tracer::is_float(const Value* value) const {
-  return onnxpress::is_float(dtype(value));
-}
+bool Tracer::is_float(const Value* value) const { return onnxpress::is_float(dtype(value)); }
 
 std::optional<std::string> Tracer::type_obstacle(const Value* x) const {
   const DType found = dtype(x);

@@ -52,8 +52,8 @@ class Tracer {
   const Type& type(const Value* value) const { return match_->type(value); }
   const Shape* shape(const Value* value) const;  // nullptr: not known
   std::optional<std::size_t> rank(const Value* value) const;
-  DType dtype(const Value* value) const;         // undefined: not known
-  bool is_float(const Value* value) const;       // known to be
+  DType dtype(const Value* value) const;    // undefined: not known
+  bool is_float(const Value* value) const;  // known to be
   // Why no operator that ONNX Runtime has for float32 and float16 only can take `x`.
   std::optional<std::string> type_obstacle(const Value* x) const;
 
@@ -66,7 +66,7 @@ class Tracer {
   struct Gated {
     Value* x = nullptr;  // nullptr: by a number only
     double number = 1;
-    Region region;       // without the gate
+    Region region;  // without the gate
   };
   // All readings, those of most nodes first; others may read what is in between.
   std::vector<Gated> gated(Node* gate) const;

@@ -1,11 +1,13 @@
 // Merges operators that only give the same elements other dims: Reshape, Flatten, Squeeze,
-// Unsqueeze, one after another or behind an operator that can give the dims itself.
+// Unsqueeze, a Transpose of axes of size 1, one after another or behind an operator that can give
+// the dims itself.
 #include <algorithm>
 
 #include "graph/ops/constant.h"
 #include "graph/ops/gather.h"
 #include "graph/ops/reduce.h"
 #include "graph/ops/reshape.h"
+#include "graph/ops/transpose.h"
 #include "passes/common/rewriting.h"
 #include "passes/core/registry.h"
 #include "passes/core/rule_pass.h"
@@ -13,19 +15,33 @@
 namespace onnxpress {
 namespace {
 
-constexpr std::string_view reshapers = "Reshape|Flatten|Squeeze|Unsqueeze";
+constexpr std::string_view reshapers = "Reshape|Flatten|Squeeze|Unsqueeze|Transpose";
 using Axes = std::vector<std::int64_t>;
 
-bool is_reshaper(const Node* node) {
-  return node && node->input(0) &&
-         (node->is("Reshape") || node->is("Flatten") || node->is("Squeeze") ||
-          node->is("Unsqueeze"));
+// Whether a Transpose moves axes of size 1 only: it keeps the order of the elements.
+bool moves_only_ones(const Match& match, const Node& node) {
+  const Type& type = match.type(node.input(0));
+  if (!type.shape || has_open_attributes(node)) return false;
+  std::int64_t last = -1;
+  for (const std::int64_t axis : transpose_permutation(node, type.shape->size())) {
+    if ((*type.shape)[static_cast<std::size_t>(axis)].value() == 1) continue;
+    if (axis < last) return false;
+    last = axis;
+  }
+  return true;
+}
+
+bool is_reshaper(const Match& match, const Node* node) {
+  if (!node || !node->input(0)) return false;
+  return node->is("Reshape") || node->is("Flatten") || node->is("Squeeze") ||
+         node->is("Unsqueeze") || (node->is("Transpose") && moves_only_ones(match, *node));
 }
 
 // The operator of that kind in front of a match's root, or nullptr.
 Node* reshaper_before(const Match& match) {
   Node* inner = match.root->input(0) ? match.root->input(0)->producer() : nullptr;
-  return is_reshaper(inner) && &inner->graph() == &match.root->graph() && match.root->output()
+  return is_reshaper(match, inner) && &inner->graph() == &match.root->graph() &&
+                 match.root->output()
              ? inner
              : nullptr;
 }
@@ -38,7 +54,8 @@ bool has_one_reader(const Node& node) {
 Value* same_before(const Match& match) {
   const Type& type = match.type(match.root->output());
   Value* found = nullptr;
-  for (Node* node = reshaper_before(match); is_reshaper(node); node = node->input(0)->producer())
+  for (Node* node = reshaper_before(match); is_reshaper(match, node);
+       node = node->input(0)->producer())
     if (same_type(match.type(node->input(0)), type)) found = node->input(0);
   return found;
 }
@@ -46,7 +63,9 @@ Value* same_before(const Match& match) {
 // --- chains that end where they began ---
 
 std::optional<std::string> cancel_obstacle(const Match& match) {
-  if (!reshaper_before(match) || match.root->output()->is_unused()) return "";
+  if (!is_reshaper(match, match.root) || !reshaper_before(match) ||
+      match.root->output()->is_unused())
+    return "";
   const Value* before = same_before(match);
   if (!before) return "its result has a shape that no value before it has";
   return handing_on_obstacle(*match.root->output(), *before);
@@ -185,7 +204,7 @@ std::optional<Dims> merged_target(const Match& match) {
 
 std::optional<std::string> merge_obstacle(const Match& match) {
   const Node* inner = reshaper_before(match);
-  if (!inner || match.root->output()->is_unused()) return "";
+  if (!inner || !is_reshaper(match, match.root) || match.root->output()->is_unused()) return "";
   if (!has_one_reader(*inner))
     return fmt::format("its input '{}' has another reader", inner->output()->name());
   if (!merged_target(match))
@@ -236,6 +255,7 @@ std::optional<std::string> reduction_obstacle(const Match& match) {
   }
   const Type& type = match.type(reduction->node->input(0));
   if (!type.shape) return "the rank of the reduction's input is not known";
+  if (!is_reshaper(match, match.root)) return "it moves axes";
   const Shape wanted = reduced_dims(*type.shape, reduction->axes, !reduction->keepdims);
   const Type& result = match.type(root.output());
   if (result.shape && std::ranges::equal(wanted, *result.shape, same_dim)) return std::nullopt;
@@ -288,6 +308,41 @@ void reshape_index(const Match& match, Patch& patch) {
                 add_call(patch, gather.graph(), std::move(call), {gather.input(0)}, gather.name));
 }
 
+// --- ConstantOfShape ---
+
+// The dims that the root gives a ConstantOfShape, or nothing where they are not known.
+std::optional<Dims> filled_dims(const Match& match, const Node& reshaper) {
+  const Type& type = match.type(reshaper.output());
+  return type.shape ? concrete(*type.shape) : std::nullopt;
+}
+
+std::optional<std::string> fill_obstacle(const Match& match) {
+  const Node* fill = match.root->input(0) ? match.root->input(0)->producer() : nullptr;
+  if (!fill || !fill->is("ConstantOfShape") || is_unread(*match.root)) return "";
+  if (has_open_attributes(*fill)) return "its attributes are parameters of the function";
+  const Value& between = *fill->output();
+  if (between.is_output()) return fmt::format("its input '{}' is a graph output", between.name());
+  for (const Use& use : between.uses()) {
+    const bool fits = is_reshaper(match, use.node) && use.index == 0 && use.node->output() &&
+                      &use.node->graph() == &fill->graph();
+    if (!fits)
+      return fmt::format("its input '{}' has another reader: {}", between.name(),
+                         use.node->describe());
+    if (!filled_dims(match, *use.node))
+      return fmt::format("the shape of '{}' is not known", use.node->output()->name());
+  }
+  return std::nullopt;
+}
+
+void reshape_fill(const Match& match, Patch& patch) {
+  const Node& root = *match.root;
+  const Node& fill = *root.input(0)->producer();
+  OpCall call{.op_type = "ConstantOfShape", .attributes = copy_attributes(fill)};
+  const Dims dims = *filled_dims(match, root);
+  call.constants.push_back(Tensor::of<std::int64_t>({std::ssize(dims)}, dims));
+  patch.replace(root.output(), add_call(patch, root.graph(), std::move(call), {}, fill.name));
+}
+
 class MergeReshapes : public RulePass {
  public:
   static constexpr PassInfo pass_info{.name = "merge_reshapes",
@@ -320,6 +375,10 @@ class MergeReshapes : public RulePass {
          .pattern = Pattern::op("Squeeze|Unsqueeze", "last", {Pattern::op("Gather", "gather")}),
          .when = gather_obstacle,
          .replace = reshape_index},
+        {.name = "reshape_fill",
+         .pattern = Pattern::op(reshapers, "last"),
+         .when = fill_obstacle,
+         .replace = reshape_fill},
         {.name = "skip_reshape",
          .pattern = Pattern::op("Reshape", "last"),
          .when = skip_obstacle,
@@ -329,7 +388,7 @@ class MergeReshapes : public RulePass {
          .when = join_obstacle,
          .replace = join},
         {.name = "merge_reshapes",
-         .pattern = Pattern::op("Flatten|Squeeze|Unsqueeze", "last"),
+         .pattern = Pattern::op("Flatten|Squeeze|Unsqueeze|Transpose", "last"),
          .when = merge_obstacle,
          .replace = merge}};
   }

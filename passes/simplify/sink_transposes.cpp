@@ -6,7 +6,6 @@
 // for, the permuted form are then free. The move is planned as a whole and made only when it leaves
 // fewer Transposes than there are, so it ends, and undoes nothing that another pass did.
 #include <algorithm>
-#include <deque>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
@@ -15,15 +14,14 @@
 #include "graph/ops/permuted_form.h"
 #include "graph/ops/transpose.h"
 #include "graph/rewrite/live_types.h"
-#include "passes/core/registry.h"
 #include "passes/common/min_cut.h"
+#include "passes/core/registry.h"
+#include "passes/simplify/transpose_region.h"
 
 namespace onnxpress {
 namespace {
 
 constexpr const char* rule_name = "sink_transposes";
-
-bool is_trivial(const Permutation& p) { return p.empty() || is_identity(p); }
 
 // A constant with its axes permuted; one with fewer axes than the permutation broadcasts.
 Tensor permuted_constant(const Tensor& tensor, const Permutation& p) {
@@ -37,112 +35,6 @@ Tensor permuted_constant(const Tensor& tensor, const Permutation& p) {
   return moved.reshaped(dims);
 }
 
-// The values that one Transpose could leave permuted, and the nodes that could follow.
-class Region {
- public:
-  Region(Graph& graph, const TypeInference& types) : graph_(graph), types_(types) {}
-
-  void grow(Value* seed, const Permutation& p) {
-    visit(seed, p);
-    while (!queue_.empty()) {
-      Value* value = queue_.front();
-      queue_.pop_front();
-      if (value->constant()) continue;
-      const Permutation known = alternates_.at(value);
-      if (Node* producer = value->producer()) try_node(producer, {true, value->output_index(), known});
-      for (const Use& use : std::vector<Use>(value->uses().begin(), value->uses().end()))
-        try_node(use.node, {false, use.index, known});
-    }
-  }
-
-  const Graph& graph() const { return graph_; }
-  const std::vector<Value*>& values() const { return values_; }
-  // nullptr for values outside.
-  const Permutation* alternate(const Value* value) const { return found(alternates_, value); }
-  const PermutedForm* form(const Node* node) const { return found(forms_, node); }
-
-  // The node makes the output, or reads the input, permuted as the value is in the region.
-  bool makes(const Value& value) const {
-    const PermutedForm* made = form(value.producer());
-    return made != nullptr && made->outputs[value.output_index()] == alternates_.at(&value);
-  }
-  bool reads(const Use& use) const {
-    const PermutedForm* made = form(use.node);
-    return made != nullptr && made->inputs[use.index] == alternates_.at(use.node->input(use.index));
-  }
-
- private:
-  template <class K, class T>
-  static const T* found(const std::unordered_map<const K*, T>& map, const K* key) {
-    const auto at = map.find(key);
-    return at == map.end() ? nullptr : &at->second;
-  }
-
-  void visit(Value* value, const Permutation& p) {
-    if (is_trivial(p) || !alternates_.emplace(value, p).second) return;
-    values_.push_back(value);
-    // What comes from a graph around this one stays as it is there.
-    if (&value->graph() == &graph_) queue_.push_back(value);
-  }
-
-  void try_node(Node* node, const PermutedOperand& operand) {
-    if (&node->graph() != &graph_ || form(node)) return;
-    std::optional<PermutedForm> made = permuted_form(*node, operand, types_);
-    if (!made) made = form_beside_transpose(*node, operand);
-    if (!made || !fits(*node, *made)) return;
-    for (std::size_t i = 0; i < made->inputs.size(); ++i)
-      if (node->input(i)) visit(node->input(i), made->inputs[i]);
-    for (std::size_t i = 0; i < made->outputs.size(); ++i) visit(node->output(i), made->outputs[i]);
-    forms_.emplace(node, std::move(*made));
-  }
-
-  // An operator that drops or adds axes leaves open where these were or go: what a Transpose at its
-  // other side asks for.
-  std::optional<PermutedForm> form_beside_transpose(const Node& node, const PermutedOperand& operand) const {
-    const auto answer = [&](const PermutedOperand& other) -> std::optional<PermutedForm> {
-      std::optional<PermutedForm> made = permuted_form(node, other, types_);
-      if (!made) return std::nullopt;
-      const auto& side = operand.is_output ? made->outputs : made->inputs;
-      if (side[operand.index] != operand.permutation) return std::nullopt;
-      return made;
-    };
-    if (operand.index != 0 || node.output() == nullptr || node.input(0) == nullptr) return std::nullopt;
-    if (operand.is_output) {
-      const Node* before = node.input(0)->producer();
-      const auto p = before ? permutation_of(*before, types_) : std::nullopt;
-      return p ? answer({false, 0, inverse(*p)}) : std::nullopt;
-    }
-    for (const Use& use : node.output()->uses())
-      if (const auto p = permutation_of(*use.node, types_))
-        if (auto made = answer({true, 0, *p})) return made;
-    return std::nullopt;
-  }
-
-  bool fits(const Node& node, const PermutedForm& made) const {
-    const auto agrees = [&](const Value* value, const Permutation& p) {
-      const Permutation* known = alternate(value);
-      return known == nullptr || is_trivial(p) || *known == p;
-    };
-    for (std::size_t i = 0; i < made.inputs.size(); ++i) {
-      const Value* input = node.input(i);
-      if (input == nullptr) continue;
-      if (!agrees(input, made.inputs[i])) return false;
-      const Tensor* constant = input->constant();
-      if (constant && !is_trivial(made.inputs[i]) && bits(constant->dtype()) == 0) return false;
-    }
-    for (std::size_t i = 0; i < made.outputs.size(); ++i)
-      if (!agrees(node.output(i), made.outputs[i])) return false;
-    return true;
-  }
-
-  Graph& graph_;
-  const TypeInference& types_;
-  std::unordered_map<const Value*, Permutation> alternates_;
-  std::unordered_map<const Node*, PermutedForm> forms_;
-  std::vector<Value*> values_;  // in the order they were found
-  std::deque<Value*> queue_;
-};
-
 // What a Transpose is to a region.
 enum class Role {
   none,
@@ -152,7 +44,7 @@ enum class Role {
   follows,   // its result is its input's permuted form under another permutation
 };
 
-Role role_of(const Node& node, const Region& region, const TypeInference& types) {
+Role role_of(const Node& node, const TransposeRegion& region, const TypeInference& types) {
   if (&node.graph() != &region.graph()) return Role::none;
   const std::optional<Permutation> p = permutation_of(node, types);
   if (!p) return Role::none;
@@ -171,7 +63,7 @@ struct Plan {
 
 class Planner {
  public:
-  Planner(const Region& region, const TypeInference& types) : region_(region), types_(types) {}
+  Planner(const TransposeRegion& region, const TypeInference& types) : region_(region), types_(types) {}
 
   Plan plan() {
     for (Value* value : region_.values()) add(*value);
@@ -239,17 +131,20 @@ class Planner {
   }
 
   int cost(const std::vector<bool>& side) const {
-    const auto is_permuted = [&](std::size_t vertex) { return vertex == MinCut::source || side[vertex]; };
+    const auto is_permuted = [&](std::size_t vertex) {
+      return vertex == MinCut::source || side[vertex];
+    };
     int total = 0;
     for (const Edge& edge : edges_) {
       const bool made = is_permuted(edge.producer);
-      if (std::ranges::any_of(edge.consumers, [&](std::size_t read) { return is_permuted(read) != made; }))
+      if (std::ranges::any_of(edge.consumers,
+                              [&](std::size_t read) { return is_permuted(read) != made; }))
         total = std::min(total + edge.weight, MinCut::unlimited);
     }
     return total;
   }
 
-  const Region& region_;
+  const TransposeRegion& region_;
   const TypeInference& types_;
   MinCut cut_;
   std::size_t vertices_ = 2;
@@ -260,7 +155,7 @@ class Planner {
 // Turns a plan into a patch.
 class Mover {
  public:
-  Mover(Graph& graph, const Region& region, const Plan& plan, const TypeInference& types)
+  Mover(Graph& graph, const TransposeRegion& region, const Plan& plan, const TypeInference& types)
       : patch_(graph), graph_(graph), region_(region), plan_(plan), types_(types) {}
 
   Patch move() {
@@ -316,7 +211,8 @@ class Mover {
   }
 
   Patch::Ref make_original(Value* value) {
-    if (is_permuted(*value)) return transpose(permuted(value), inverse(*region_.alternate(value)), *value);
+    if (is_permuted(*value))
+      return transpose(permuted(value), inverse(*region_.alternate(value)), *value);
     const auto rebuilt = rebuilt_.find(value);
     if (rebuilt != rebuilt_.end()) return rebuilt->second;
     Node& producer = *value->producer();
@@ -324,8 +220,10 @@ class Mover {
     Value* input = producer.input(0);
     if (known == Role::target && is_available_permuted(*input)) return permuted(input);
     if ((known == Role::follows || known == Role::composes) && starts_permuted(*input))
-      return transpose(permuted(input),
-                       composed(inverse(*region_.alternate(input)), permutation_of(producer, types_).value()), *value);
+      return transpose(
+          permuted(input),
+          composed(inverse(*region_.alternate(input)), permutation_of(producer, types_).value()),
+          *value);
     return value;
   }
 
@@ -340,21 +238,25 @@ class Mover {
     const Permutation& p = *region_.alternate(value);
     if (const Tensor* constant = value->constant())
       return patch_.constant(value->name(), permuted_constant(*constant, p));
-    if (value->producer() && role(*value->producer()) == Role::source) return original(value->producer()->input(0));
+    if (value->producer() && role(*value->producer()) == Role::source)
+      return original(value->producer()->input(0));
     return transpose(original(value), p, *value);
   }
 
   void rebuild(Node& node, const PermutedForm& form) {
     std::vector<Patch::Ref> inputs;
     for (std::size_t i = 0; i < node.input_count(); ++i)
-      inputs.push_back(is_trivial(form.inputs[i]) ? original(node.input(i)) : permuted(node.input(i)));
+      inputs.push_back(is_trivial(form.inputs[i]) ? original(node.input(i))
+                                                  : permuted(node.input(i)));
     for (const auto& [index, tensor] : form.arguments) {
       if (inputs.size() <= index) inputs.resize(index + 1);
       const Value* old = node.input(index);
       inputs[index] = patch_.constant(old ? old->name() : node.output()->name() + "_axes", tensor);
     }
     ValueMap map;
-    Patch::NodeTemplate made{.op_type = node.op_type(), .name = node.name, .inputs = std::move(inputs),
+    Patch::NodeTemplate made{.op_type = node.op_type(),
+                             .name = node.name,
+                             .inputs = std::move(inputs),
                              .outputs = node.output_count()};
     for (const auto& [name, attribute] : form.attributes)
       made.attributes.emplace(name, clone_attribute(attribute, &graph_, map));
@@ -368,10 +270,12 @@ class Mover {
   // A Transpose followed by the permutation of its result.
   void compose(Node& node) {
     Value* input = node.input(0);
-    Permutation p = composed(permutation_of(node, types_).value(), *region_.alternate(node.output()));
+    Permutation p =
+        composed(permutation_of(node, types_).value(), *region_.alternate(node.output()));
     const bool from_permuted = starts_permuted(*input);
     if (from_permuted) p = composed(inverse(*region_.alternate(input)), p);
-    permuted_[node.output()] = transpose(from_permuted ? permuted(input) : original(input), p, *node.output());
+    permuted_[node.output()] =
+        transpose(from_permuted ? permuted(input) : original(input), p, *node.output());
   }
 
   bool is_read_as_it_was(const Value& value) const {
@@ -401,7 +305,7 @@ class Mover {
 
   Patch patch_;
   Graph& graph_;
-  const Region& region_;
+  const TransposeRegion& region_;
   const Plan& plan_;
   const TypeInference& types_;
   // Outputs of rebuilt nodes that come out as they did are in rebuilt_.
@@ -452,7 +356,8 @@ class SinkTransposes : public Pass {
   }
 
   static std::int64_t count(const Graph& graph) {
-    return std::ranges::count_if(graph.nodes(), [](const Node* node) { return node->is("Transpose"); });
+    return std::ranges::count_if(graph.nodes(),
+                                 [](const Node* node) { return node->is("Transpose"); });
   }
 
   // Makes the first move that leaves fewer Transposes; how many fewer.
@@ -460,7 +365,7 @@ class SinkTransposes : public Pass {
     std::set<std::pair<const Value*, Permutation>> tried;
     for (const Seed& seed : seeds(graph, types.get())) {
       if (tried.contains({seed.value, seed.permutation})) continue;
-      Region region(graph, types.get());
+      TransposeRegion region(graph, types.get());
       region.grow(seed.value, seed.permutation);
       const Plan plan = Planner(region, types.get()).plan();
       if (plan.after < plan.before && !plan.permuted.empty()) {
@@ -468,8 +373,8 @@ class SinkTransposes : public Pass {
         Patch patch = Mover(graph, region, plan, types.get()).move();
         types.note(patch.apply());
         const std::int64_t after = count(graph);
-        require(after < before, "a move planned to leave {} Transposes for {} left {} for {}", plan.after,
-                plan.before, after, before);
+        require(after < before, "a move planned to leave {} Transposes for {} left {} for {}",
+                plan.after, plan.before, after, before);
         return static_cast<int>(before - after);
       }
       for (const Value* value : region.values()) tried.emplace(value, *region.alternate(value));
@@ -480,18 +385,20 @@ class SinkTransposes : public Pass {
   static void explain(Graph& graph, const TypeInference& types, std::vector<NearMiss>& misses) {
     for (const Seed& seed : seeds(graph, types)) {
       if (seed.value != seed.transpose->output()) continue;
-      Region region(graph, types);
+      TransposeRegion region(graph, types);
       region.grow(seed.value, seed.permutation);
       misses.push_back({rule_name, seed.transpose->describe(), obstacle(region)});
     }
   }
 
-  static std::string obstacle(const Region& region) {
+  static std::string obstacle(const TransposeRegion& region) {
     for (const Value* value : region.values()) {
-      if (value->is_output()) return fmt::format("its order of axes is that of output '{}'", value->name());
+      if (value->is_output())
+        return fmt::format("its order of axes is that of output '{}'", value->name());
       for (const Use& use : value->uses())
         if (!region.reads(use))
-          return fmt::format("{} reads '{}' in this order of axes", use.node->describe(), value->name());
+          return fmt::format("{} reads '{}' in this order of axes", use.node->describe(),
+                             value->name());
     }
     return "moving it would leave no fewer Transposes";
   }

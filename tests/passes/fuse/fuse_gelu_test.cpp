@@ -10,7 +10,8 @@ constexpr const char* at_runtime = "fuse_gelu{level=runtime}";
 
 std::string text(int opset, const std::string& body, const std::string& x = "float32[n,5]") {
   return "model ir=8 opset=" + std::to_string(opset) + "\ninput x: " + x +
-         "\ninitializer root: float32[] = {1.4142135}\ninitializer inverse: float32[] = {0.70710677}\n"
+         "\ninitializer root: float32[] = {1.4142135}\ninitializer inverse: float32[] = "
+         "{0.70710677}\n"
          "initializer one: float32[] = {1}\ninitializer half: float32[] = {0.5}\n"
          "initializer two: float32[] = {2}\ninitializer three: float32[] = {3}\n"
          "initializer k: float32[] = {0.044715}\ninitializer f: float32[] = {0.7978845608}\n"
@@ -72,21 +73,29 @@ TEST_CASE("why Gelus are left alone") {
   refused(text(20, body + "z = Neg(s)\noutput z\n"), "has another reader");
   refused(text(20, body + "z = Neg(i)\noutput z\n"), "has another reader");
   refused(text(20, "i = Div(x, two)\ng = Erf(i)\n" + products[0]), "not those of Gelu");
-  refused(text(20, "i = Div(x, root)\ng = Erf(i)\ns = Add(g, one)\np = Mul(x, s)\ny = Mul(p, two)\n"),
+  refused(
+      text(20, "i = Div(x, root)\ng = Erf(i)\ns = Add(g, one)\np = Mul(x, s)\ny = Mul(p, two)\n"),
+      "");
+  refused(text(20,
+               "z = Neg(x)\ni = Div(x, root)\ng = Erf(i)\ns = Add(g, one)\np = Mul(z, s)\n"
+               "y = Mul(p, half)\n"),
           "");
-  refused(text(20, "z = Neg(x)\ni = Div(x, root)\ng = Erf(i)\ns = Add(g, one)\np = Mul(z, s)\n"
-                   "y = Mul(p, half)\n"), "");
   // Numbers that would give the result more axes.
-  refused("model ir=8 opset=20\ninput x: float32[5]\ninitializer root: float32[1,1] = {1.4142135}\n"
-          "initializer one: float32[] = {1}\ninitializer half: float32[] = {0.5}\n" + body +
-          "output y\n", "");
+  refused(
+      "model ir=8 opset=20\ninput x: float32[5]\ninitializer root: float32[1,1] = {1.4142135}\n"
+      "initializer one: float32[] = {1}\ninitializer half: float32[] = {0.5}\n" +
+          body + "output y\n",
+      "");
 }
 
 TEST_CASE("numbers as float16 holds them") {
-  check_fused(gelu,
-              "model ir=8 opset=20\ninput x: float16[7]\ninitializer root: float16[] = {1.4142135}\n"
-              "initializer one: float16[] = {1}\ninitializer half: float16[] = {0.5}\n"
-              "i = Div(x, root)\ng = Erf(i)\n" + products[0] + "output y\n", "Gelu");
+  check_fused(
+      gelu,
+      "model ir=8 opset=20\ninput x: float16[7]\ninitializer root: float16[] = {1.4142135}\n"
+      "initializer one: float16[] = {1}\ninitializer half: float16[] = {0.5}\n"
+      "i = Div(x, root)\ng = Erf(i)\n" +
+          products[0] + "output y\n",
+      "Gelu");
 }
 
 }  // namespace

@@ -31,8 +31,8 @@ inline PassRun check_fused(const std::string& step, const std::string& text,
   return run;
 }
 
-inline void check_refused(const std::string& step, const std::string& rule,
-                          const std::string& text, const std::string& reason) {
+inline void check_refused(const std::string& step, const std::string& rule, const std::string& text,
+                          const std::string& reason) {
   CAPTURE(text);
   const PassRun run = run_pass(step, parse_model(text));
   CHECK_FALSE(run.outcome.changed);

@@ -28,8 +28,8 @@ output y: float32[2]
 )",
                                  R"(model ir=8 opset=17
 input x: float32[2]
-initializer w: float32[2] = {1,2}
 initializer c: bool[] = {1}
+initializer w: float32[2] = {1,2}
 a = Relu(x)
 b = Add(a, w) "inside"
 d = Neg(b)
@@ -176,7 +176,7 @@ y, z = Loop({0}, {1}, state) {{body=graph {{
   next = Identity({2})
   output next
   output w
-  output u
+  output u: float32[2]
 }}}}
 output y: float32[2]
 output z: float32[?,2]
@@ -232,13 +232,14 @@ y, z = Loop(zero, _, x) {body=graph {
   input go: bool[]
   input v: float32[n]
   w = Relu(v)
+  u = NonZero(v)
   next = Identity(go)
   output next
   output w
-  output w: float32[n]
+  output u: int64[1,?]
 }}
 output y: float32[n]
-output z: float32[?,?]
+output z: int64[?,1,?]
 )")
             .reason(step) == "it runs no step, and the shape of 'z' is not known");
 }

@@ -153,6 +153,39 @@ TEST_CASE("reductions give the dims themselves") {
       "another reader");
 }
 
+TEST_CASE("a Transpose that moves axes of size 1 only is one of them") {
+  const std::string x = "input x: float32[n,4]\n" + ints("a", "1", "1");
+  check_merged("merge_reshapes", x + "u = Unsqueeze(x, a)\ny = Transpose(u) {perm=[0,2,1]}\n", 2);
+  check_merged("cancel_reshapes",
+               x + ints("b", "1", "2") +
+                   "u = Unsqueeze(x, a)\nv = Transpose(u) {perm=[0,2,1]}\ny = Squeeze(v, b)\n",
+               1);
+  check_merged("skip_reshape",
+               "input x: float32[1,4,6]\n" + ints("s", "2", "3,8") +
+                   "u = Transpose(x) {perm=[1,0,2]}\ny = Reshape(u, s)\n",
+               2);
+  check_refused("merge_reshapes", x + "u = Unsqueeze(x, a)\ny = Transpose(u) {perm=[2,1,0]}\n", "");
+  check_refused("merge_into_reduction",
+                "input x: float32[2,4,3]\nr = ReduceMax(x) {axes=[1]}\n"
+                "y = Transpose(r) {perm=[2,1,0]}\n",
+                "it moves axes");
+}
+
+TEST_CASE("ConstantOfShape has the dims itself") {
+  const std::string fill = "input x: float32[2,3]\n" + ints("s", "2", "2,3") + ints("a", "1", "0") +
+                           "f = ConstantOfShape(s) {value=float32[1]{2}}\n";
+  check_merged("reshape_fill", fill + "u = Unsqueeze(f, a)\ny = Mul(x, u)\n", 3);
+  check_merged("reshape_fill",
+               fill + ints("t", "1", "-1") + "u = Unsqueeze(f, a)\nv = Reshape(f, t)\n" +
+                   "y = Mul(x, u)\nw = Neg(v)\noutput w\n",
+               5);
+  check_refused("reshape_fill", fill + "u = Unsqueeze(f, a)\ny = Mul(u, f)\n", "another reader");
+  check_refused("reshape_fill",
+                "input x: float32[n,3]\n" + ints("a", "1", "0") +
+                    "s = Shape(x)\nf = ConstantOfShape(s)\nu = Unsqueeze(f, a)\ny = Mul(x, u)\n",
+                "is not known");
+}
+
 TEST_CASE("Gather of one index") {
   const std::string x =
       "input x: float32[n,4,3]\ninitializer i: int64[] = {2}\ninitializer j: int64[1] = {-1}\n" +

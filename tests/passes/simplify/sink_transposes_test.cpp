@@ -30,9 +30,10 @@ PassRun check_left(const std::string& text, std::size_t left) {
 std::string opset(int version) { return "model ir=8 opset=" + std::to_string(version) + "\n"; }
 
 // `between` takes a, channels last, to b; both ends are channels first.
-std::string sandwich(const std::string& between, const std::string& constants = "", int version = 13,
-                     const std::string& input = "float32[2,3,4,5]") {
-  return opset(version) + "input x: " + input + "\n" + constants + "a = Transpose(x) {perm=[0,2,3,1]}\n" + between +
+std::string sandwich(const std::string& between, const std::string& constants = "",
+                     int version = 13, const std::string& input = "float32[2,3,4,5]") {
+  return opset(version) + "input x: " + input + "\n" + constants +
+         "a = Transpose(x) {perm=[0,2,3,1]}\n" + between +
          "y = Transpose(b) {perm=[0,3,1,2]}\noutput y: float32\n";
 }
 
@@ -56,38 +57,66 @@ output y: float32[1,2,1,3]
 }
 
 TEST_CASE("operators that Transposes cancel across") {
-  for (const char* op : {"Relu", "Sigmoid", "Exp", "Abs", "Neg", "Floor", "Softplus", "LeakyRelu", "HardSigmoid",
-                         "Identity", "Erf"})
+  for (const char* op : {"Relu", "Sigmoid", "Exp", "Abs", "Neg", "Floor", "Softplus", "LeakyRelu",
+                         "HardSigmoid", "Identity", "Erf"})
     check_left(sandwich("b = " + std::string(op) + "(a)\n"), 0);
   check_left(sandwich("b = Clip(a, l)\n", "initializer l: float32[] = {0.5}\n"), 0);
   check_left(sandwich("c = Cast(a) {to=9}\nd = Not(c)\nb = Cast(d) {to=1}\n"), 0);
   for (const char* op : {"Add", "Mul", "Sub", "Div", "Max", "Pow"}) {
     const std::string node = "b = " + std::string(op) + "(a, k)\n";
     for (const char* dims : {"[3]", "[1,3]", "[4,5,3]", "[1,1,1,3]", "[]", "[1]", "[5,1]"})
-      check_left(sandwich(node, "initializer k: float32" + std::string(dims) + " = random(1,0.5,2)\n"), 0);
+      check_left(
+          sandwich(node, "initializer k: float32" + std::string(dims) + " = random(1,0.5,2)\n"), 0);
   }
   check_left(sandwich("m = ReduceMean(a) {axes=[1,2]}\nb = Mul(a, m)\n"), 0);
   check_left(sandwich("m = ReduceMax(a) {axes=[-1], keepdims=1}\nb = Sub(a, m)\n"), 0);
-  check_left(sandwich("b = Concat(a, a, k) {axis=3}\n", "initializer k: float32[2,4,5,1] = random(1)\n"), 0);
-  check_left(sandwich("c, d = Split(a, s) {axis=-1}\nb = Concat(d, c) {axis=-1}\n", "initializer s: int64[2] = {1,2}\n"), 0);
-  check_left(sandwich("b = Slice(a, s, e)\n", "initializer s: int64[2] = {0,1}\ninitializer e: int64[2] = {2,3}\n"), 0);
-  check_left(sandwich("b = Slice(a, s, e, i, t)\n", "initializer s: int32[1] = {2}\ninitializer e: int32[1] = {0}\n"
-                                                     "initializer i: int32[1] = {-1}\ninitializer t: int32[1] = {-1}\n"), 0);
-  check_left(sandwich("b = Pad(a, p, v)\n", "initializer p: int64[8] = {0,1,2,0,0,3,0,1}\ninitializer v: float32[] = {4}\n"), 0);
-  check_left(sandwich("b = Pad(a, p, _, i)\n", "initializer p: int64[2] = {1,2}\ninitializer i: int64[1] = {2}\n", 18), 0);
-  for (const char* axis : {"-1", "3", "1"}) check_left(sandwich("b = Softmax(a) {axis=" + std::string(axis) + "}\n"), 0);
-  check_left(sandwich("c = Squeeze(a, i)\nb = Unsqueeze(c, i)\n", "initializer i: int64[1] = {1}\n", 13, "float32[2,3,1,5]"), 0);
-  check_left(sandwich("q = QuantizeLinear(a, s, z) {axis=3}\nb = DequantizeLinear(q, s, z) {axis=3}\n",
-                      "initializer s: float32[3] = {0.1,0.2,0.3}\ninitializer z: int8[3] = {0,1,2}\n"), 0);
-  check_left(sandwich("q = QuantizeLinear(a, s)\nb = DequantizeLinear(q, s)\n", "initializer s: float32[] = {0.1}\n"), 0);
-  check_left(sandwich("b = Resize(a, _, s) {mode=\"nearest\", coordinate_transformation_mode=\"asymmetric\"}\n",
-                      "initializer s: float32[4] = {1,2,2,1}\n"), 0);
-  check_left(sandwich("b = Resize(a, _, _, s) {mode=\"linear\"}\n", "initializer s: int64[4] = {2,6,5,3}\n"), 0);
+  check_left(
+      sandwich("b = Concat(a, a, k) {axis=3}\n", "initializer k: float32[2,4,5,1] = random(1)\n"),
+      0);
+  check_left(sandwich("c, d = Split(a, s) {axis=-1}\nb = Concat(d, c) {axis=-1}\n",
+                      "initializer s: int64[2] = {1,2}\n"),
+             0);
+  check_left(sandwich("b = Slice(a, s, e)\n",
+                      "initializer s: int64[2] = {0,1}\ninitializer e: int64[2] = {2,3}\n"),
+             0);
+  check_left(sandwich("b = Slice(a, s, e, i, t)\n",
+                      "initializer s: int32[1] = {2}\ninitializer e: int32[1] = {0}\n"
+                      "initializer i: int32[1] = {-1}\ninitializer t: int32[1] = {-1}\n"),
+             0);
+  check_left(
+      sandwich("b = Pad(a, p, v)\n",
+               "initializer p: int64[8] = {0,1,2,0,0,3,0,1}\ninitializer v: float32[] = {4}\n"),
+      0);
+  check_left(sandwich("b = Pad(a, p, _, i)\n",
+                      "initializer p: int64[2] = {1,2}\ninitializer i: int64[1] = {2}\n", 18),
+             0);
+  for (const char* axis : {"-1", "3", "1"})
+    check_left(sandwich("b = Softmax(a) {axis=" + std::string(axis) + "}\n"), 0);
+  check_left(sandwich("c = Squeeze(a, i)\nb = Unsqueeze(c, i)\n", "initializer i: int64[1] = {1}\n",
+                      13, "float32[2,3,1,5]"),
+             0);
+  check_left(
+      sandwich("q = QuantizeLinear(a, s, z) {axis=3}\nb = DequantizeLinear(q, s, z) {axis=3}\n",
+               "initializer s: float32[3] = {0.1,0.2,0.3}\ninitializer z: int8[3] = {0,1,2}\n"),
+      0);
+  check_left(sandwich("q = QuantizeLinear(a, s)\nb = DequantizeLinear(q, s)\n",
+                      "initializer s: float32[] = {0.1}\n"),
+             0);
+  check_left(
+      sandwich(
+          "b = Resize(a, _, s) {mode=\"nearest\", coordinate_transformation_mode=\"asymmetric\"}\n",
+          "initializer s: float32[4] = {1,2,2,1}\n"),
+      0);
+  check_left(sandwich("b = Resize(a, _, _, s) {mode=\"linear\"}\n",
+                      "initializer s: int64[4] = {2,6,5,3}\n"),
+             0);
   check_left(sandwich("b = Tile(a, r)\n", "initializer r: int64[4] = {1,2,1,3}\n"), 0);
   check_left(sandwich("b = Expand(a, r)\n", "initializer r: int64[4] = {2,4,5,3}\n"), 0);
   check_left(sandwich("b = CumSum(a, i)\n", "initializer i: int32[] = {2}\n"), 0);
   check_left(sandwich("b = Gather(a, i) {axis=3}\n", "initializer i: int64[2] = {2,0}\n"), 0);
-  check_left(sandwich("c = Equal(a, k)\nb = Where(c, a, k)\n", "initializer k: float32[3] = {1,2,3}\n"), 0);
+  check_left(
+      sandwich("c = Equal(a, k)\nb = Where(c, a, k)\n", "initializer k: float32[3] = {1,2,3}\n"),
+      0);
   check_left(sandwich("b = PRelu(a, k)\n", "initializer k: float32[3] = {1,2,3}\n"), 0);
 }
 
@@ -96,27 +125,40 @@ TEST_CASE("older spellings") {
   check_left(sandwich("b = Slice(a) {starts=[0,1], ends=[2,3]}\n", "", 9), 0);
   check_left(sandwich("b = Pad(a) {pads=[0,1,2,0,0,3,0,1]}\n", "", 9), 0);
   check_left(sandwich("b = Softmax(a) {axis=3}\n", "", 11), 2);
-  check_left(sandwich("c = Squeeze(a) {axes=[1]}\nb = Unsqueeze(c) {axes=[1]}\n", "", 11, "float32[2,3,1,5]"), 0);
+  check_left(sandwich("c = Squeeze(a) {axes=[1]}\nb = Unsqueeze(c) {axes=[1]}\n", "", 11,
+                      "float32[2,3,1,5]"),
+             0);
   check_left(sandwich("b = Upsample(a) {scales=[1.0,2.0,2.0,1.0]}\n", "", 8), 0);
   check_left(sandwich("b = Upsample(a, s)\n", "initializer s: float32[4] = {1,2,2,1}\n", 9), 0);
   check_left(sandwich("b = ReduceSum(a, i)\n", "initializer i: int64[2] = {1,2}\n", 18), 0);
-  check_left(sandwich("m = ReduceL2(a, i)\nb = Div(a, m)\n", "initializer i: int64[1] = {3}\n", 18), 0);
+  check_left(sandwich("m = ReduceL2(a, i)\nb = Div(a, m)\n", "initializer i: int64[1] = {3}\n", 18),
+             0);
   check_left(sandwich("b = Add(a, a) {broadcast=1}\n", "", 6), 0);
-  check_left(sandwich("b = Add(a, k) {broadcast=1, axis=3}\n", "initializer k: float32[3] = {1,2,3}\n", 6), 2);
+  check_left(
+      sandwich("b = Add(a, k) {broadcast=1, axis=3}\n", "initializer k: float32[3] = {1,2,3}\n", 6),
+      2);
 }
 
 TEST_CASE("a Transpose goes where what is left has no order") {
-  check_left(opset(13) + "input x: float32[2,3,4]\na = Transpose(x) {perm=[1,0,2]}\ny = ReduceMax(a) {keepdims=0}\n"
-                         "output y: float32[]\n", 0);
-  check_left(opset(13) + "input x: float32[2,3,4,5]\na = Transpose(x) {perm=[0,2,3,1]}\n"
-                         "y = ReduceMean(a) {axes=[1,2], keepdims=0}\noutput y: float32[2,3]\n", 0);
-  check_left(opset(13) + "input x: float32[2,3,1,1]\ninitializer i: int64[2] = {1,2}\n"
-                         "a = Transpose(x) {perm=[0,2,3,1]}\ny = Squeeze(a, i)\noutput y: float32[2,3]\n", 0);
+  check_left(opset(13) +
+                 "input x: float32[2,3,4]\na = Transpose(x) {perm=[1,0,2]}\ny = ReduceMax(a) "
+                 "{keepdims=0}\n"
+                 "output y: float32[]\n",
+             0);
+  check_left(opset(13) +
+                 "input x: float32[2,3,4,5]\na = Transpose(x) {perm=[0,2,3,1]}\n"
+                 "y = ReduceMean(a) {axes=[1,2], keepdims=0}\noutput y: float32[2,3]\n",
+             0);
+  check_left(opset(13) +
+                 "input x: float32[2,3,1,1]\ninitializer i: int64[2] = {1,2}\n"
+                 "a = Transpose(x) {perm=[0,2,3,1]}\ny = Squeeze(a, i)\noutput y: float32[2,3]\n",
+             0);
 }
 
 TEST_CASE("reductions whose sums would be made in another order stay") {
-  const std::string ordered = opset(13) + "initializer i: int64[2] = {1,2}\ninput x: float32[2,3,4]\n"
-                                          "a = Transpose(x) {perm=[0,2,1]}\n";
+  const std::string ordered = opset(13) +
+                              "initializer i: int64[2] = {1,2}\ninput x: float32[2,3,4]\n"
+                              "a = Transpose(x) {perm=[0,2,1]}\n";
   check_left(ordered + "y = ReduceSum(a, i) {keepdims=0}\noutput y: float32[2]\n", 1);
   check_left(ordered + "y = ReduceMax(a) {axes=[1,2], keepdims=0}\noutput y: float32[2]\n", 0);
 }
@@ -143,9 +185,54 @@ output y: float32[n,4]
   CHECK(run.outcome.counts["transposes_removed"] == 3);
 }
 
+TEST_CASE("across a Reshape go the axes that it keeps together") {
+  // A channel shuffle whose halves are picked.
+  check_left(opset(13) + R"(input x: float32[1,48,6,4]
+initializer s: int64[3] = {24,2,24}
+initializer t: int64[5] = {2,-1,24,6,4}
+initializer i: int64[] = {0}
+initializer j: int64[] = {1}
+a = Reshape(x, s)
+b = Transpose(a) {perm=[1,0,2]}
+c = Reshape(b, t)
+y = Gather(c, i) {axis=0}
+z = Gather(c, j) {axis=0}
+output y: float32[1,24,6,4]
+output z: float32[1,24,6,4]
+)",
+             0);
+  check_left(opset(13) +
+                 "input x: float32[n,3,4,5]\ninitializer s: int64[3] = {0,20,3}\na = Transpose(x) "
+                 "{perm=[0,2,3,1]}\n"
+                 "b = Reshape(a, s)\ny = Transpose(b) {perm=[0,2,1]}\noutput y: float32[n,3,20]\n",
+             0);
+  check_left(opset(13) +
+                 "input x: float32[2,3,4,5]\ninitializer s: int64[3] = {2,12,5}\na = Transpose(x) "
+                 "{perm=[0,2,3,1]}\n"
+                 "b = Reshape(a, s)\ny = Transpose(b) {perm=[0,2,1]}\noutput y: float32[2,5,12]\n",
+             2);
+  // Only axes of size 1 change places.
+  check_left(opset(13) +
+                 "input x: float32[2,3,1,1]\ninitializer s: int64[2] = {-1,3}\na = Transpose(x) "
+                 "{perm=[0,2,3,1]}\n"
+                 "y = Reshape(a, s)\noutput y: float32[2,3]\n",
+             0);
+  check_left(opset(13) +
+                 "input x: float32[n,3,1,1]\na = Transpose(x) {perm=[0,2,3,1]}\ny = Flatten(a)\n"
+                 "output y: float32[n,3]\n",
+             0);
+  check_left(opset(13) +
+                 "input x: float32[n,3,1,2]\na = Transpose(x) {perm=[0,2,3,1]}\ny = Flatten(a)\n"
+                 "output y: float32[n,6]\n",
+             1);
+}
+
 TEST_CASE("unequal permutations are composed") {
-  const PassRun run = check_left(opset(13) + "input x: float32[2,3,4]\na = Transpose(x) {perm=[1,2,0]}\nb = Relu(a)\n"
-                                             "y = Transpose(b) {perm=[0,2,1]}\noutput y: float32[3,2,4]\n", 1);
+  const PassRun run =
+      check_left(opset(13) +
+                     "input x: float32[2,3,4]\na = Transpose(x) {perm=[1,2,0]}\nb = Relu(a)\n"
+                     "y = Transpose(b) {perm=[0,2,1]}\noutput y: float32[3,2,4]\n",
+                 1);
   CHECK(to_text(*run.after).find("{perm=[1,0,2]}") != std::string::npos);
 }
 
@@ -160,29 +247,42 @@ e = Transpose(d) {perm=[0,2,1]}
 output b: float32[2,4,3]
 output c: float32[2,3,4]
 output e: float32[2,3,4]
-)", 1);
+)",
+             1);
   // As many as before: nothing is moved.
   check_left(opset(13) + R"(input x: float32[2,3,4]
 a = Transpose(x) {perm=[0,2,1]}
 b = Relu(a)
 output b: float32[2,4,3]
-)", 1);
+)",
+             1);
 }
 
 TEST_CASE("operands of fewer axes that are not constant stay") {
-  check_left(opset(13) + "input x: float32[2,3,4]\ninput k: float32[3]\na = Transpose(x) {perm=[0,2,1]}\nb = Add(a, k)\n"
-                         "y = Transpose(b) {perm=[0,2,1]}\noutput y: float32[2,3,4]\n", 2);
-  check_left(opset(13) + "input x: float32[2,3,4]\ninput k: float32[1]\na = Transpose(x) {perm=[0,2,1]}\nb = Add(a, k)\n"
-                         "y = Transpose(b) {perm=[0,2,1]}\noutput y: float32[2,3,4]\n", 0);
-  check_left(opset(13) + "input x: float32[2,3,4]\ninput k: float32[2,1,3]\na = Transpose(x) {perm=[0,2,1]}\nb = Add(a, k)\n"
-                         "y = Transpose(b) {perm=[0,2,1]}\noutput y: float32[2,3,4]\n", 1);
+  check_left(opset(13) +
+                 "input x: float32[2,3,4]\ninput k: float32[3]\na = Transpose(x) {perm=[0,2,1]}\nb "
+                 "= Add(a, k)\n"
+                 "y = Transpose(b) {perm=[0,2,1]}\noutput y: float32[2,3,4]\n",
+             2);
+  check_left(opset(13) +
+                 "input x: float32[2,3,4]\ninput k: float32[1]\na = Transpose(x) {perm=[0,2,1]}\nb "
+                 "= Add(a, k)\n"
+                 "y = Transpose(b) {perm=[0,2,1]}\noutput y: float32[2,3,4]\n",
+             0);
+  check_left(opset(13) +
+                 "input x: float32[2,3,4]\ninput k: float32[2,1,3]\na = Transpose(x) "
+                 "{perm=[0,2,1]}\nb = Add(a, k)\n"
+                 "y = Transpose(b) {perm=[0,2,1]}\noutput y: float32[2,3,4]\n",
+             1);
 }
 
 TEST_CASE("constants that others read too") {
   const auto text = [](const std::string& dims) {
-    return opset(13) + "input x: float32[2,16,4]\ninitializer k: float32" + dims + " = random(1)\n"
-                       "a = Transpose(x) {perm=[0,2,1]}\nb = Add(a, k)\ny = Transpose(b) {perm=[0,2,1]}\n"
-                       "z = Neg(k)\noutput y: float32[2,16,4]\noutput z: float32" + dims + "\n";
+    return opset(13) + "input x: float32[2,16,4]\ninitializer k: float32" + dims +
+           " = random(1)\n"
+           "a = Transpose(x) {perm=[0,2,1]}\nb = Add(a, k)\ny = Transpose(b) {perm=[0,2,1]}\n"
+           "z = Neg(k)\noutput y: float32[2,16,4]\noutput z: float32" +
+           dims + "\n";
   };
   // A copy of a small one takes less than what goes.
   check_left(text("[4,1]"), 0);
@@ -191,13 +291,18 @@ TEST_CASE("constants that others read too") {
 }
 
 TEST_CASE("batches of products may change places, rows and columns may not") {
-  const std::string weights = "initializer w: float32[4,5] = random(1)\ninitializer v: float32[5] = random(2)\n";
+  const std::string weights =
+      "initializer w: float32[4,5] = random(1)\ninitializer v: float32[5] = random(2)\n";
   check_left(opset(13) + "input x: float32[2,3,4]\n" + weights +
-                 "a = Transpose(x) {perm=[1,0,2]}\nb = MatMul(a, w)\nc = Add(b, v)\ny = Transpose(c) {perm=[1,0,2]}\n"
-                 "output y: float32[2,3,5]\n", 0);
-  check_left(opset(13) + "input x: float32[2,4,3]\n" + weights +
-                 "a = Transpose(x) {perm=[0,2,1]}\nb = MatMul(a, w)\ny = Transpose(b) {perm=[0,2,1]}\n"
-                 "output y: float32[2,5,3]\n", 2);
+                 "a = Transpose(x) {perm=[1,0,2]}\nb = MatMul(a, w)\nc = Add(b, v)\ny = "
+                 "Transpose(c) {perm=[1,0,2]}\n"
+                 "output y: float32[2,3,5]\n",
+             0);
+  check_left(
+      opset(13) + "input x: float32[2,4,3]\n" + weights +
+          "a = Transpose(x) {perm=[0,2,1]}\nb = MatMul(a, w)\ny = Transpose(b) {perm=[0,2,1]}\n"
+          "output y: float32[2,5,3]\n",
+      2);
 }
 
 TEST_CASE("inside the body of an If, and of a function, what is known suffices or it stays") {
@@ -234,9 +339,13 @@ function local.F() opset=13 {
 }
 
 TEST_CASE("why one stays") {
-  const PassRun run = check_left(opset(13) + "input x: float32[2,3,4]\na = Transpose(x) {perm=[0,2,1]}\nb = Relu(a)\n"
-                                             "y = LpNormalization(b) {axis=1}\noutput y: float32[2,4,3]\n", 1);
-  CHECK(run.reason("sink_transposes").find("(LpNormalization) reads 'b' in this order of axes") != std::string::npos);
+  const PassRun run =
+      check_left(opset(13) +
+                     "input x: float32[2,3,4]\na = Transpose(x) {perm=[0,2,1]}\nb = Relu(a)\n"
+                     "y = LpNormalization(b) {axis=1}\noutput y: float32[2,4,3]\n",
+                 1);
+  CHECK(run.reason("sink_transposes").find("(LpNormalization) reads 'b' in this order of axes") !=
+        std::string::npos);
 }
 
 TEST_CASE("minimum cuts") {
