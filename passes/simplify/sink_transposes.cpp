@@ -44,7 +44,7 @@ enum class Role {
   follows,   // its result is its input's permuted form under another permutation
 };
 
-Role role_of(const Node& node, const Region& region, const TypeInference& types) {
+Role role_of(const Node& node, const TransposeRegion& region, const TypeInference& types) {
   if (&node.graph() != &region.graph()) return Role::none;
   const std::optional<Permutation> p = permutation_of(node, types);
   if (!p) return Role::none;
@@ -63,7 +63,8 @@ struct Plan {
 
 class Planner {
  public:
-  Planner(const Region& region, const TypeInference& types) : region_(region), types_(types) {}
+  Planner(const TransposeRegion& region, const TypeInference& types)
+      : region_(region), types_(types) {}
 
   Plan plan() {
     for (Value* value : region_.values()) add(*value);
@@ -144,7 +145,7 @@ class Planner {
     return total;
   }
 
-  const Region& region_;
+  const TransposeRegion& region_;
   const TypeInference& types_;
   MinCut cut_;
   std::size_t vertices_ = 2;
@@ -155,7 +156,7 @@ class Planner {
 // Turns a plan into a patch.
 class Mover {
  public:
-  Mover(Graph& graph, const Region& region, const Plan& plan, const TypeInference& types)
+  Mover(Graph& graph, const TransposeRegion& region, const Plan& plan, const TypeInference& types)
       : patch_(graph), graph_(graph), region_(region), plan_(plan), types_(types) {}
 
   Patch move() {
@@ -305,7 +306,7 @@ class Mover {
 
   Patch patch_;
   Graph& graph_;
-  const Region& region_;
+  const TransposeRegion& region_;
   const Plan& plan_;
   const TypeInference& types_;
   // Outputs of rebuilt nodes that come out as they did are in rebuilt_.
@@ -365,7 +366,7 @@ class SinkTransposes : public Pass {
     std::set<std::pair<const Value*, Permutation>> tried;
     for (const Seed& seed : seeds(graph, types.get())) {
       if (tried.contains({seed.value, seed.permutation})) continue;
-      Region region(graph, types.get());
+      TransposeRegion region(graph, types.get());
       region.grow(seed.value, seed.permutation);
       const Plan plan = Planner(region, types.get()).plan();
       if (plan.after < plan.before && !plan.permuted.empty()) {
@@ -385,13 +386,13 @@ class SinkTransposes : public Pass {
   static void explain(Graph& graph, const TypeInference& types, std::vector<NearMiss>& misses) {
     for (const Seed& seed : seeds(graph, types)) {
       if (seed.value != seed.transpose->output()) continue;
-      Region region(graph, types);
+      TransposeRegion region(graph, types);
       region.grow(seed.value, seed.permutation);
       misses.push_back({rule_name, seed.transpose->describe(), obstacle(region)});
     }
   }
 
-  static std::string obstacle(const Region& region) {
+  static std::string obstacle(const TransposeRegion& region) {
     for (const Value* value : region.values()) {
       if (value->is_output())
         return fmt::format("its order of axes is that of output '{}'", value->name());

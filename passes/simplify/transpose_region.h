@@ -13,9 +13,9 @@ namespace onnxpress {
 inline bool is_trivial(const Permutation& p) { return p.empty() || is_identity(p); }
 
 // The values that one Transpose could leave permuted, and the nodes that could follow.
-class Region {
+class TransposeRegion {
  public:
-  Region(Graph& graph, const TypeInference& types) : graph_(graph), types_(types) {}
+  TransposeRegion(Graph& graph, const TypeInference& types) : graph_(graph), types_(types) {}
 
   void grow(Value* seed, const Permutation& p) {
     visit(seed, p);
