@@ -199,7 +199,8 @@ def check_model(program, model, feeds, passes, folder):
     kind = check_outputs(original, written, feeds, dynamic)
     if len(written) > len(original) + (RUNTIME_IMPORT_BYTES if "runtime" in passes else 0):
         raise Failure("size", f"{len(written)} bytes, from {len(original)}")
-    for _ in range(1 if passes.startswith("simplify") else RUNS_TO_REST):
+    rests = passes.startswith(("simplify,", "simplify{")) or passes == "simplify"
+    for _ in range(1 if rests else RUNS_TO_REST):
         compress(program, out, again, passes)
         if again.read_bytes() == out.read_bytes():
             return kind
