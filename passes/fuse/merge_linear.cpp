@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "graph/ops/arithmetic.h"
+#include "graph/ops/conv.h"
 #include "graph/ops/gemm.h"
 #include "graph/ops/matrix_product.h"
 #include "graph/ops/transpose.h"
@@ -173,7 +174,19 @@ void apply(const Match& match, Patch& patch) {
   const Value* named = match.value("bias") ? match.value("bias")
                        : second->input(2)  ? second->input(2)
                                            : first->input(2);
-  patch.set_constant(merge.kept->input(1), std::move(merge.weight));
+  if (merge.kept == first) {  // in a new node: its result has other channels
+    const ConvAttrs attrs = ConvAttrs::of(*first, merge.weight.dims());
+    std::vector<Patch::Ref> inputs{
+        first->input(0), patch.constant(first->input(1)->name(), std::move(merge.weight))};
+    if (merge.bias.defined())
+      inputs.push_back(patch.constant(named->name(), std::move(merge.bias)));
+    return patch.replace(second->output(), patch.node({.op_type = "Conv",
+                                                       .name = first->name,
+                                                       .inputs = std::move(inputs),
+                                                       .attributes = attrs.to_attributes()}));
+  }
+  patch.set_constant(second->input(1), std::move(merge.weight));
+  patch.replace_input(second, 0, first->input(0));
   if (merge.adds_behind) {
     OpCall call = make_arithmetic(second->graph().opset(), "Add");
     patch.replace(second->output(),
@@ -182,12 +195,8 @@ void apply(const Match& match, Patch& patch) {
                                          patch.constant(named->name(), std::move(merge.bias))},
                               .attributes = std::move(call.attributes)}));
   } else if (merge.bias.defined()) {
-    put_constant(patch, merge.kept, 2, *named, std::move(merge.bias));
+    put_constant(patch, second, 2, *named, std::move(merge.bias));
   }
-  if (merge.kept == second)
-    patch.replace_input(second, 0, first->input(0));
-  else
-    patch.replace(second->output(), first->output());
 }
 
 Pattern linear(std::string_view op_types, std::string name, Pattern data) {

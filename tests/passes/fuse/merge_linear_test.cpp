@@ -101,5 +101,17 @@ TEST_CASE("convolutions of which one is pointwise") {
   check_miss(pass, "merge_linear", conv("{group=2}", "", "[8,1,3,3]", "[3,8,1,1]"), "groups");
 }
 
+TEST_CASE("types that the file declares of the value between do not hinder") {
+  check_rule(pass, "merge_linear", R"(model ir=8 opset=17
+input x: float32[2,2,5]
+initializer a: float32[8,2,1] = random(1)
+initializer b: float32[4,8,1] = random(2)
+t: float32[2,8,5] = Conv(x, a)
+y = Conv(t, b)
+output y: float32[2,4,5]
+)",
+             1);
+}
+
 }  // namespace
 }  // namespace onnxpress
