@@ -8,6 +8,7 @@
 #include "graph/ops/matrix_product.h"
 #include "graph/ops/transpose.h"
 #include "passes/common/linear_operator.h"
+#include "passes/common/rewriting.h"
 #include "passes/core/registry.h"
 #include "passes/core/rule_pass.h"
 #include "passes/fuse/affine_rules.h"
@@ -173,7 +174,18 @@ void apply(const Match& match, Patch& patch) {
   const Value* named = match.value("bias") ? match.value("bias")
                        : second->input(2)  ? second->input(2)
                                            : first->input(2);
-  patch.set_constant(merge.kept->input(1), std::move(merge.weight));
+  if (merge.kept == first) {  // whose result may get other channels
+    std::vector<Patch::Ref> inputs{
+        first->input(0), patch.constant(first->input(1)->name(), std::move(merge.weight))};
+    if (merge.bias.defined())
+      inputs.push_back(patch.constant(named->name(), std::move(merge.bias)));
+    patch.replace(second->output(), patch.node({.op_type = first->op_type(),
+                                                .domain = first->domain(),
+                                                .inputs = std::move(inputs),
+                                                .attributes = copy_attributes(*first)}));
+    return;
+  }
+  patch.set_constant(second->input(1), std::move(merge.weight));
   if (merge.adds_behind) {
     OpCall call = make_arithmetic(second->graph().opset(), "Add");
     patch.replace(second->output(),
@@ -182,12 +194,9 @@ void apply(const Match& match, Patch& patch) {
                                          patch.constant(named->name(), std::move(merge.bias))},
                               .attributes = std::move(call.attributes)}));
   } else if (merge.bias.defined()) {
-    put_constant(patch, merge.kept, 2, *named, std::move(merge.bias));
+    put_constant(patch, second, 2, *named, std::move(merge.bias));
   }
-  if (merge.kept == second)
-    patch.replace_input(second, 0, first->input(0));
-  else
-    patch.replace(second->output(), first->output());
+  patch.replace_input(second, 0, first->input(0));
 }
 
 Pattern linear(std::string_view op_types, std::string name, Pattern data) {
