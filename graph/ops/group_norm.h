@@ -1,4 +1,4 @@
-// InstanceNormalization and GroupNormalization.
+// InstanceNormalization, GroupNormalization and LpNormalization.
 #pragma once
 
 #include "graph/ops/call.h"
@@ -12,5 +12,11 @@ struct GroupNormAttrs {
   static GroupNormAttrs from(const Node& node);
   Attributes to_attributes() const;
 };
+
+// The opset from which GroupNormalization's scale and bias go by channel; before, by group.
+inline constexpr std::int64_t group_norm_by_channel_since = 21;
+
+// LpNormalization by the Euclidean norm along one axis.
+Attributes l2_normalization_attributes(std::int64_t axis);
 
 }  // namespace onnxpress

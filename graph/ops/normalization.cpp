@@ -263,6 +263,13 @@ Attributes GroupNormAttrs::to_attributes() const {
   return attributes;
 }
 
+Attributes l2_normalization_attributes(std::int64_t axis) {
+  Attributes attributes;
+  attributes["axis"] = axis;
+  attributes["p"] = 2;
+  return attributes;
+}
+
 Dims without_leading_ones(Dims dims, std::size_t rank) {
   while (dims.size() > rank && dims.front() == 1) dims.erase(dims.begin());
   return dims;

@@ -80,6 +80,18 @@ Kernel prepare_softmax(const PrepareContext& prepare) {
 
 }  // namespace
 
+std::optional<Attributes> SoftmaxAttrs::along(std::int64_t opset, std::int64_t axis,
+                                              std::optional<std::size_t> rank) {
+  Attributes attributes;
+  if (opset < 13) {
+    if (axis != -1 || !rank) return std::nullopt;
+    attributes["axis"] = static_cast<std::int64_t>(*rank) - 1;
+  } else {
+    attributes["axis"] = axis;
+  }
+  return attributes;
+}
+
 SoftmaxAttrs SoftmaxAttrs::from(const Node& node) {
   const bool flattens = node.opset() < 13;
   return {.axis = get_int(node, "axis", flattens ? 1 : -1), .flattens = flattens};

@@ -1,6 +1,8 @@
 // Softmax, LogSoftmax, Hardmax.
 #pragma once
 
+#include <optional>
+
 #include "graph/ir/graph.h"
 
 namespace onnxpress {
@@ -10,6 +12,10 @@ struct SoftmaxAttrs {
   bool flattens = false;  // before opset 13: over all axes from `axis` on, as one
 
   static SoftmaxAttrs from(const Node& node);
+  // Of an operator along one axis, counted from the end (-1: the last), for an input of `rank` axes
+  // (nothing: not known). Nothing where the opset has only the flattening form and that is another.
+  static std::optional<Attributes> along(std::int64_t opset, std::int64_t axis,
+                                         std::optional<std::size_t> rank);
 };
 
 }  // namespace onnxpress

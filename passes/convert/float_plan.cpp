@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "graph/ops/constant.h"
+#include "graph/ops/permuted_form.h"
 #include "passes/common/min_cut.h"
 
 namespace onnxpress {
@@ -50,6 +51,8 @@ class Planner {
       reason = "it computes shapes";
     else if (form && request_.keep && request_.keep->matches(node))
       reason = "selected by keep";
+    else if (form && feeds_matrix_product_by_batch(node))
+      reason = "ONNX Runtime 1.31 crashes when it fuses it with a float16 MatMul";
     else if (form)
       reason = range_obstacle(node, *form);
     if (form || !reason.empty()) plan_.nodes.push_back(&node);
@@ -71,6 +74,23 @@ class Planner {
            std::ranges::any_of(node.inputs(), [&](const Value* input) {
              return input && input->producer() && shapes_.contains(input->producer());
            });
+  }
+
+  // A Transpose that makes the first axis one of a MatMul's rows or columns, whose other operand is
+  // a matrix.
+  bool feeds_matrix_product_by_batch(const Node& node) const {
+    const std::optional<Permutation> p = permutation_of(node, types_);
+    if (request_.type != DType::float16 || !p || p->size() < 3) return false;
+    Permutation rest = *p;
+    const auto first = std::ranges::find(rest, 0);
+    if (rest.end() - first > 2) return false;
+    rest.erase(first);
+    if (!std::ranges::is_sorted(rest)) return false;
+    return std::ranges::any_of(node.output()->uses(), [&](const Use& use) {
+      if (!use.node->is("MatMul") || use.node->input_count() != 2) return false;
+      const Type& other = types_.type(use.node->input(1 - use.index));
+      return !other.shape || other.shape->size() <= 2;
+    });
   }
 
   std::string range_obstacle(const Node& node, const NarrowFloatForm& form) {

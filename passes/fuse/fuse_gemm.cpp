@@ -44,6 +44,22 @@ Obstacle no_bias(const Match& match, const Node& add, const Value* bias, const S
   return std::nullopt;
 }
 
+// Whether `bias` is, but for elementwise steps of one operand, another product of `a`: subtracted,
+// it may cancel the product exactly, which a Gemm that starts from it does not.
+bool may_cancel(const Value* bias, const Value* a) {
+  for (const Node* node = bias->producer(); node != nullptr;) {
+    if (node->is("MatMul") || node->is("Gemm")) return node->input(0) == a;
+    const Node* next = nullptr;
+    for (const Value* input : node->inputs()) {
+      if (!input || !input->producer() || input->producer()->input_count() == 0) continue;
+      if (next) return false;
+      next = input->producer();
+    }
+    node = next;
+  }
+  return false;
+}
+
 bool is_quantized(const Value* value) {
   return value->producer() && value->producer()->is("DequantizeLinear");
 }
@@ -71,6 +87,9 @@ Rule matmul_add() {
                 return fmt::format("'{}' is quantized: runtimes want it before a MatMul",
                                    match.value(name)->name());
             }
+            if (may_cancel(match.value("bias"), match.value("a")))
+              return fmt::format("'{}' is a product of '{}' too, which may cancel it exactly",
+                                 match.value("bias")->name(), match.value("a")->name());
             const Shape shape{(*match.type(match.value("a")).shape)[0],
                               (*match.type(match.value("b")).shape)[1]};
             return no_bias(match, *match.root, match.value("bias"), shape);
@@ -91,6 +110,10 @@ Rule gemm_add() {
           .when = [](const Match& match) -> Obstacle {
             const Node& gemm = *match.node("gemm");
             if (gemm.input(2)) return fmt::format("{} has a bias", gemm.describe());
+            if (may_cancel(match.value("bias"), gemm.input(0)))
+              return fmt::format(
+                  "'{}' is a product of the same matrix, which may cancel it exactly",
+                  match.value("bias")->name());
             const Type& type = match.type(gemm.output());
             if (!is_gemm_type(type.elem) || !type.shape) return "its type is not known";
             return no_bias(match, *match.root, match.value("bias"), *type.shape);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "graph/ops/reduce.h"
+
 namespace onnxpress {
 namespace {
 
@@ -113,6 +115,16 @@ std::optional<std::string> Tracer::type_obstacle(const Value* x) const {
   if (found == DType::undefined) return fmt::format("the type of '{}' is not known", x->name());
   return fmt::format("'{}' is {}: ONNX Runtime has the operator for float32 and float16", x->name(),
                      name(found));
+}
+
+std::optional<std::int64_t> Tracer::reduced_axis(const Node& reduce) const {
+  const ReduceAttrs attrs = ReduceAttrs::from(reduce);
+  if (!attrs.axes || attrs.axes->size() != 1 || !attrs.keepdims) return std::nullopt;
+  const std::int64_t axis = attrs.axes->front();
+  if (axis < 0) return axis;
+  const auto known_rank = rank(reduce.input(0));
+  if (!known_rank) return std::nullopt;
+  return axis - static_cast<std::int64_t>(*known_rank);
 }
 
 std::optional<Polynomial> Tracer::polynomial(const Value* value, const Value* x,

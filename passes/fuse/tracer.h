@@ -57,6 +57,10 @@ class Tracer {
   // Why no operator that ONNX Runtime has for float32 and float16 only can take `x`.
   std::optional<std::string> type_obstacle(const Value* x) const;
 
+  // The one axis, counted from the end, that a ReduceSum or the like of constant axes reduces and
+  // keeps as 1.
+  std::optional<std::int64_t> reduced_axis(const Node& reduce) const;
+
   // `value` as a polynomial in x of the same shape, written with sums, products, powers and
   // numbers. Adds the nodes that it takes.
   std::optional<Polynomial> polynomial(const Value* value, const Value* x,

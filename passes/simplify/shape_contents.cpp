@@ -53,6 +53,34 @@ std::string address(const Value* value) {
   return fmt::format("{}", static_cast<const void*>(value));
 }
 
+// Of two operands of an elementwise operator, broadcast.
+const ShapeElement& element_of(const ShapeContents& contents, std::size_t index) {
+  return contents.elements[contents.elements.size() == 1 ? 0 : index];
+}
+
+// Their number of elements together; nothing where they do not fit.
+std::optional<std::size_t> broadcast_count(std::initializer_list<const ShapeContents*> operands) {
+  std::size_t count = 1;
+  for (const ShapeContents* operand : operands) {
+    const std::size_t size = operand->elements.size();
+    if (size == 0 || (size != 1 && count != 1 && size != count)) return std::nullopt;
+    count = std::max(count, size);
+  }
+  return count;
+}
+
+// Whether two elements are equal, where that is known. No dim is negative.
+std::optional<bool> known_equal(const ShapeElement& a, const ShapeElement& b) {
+  if (a.number && b.number) return a.number == b.number;
+  if (a.key == b.key) return true;
+  const auto is_dim = [](const ShapeElement& each) {
+    return each.key.starts_with('$') || each.key.starts_with('@');
+  };
+  if ((a.number.value_or(0) < 0 && is_dim(b)) || (b.number.value_or(0) < 0 && is_dim(a)))
+    return false;
+  return std::nullopt;
+}
+
 void collect_symbols(const Value& input, std::set<std::string>& symbols) {
   if (!input.type.shape) return;
   for (const Dim& dim : *input.type.shape)
@@ -162,6 +190,7 @@ std::optional<std::vector<ShapeElement>> ShapeTracer::follow(const Node& node, i
     }
     return elements;
   }
+  if (op == "Where") return choose(node, depth);
   const auto& data = contents(node.input(0), depth);
   if (!data) return std::nullopt;
   if (op == "Identity" || op == "Squeeze" || op == "Unsqueeze" || op == "Reshape")
@@ -195,16 +224,14 @@ std::optional<std::vector<ShapeElement>> ShapeTracer::combine(const Node& node, 
   if (op != "Add" && op != "Sub" && op != "Mul" && op != "Div") return std::nullopt;
   const auto& a = contents(node.input(0), depth);
   const auto& b = contents(node.input(1), depth);
-  if (!a || !b || a->elements.empty() || b->elements.empty()) return std::nullopt;
-  const std::size_t count = std::max(a->elements.size(), b->elements.size());
-  if ((a->elements.size() != 1 && a->elements.size() != count) ||
-      (b->elements.size() != 1 && b->elements.size() != count))
-    return std::nullopt;
+  if (!a || !b) return std::nullopt;
+  const std::optional<std::size_t> count = broadcast_count({&*a, &*b});
+  if (!count) return std::nullopt;
   const std::int64_t neutral = op == "Mul" || op == "Div" ? 1 : 0;
   std::vector<ShapeElement> elements;
-  for (std::size_t i = 0; i < count; ++i) {
-    const ShapeElement& left = a->elements[a->elements.size() == 1 ? 0 : i];
-    const ShapeElement& right = b->elements[b->elements.size() == 1 ? 0 : i];
+  for (std::size_t i = 0; i < *count; ++i) {
+    const ShapeElement& left = element_of(*a, i);
+    const ShapeElement& right = element_of(*b, i);
     if (right.number == neutral) {
       elements.push_back(left);
       continue;
@@ -217,6 +244,26 @@ std::optional<std::vector<ShapeElement>> ShapeTracer::combine(const Node& node, 
                                   name(types_.type(node.output()).elem), right.key);
     if (key.size() > longest_key) return std::nullopt;
     elements.push_back({.number = std::nullopt, .key = std::move(key), .of = nullptr});
+  }
+  return elements;
+}
+
+// Exporters replace the -1 of an Expand's target so: Where(Equal(target, -1), ones, target).
+std::optional<std::vector<ShapeElement>> ShapeTracer::choose(const Node& node, int depth) {
+  const Node* equal = node.input(0) ? node.input(0)->producer() : nullptr;
+  if (!equal || !equal->is("Equal") || !node.input(1) || !node.input(2)) return std::nullopt;
+  const auto& a = contents(equal->input(0), depth);
+  const auto& b = contents(equal->input(1), depth);
+  const auto& yes = contents(node.input(1), depth);
+  const auto& no = contents(node.input(2), depth);
+  if (!a || !b || !yes || !no) return std::nullopt;
+  const std::optional<std::size_t> count = broadcast_count({&*a, &*b, &*yes, &*no});
+  if (!count) return std::nullopt;
+  std::vector<ShapeElement> elements;
+  for (std::size_t i = 0; i < *count; ++i) {
+    const std::optional<bool> chosen = known_equal(element_of(*a, i), element_of(*b, i));
+    if (!chosen) return std::nullopt;
+    elements.push_back(element_of(*chosen ? *yes : *no, i));
   }
   return elements;
 }

@@ -51,6 +51,7 @@ class ShapeTracer {
   std::optional<ShapeContents> trace(const Value* value, int depth);
   std::optional<std::vector<ShapeElement>> follow(const Node& node, int depth);
   std::optional<std::vector<ShapeElement>> combine(const Node& node, int depth);
+  std::optional<std::vector<ShapeElement>> choose(const Node& node, int depth);
   ShapeElement dim(const Value* value, std::size_t axis, int depth);
 
   const TypeInference& types_;

@@ -63,7 +63,8 @@ struct Plan {
 
 class Planner {
  public:
-  Planner(const TransposeRegion& region, const TypeInference& types) : region_(region), types_(types) {}
+  Planner(const TransposeRegion& region, const TypeInference& types)
+      : region_(region), types_(types) {}
 
   Plan plan() {
     for (Value* value : region_.values()) add(*value);

@@ -51,14 +51,14 @@ TEST_CASE("neighbours share their Casts, inputs and outputs stay float32, weight
   CHECK(constant(*run.after, "w").dtype() == DType::float16);
   CHECK(constant(*run.after, "k").dtype() == DType::float16);
   CHECK(has_note(run, "RANGES FROM GENERATED INPUTS"));
-  CHECK(run.outcome.min_snr_db == 40);
+  CHECK(run.outcome.min_snr_db == 30);
   CHECK_FALSE(run_pass("convert_float", run.after->clone()).outcome.changed);
 }
 
 TEST_CASE("bfloat16 where the opset has it") {
   const PassRun run = run_pass("convert_float{type=bf16}", mlp(13));
   CHECK(constant(*run.after, "w").dtype() == DType::bfloat16);
-  CHECK(run.outcome.min_snr_db == 20);
+  CHECK(run.outcome.min_snr_db == 15);
   // MatMul takes it from opset 13 on.
   const PassRun old = check_unchanged("convert_float{type=bf16}", mlp(12));
   CHECK(old.reason("convert_float").find("takes bfloat16 from opset 13 on, the model has 12") !=
@@ -152,6 +152,17 @@ output m: int64[1,16,16]
   CHECK(why(run, "scale") == "it computes shapes");
   CHECK(constant(*run.after, "s").dtype() == DType::float32);
   CHECK(run.after->graph.find("m")->type.elem == DType::int64);
+}
+
+TEST_CASE("a Transpose that the reference runtime cannot fuse stays float32") {
+  const auto text = [](const std::string& perm) {
+    return "model ir=8 opset=13\ninput x: float32[4,4,64]\ninitializer w: float32[64,64] = "
+           "random(1)\n"
+           "a = MatMul(x, w) \"first\"\nb = Transpose(a) {perm=" +
+           perm + "} \"turn\"\ny = MatMul(b, w) \"last\"\noutput y: float32[?,?,?]\n";
+  };
+  CHECK(why(run_pass("convert_float", text("[1,0,2]")), "turn").find("ONNX Runtime") == 0);
+  CHECK(why(run_pass("convert_float", text("[0,1,2]")), "turn").empty());
 }
 
 TEST_CASE("what would not shrink is left") {

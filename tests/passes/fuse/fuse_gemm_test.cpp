@@ -67,6 +67,12 @@ output y
              "is quantized");
 }
 
+TEST_CASE("a sum of two products of the same matrix stays: they may cancel") {
+  check_miss(pass, "matmul_add_to_gemm",
+             model("t = MatMul(x, w)\nu = MatMul(x, w)\nv = Neg(u)\ny = Add(v, t)\n", "[2,3]"),
+             "cancel it exactly");
+}
+
 TEST_CASE("a sum behind a Gemm without C") {
   check_rule(pass, "add_to_gemm",
              model("t = Gemm(x, w) {alpha=2.0, beta=3.0}\ny = Add(b, t)\n", "[n,3]", "[n,4]"), 1);

@@ -212,6 +212,42 @@ output e: float32[batch,w]
   CHECK(other.reason(step) == "dim 0 of its target is neither a number nor the data's");
 }
 
+TEST_CASE("Expand by a target whose -1 is replaced") {
+  const PassRun run = run_pass(step, R"(model ir=8 opset=17
+input x: float32[batch,1,8]
+initializer zero: int64[1] = {0}
+initializer five: int64[2] = {5,-1}
+initializer ones: int64[3] = {1,1,1}
+initializer mark: int64[3] = {-1,-1,-1}
+shape = Shape(x)
+b = Gather(shape, zero)
+target = Concat(b, five) {axis=0}
+same = Equal(target, mark)
+chosen = Where(same, ones, target)
+e = Expand(x, chosen)
+y = Relu(e)
+output y: float32[batch,5,8]
+)");
+  CHECK(constant_input(*run.after, "e", 1) == std::vector<std::int64_t>{1, 5, 1});
+  CHECK(run.after->graph.node_count() == 2);
+}
+
+TEST_CASE("a choice that a dim may decide stays") {
+  check_unchanged(step, R"(model ir=8 opset=17
+input x: float32[batch,1]
+initializer zero: int64[1] = {0}
+initializer four: int64[1] = {4}
+initializer one: int64[1] = {1}
+shape = Shape(x)
+b = Gather(shape, zero)
+same = Equal(b, four)
+n = Where(same, one, b)
+target = Concat(n, four) {axis=0}
+e = Expand(x, target)
+output e: float32[batch,4]
+)");
+}
+
 TEST_CASE("Slice to the end of an axis") {
   const PassRun run = run_pass(step, R"(model ir=8 opset=17
 input x: float32[batch,seq]
