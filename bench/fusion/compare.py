@@ -22,7 +22,6 @@ import argparse
 import dataclasses
 import fnmatch
 import json
-import math
 import pathlib
 import statistics
 import sys

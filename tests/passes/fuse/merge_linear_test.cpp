@@ -95,6 +95,12 @@ TEST_CASE("convolutions of which one is pointwise") {
   }
   check_rule(pass, "merge_linear", conv("", "{pads=[1,1,1,1]}", "[8,2,1,1]", "[3,8,3,3]", false),
              1);
+  check_rule(
+      pass, "merge_linear",
+      "model ir=8 opset=17\ninput x: float32[1,2,5]\ninitializer a: float32[2,2,1] = random(1)\n"
+      "initializer b: float32[1,2,1] = random(2)\nt: float32[1,2,5] = Conv(x, a)\n"
+      "y = Conv(t, b)\noutput y: float32[1,1,5]\n",
+      1);  // the type of the first is declared, with other channels
   check_miss(pass, "merge_linear", conv("", "{pads=[1,1,1,1]}", "[8,2,1,1]", "[3,8,3,3]"),
              "pads behind the bias");
   check_miss(pass, "merge_linear", conv("", "", "[8,2,3,3]", "[3,8,3,3]"), "neither convolution");
