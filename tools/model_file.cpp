@@ -3,9 +3,11 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "graph/base/error.h"
 #include "graph/base/files.h"
+#include "graph/base/threads.h"
 #include "graph/rewrite/pattern.h"
 
 namespace onnxpress {
@@ -26,29 +28,23 @@ std::vector<std::string> wrong_declarations(const Model& model) {
 }  // namespace
 
 std::int64_t deflated_size(std::span<const std::span<const std::byte>> pieces) {
-  z_stream stream{};
-  if (deflateInit(&stream, 6) != Z_OK) throw std::bad_alloc();
-  std::vector<Bytef> scratch(1 << 16);
-  std::int64_t total = 0;
-  const auto pump = [&](int flush) {
-    do {
-      stream.next_out = scratch.data();
-      stream.avail_out = static_cast<uInt>(scratch.size());
-      deflate(&stream, flush);
-      total += static_cast<std::int64_t>(scratch.size() - stream.avail_out);
-    } while (stream.avail_out == 0);
-  };
-  constexpr std::size_t step = std::size_t{1} << 24;
+  constexpr std::size_t block = std::size_t{1} << 20;
+  std::vector<std::span<const std::byte>> blocks;
   for (const auto& piece : pieces)
-    for (std::size_t offset = 0; offset < piece.size(); offset += step) {
-      const auto part = piece.subspan(offset, std::min(step, piece.size() - offset));
-      stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(part.data()));
-      stream.avail_in = static_cast<uInt>(part.size());
-      pump(Z_NO_FLUSH);
-    }
-  pump(Z_FINISH);
-  deflateEnd(&stream);
-  return total;
+    for (std::size_t offset = 0; offset < piece.size(); offset += block)
+      blocks.push_back(piece.subspan(offset, std::min(block, piece.size() - offset)));
+  std::vector<std::int64_t> sizes(blocks.size());
+  ThreadPool pool(available_cpus());
+  pool.parallel_for(std::ssize(blocks), 1, [&](std::int64_t begin, std::int64_t) {
+    const auto& part = blocks[static_cast<std::size_t>(begin)];
+    std::vector<Bytef> packed(compressBound(static_cast<uLong>(part.size())));
+    uLongf size = static_cast<uLongf>(packed.size());
+    if (compress2(packed.data(), &size, reinterpret_cast<const Bytef*>(part.data()),
+                  static_cast<uLong>(part.size()), 6) != Z_OK)
+      throw std::bad_alloc();
+    sizes[static_cast<std::size_t>(begin)] = static_cast<std::int64_t>(size);
+  });
+  return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
 }
 
 LoadedModel load_model(const std::string& path, DeflatedSize deflated, bool keep_overridable) {

@@ -18,7 +18,7 @@ struct ModelFile {
   std::string path;    // as given; "-" for a pipe; empty when nothing was written
   std::string sha256;  // of the model file
   std::int64_t file = 0, external = 0, total = 0;
-  std::optional<std::int64_t> deflated;  // zlib level 6 over all of it: what shipping it would take
+  std::optional<std::int64_t> deflated;  // what shipping it would take (deflated_size)
 };
 
 enum class DeflatedSize { automatic, on, off };  // automatic: up to deflate_limit bytes
@@ -36,7 +36,8 @@ struct LoadedModel {
 LoadedModel load_model(const std::string& path, DeflatedSize deflated,
                        bool keep_overridable = false);
 
-// Bytes of `pieces` as one zlib stream of level 6.
+// Bytes of `pieces` by zlib at level 6, every MiB by itself: one of these after the other is about
+// what one stream would take.
 std::int64_t deflated_size(std::span<const std::span<const std::byte>> pieces);
 
 }  // namespace onnxpress

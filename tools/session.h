@@ -55,9 +55,10 @@ class Session {
   // the report that has gone already ends the run before (BrokenPipe).
   void finish(const Json& report, StagedFiles& staged, int descriptor = 1);
 
- private:
+  // Whether print() does anything.
   bool prints() const { return !settings_.quiet || settings_.format_given; }
 
+ private:
   Settings settings_;
   Progress progress_;
 };

@@ -110,6 +110,8 @@ class CompressVerb : public Verb {
     job_.recipe = recipe_;
     job_.preprocessing = data_.said();
     job_.deflated = deflated_.size();
+    if (job_.deflated == DeflatedSize::automatic && !session.prints() && job_.reports.empty())
+      job_.deflated = DeflatedSize::off;  // nobody would read it
     job_.external = choose<ExternalData>("--external-data", external_,
                                          {{"auto", ExternalData::as_read},
                                           {"never", ExternalData::never},

@@ -146,7 +146,7 @@ class Runner {
   std::vector<std::vector<Tensor>> generate_probes() {
     result_.generated_probes = true;
     const std::int64_t macs = current_.sizes.macs;
-    const std::uint64_t sets = macs < 50'000'000 ? 4 : macs < 500'000'000 ? 3 : 2;
+    const std::uint64_t sets = macs < 50'000'000 ? 4 : macs < 1'000'000'000 ? 2 : 1;
     std::vector<std::vector<Tensor>> probes;
     for (std::uint64_t i = 0; i < sets; ++i)
       probes.push_back(probe_inputs(*current_.model, Random(options_.seed).split(i).next(),
