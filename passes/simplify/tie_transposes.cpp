@@ -49,7 +49,7 @@ std::vector<std::vector<Value*>> candidates(const Graph& graph, std::int64_t min
         bits(tensor->dtype()) < 8 || static_cast<std::int64_t>(tensor->byte_size()) < min_bytes ||
         tensor->dim(0) == 1 || tensor->dim(1) == 1)
       continue;
-    const auto [low, high] = std::minmax(tensor->dim(0), tensor->dim(1));
+    const auto [low, high] = std::minmax({tensor->dim(0), tensor->dim(1)});
     groups[{tensor->dtype(), low, high}].push_back(value);
   }
   std::vector<std::vector<Value*>> lists;
