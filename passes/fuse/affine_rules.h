@@ -17,8 +17,8 @@ Rule affine_behind_product(std::string name, std::string_view op_types);
 // The same behind a MatMul and the Add of its bias.
 Rule affine_behind_bias(std::string name, std::string_view op_types);
 
-// Folds a Mul or Div by one number behind a linear operator (and the Add of its bias) and one or two
-// operators that move elements only: the scale of an attention's queries.
+// Folds a Mul or Div by one number behind a linear operator (and the Add of its bias) and one or
+// two operators that move elements only: the scale of an attention's queries.
 std::vector<Rule> scale_behind_moves(const std::string& name);
 
 // Whether constant scales and shifts that end with `node` come behind a product or quotient of two
