@@ -49,8 +49,8 @@ class Call:
 def tools(onnxpress):
     python = sys.executable
     return [
-        Tool("onnxpress", (onnxpress, "compress", "IN", "-o", "OUT", "--preset", "lossless"), ""),
-        Tool("onnxpress runtime", (onnxpress, "compress", "IN", "-o", "OUT", "--passes", "simplify,fuse{level=runtime}"), ""),
+        Tool("onnxpress", (onnxpress, "compress", "IN", "-o", "OUT", "--preset", "lossless", "--quiet"), ""),
+        Tool("onnxpress runtime", (onnxpress, "compress", "IN", "-o", "OUT", "--passes", "simplify,fuse{level=runtime}", "--quiet"), ""),
         Tool("onnxsim", (python, "-m", "onnxsim", "IN", "OUT"), "standard"),
         Tool("onnxslim", (python, "-m", "onnxslim", "IN", "OUT"), "standard"),
         Tool("onnxoptimizer", (python, "-m", "onnxoptimizer", "IN", "OUT", "--fixed_point"), "standard"),
