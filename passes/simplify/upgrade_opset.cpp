@@ -28,6 +28,7 @@ class UpgradeOpset : public Pass {
   Outcome run(Model& model, PassContext& context) const override {
     const std::int64_t target = context.options.integer("target");
     const std::int64_t from = model.graph.opset();
+    if (from == 0) return {.notes = {"the model imports no operators of ai.onnx"}};
     if (from >= target) {
       return {.notes = {fmt::format("already at opset {}", from)}};
     }
