@@ -24,7 +24,11 @@ std::vector<std::string> split(const std::string& text) {
   std::vector<std::string> parts;
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find(';', begin), text.size());
-    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    const std::size_t first = text.find_first_not_of(' ', begin);
+    if (first < end) {
+      const std::size_t last = text.find_last_not_of(' ', end - 1);
+      parts.push_back(text.substr(first, last + 1 - first));
+    }
     begin = end + 1;
   }
   return parts;
