@@ -36,6 +36,11 @@ void OpRegistry::add(KernelDef def) {
   kernels_[key(def.domain, def.name)].push_back(std::move(def));
 }
 
+void OpRegistry::add(GradientDef def) {
+  def.domain = canonical(def.domain);
+  gradients_[key(def.domain, def.name)].push_back(std::move(def));
+}
+
 const OpDef* OpRegistry::find(const Node& node) const {
   return find(node.domain(), node.op_type(), node.opset());
 }
@@ -54,6 +59,23 @@ std::vector<const KernelDef*> OpRegistry::kernels(const Node& node) const {
   const auto rows = kernels_.find(key(node.domain(), node.op_type()));
   if (rows != kernels_.end())
     for (const KernelDef& def : rows->second) found.push_back(&def);
+  return found;
+}
+
+std::vector<const GradientDef*> OpRegistry::gradients(const Node& node) const {
+  std::vector<const GradientDef*> found;
+  const auto rows = gradients_.find(key(node.domain(), node.op_type()));
+  if (rows == gradients_.end()) return found;
+  for (const GradientDef& def : rows->second)
+    if (def.since <= node.opset() && node.opset() <= def.until) found.push_back(&def);
+  std::ranges::stable_partition(found, [](const GradientDef* def) { return def->backend != "reference"; });
+  return found;
+}
+
+std::vector<const GradientDef*> OpRegistry::all_gradients() const {
+  std::vector<const GradientDef*> found;
+  for (const auto& [name, rows] : gradients_)
+    for (const GradientDef& def : rows) found.push_back(&def);
   return found;
 }
 

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "graph/ops/gradient.h"
 #include "graph/ops/infer.h"
 #include "graph/ops/kernel.h"
 
@@ -62,15 +63,20 @@ class OpRegistry {
  public:
   void add(OpDef def);
   void add(KernelDef def);
+  void add(GradientDef def);
   // The row for the node's domain, type and opset version, or nullptr.
   const OpDef* find(const Node& node) const;
   const OpDef* find(std::string_view domain, std::string_view name, std::int64_t version) const;
   std::vector<const KernelDef*> kernels(const Node& node) const;
+  // Rows for the node's version, the plain one last.
+  std::vector<const GradientDef*> gradients(const Node& node) const;
+  std::vector<const GradientDef*> all_gradients() const;  // sorted by domain, name, in order of addition
   std::vector<const OpDef*> all() const;  // sorted by domain, name, since
 
  private:
   std::map<std::pair<std::string, std::string>, std::vector<OpDef>, std::less<>> ops_;
   std::map<std::pair<std::string, std::string>, std::vector<KernelDef>, std::less<>> kernels_;
+  std::map<std::pair<std::string, std::string>, std::vector<GradientDef>, std::less<>> gradients_;
 };
 
 // All families compiled in (built on first use).

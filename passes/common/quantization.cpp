@@ -5,8 +5,6 @@
 #include <limits>
 
 #include "graph/base/convert.h"
-#include "graph/ops/channel_affine.h"
-#include "passes/common/weights.h"
 
 namespace onnxpress {
 namespace {
@@ -89,45 +87,52 @@ float dequantize(std::int64_t code, const QuantizationParameters& parameters) {
   return static_cast<float>(code - parameters.zero_point) * parameters.scale;
 }
 
-std::optional<QuantizedTensor> quantize_min_max(const Tensor& weight, const QuantizedType& type,
-                                                std::optional<std::int64_t> axis) {
+Dims Granularity::scale_dims(const Dims& weight) const {
+  if (kind == Kind::tensor) return {};
+  const auto along = static_cast<std::size_t>(axis);
+  if (kind == Kind::channel) return {weight[along]};
+  Dims dims = weight;
+  dims[along] = (dims[along] + block - 1) / block;
+  return dims;
+}
+
+std::optional<WeightGrid> min_max_grid(const Tensor& weight, const QuantizedType& type,
+                                       const Granularity& granularity, const GridOptions& options) {
   const std::vector<float> values = weight.to_floats();
   if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }))
     return std::nullopt;
 
-  Dims scale_dims;
-  if (axis) scale_dims.push_back(weight.dim(static_cast<std::size_t>(*axis)));
-  const auto channels = static_cast<std::size_t>(axis ? scale_dims[0] : 1);
-  const auto for_each_run = [&](const auto& fn) {
-    if (axis) for_each_channel_run(weight.dims(), *axis, fn);
-    else fn(0, 0, std::ssize(values));
-  };
-
-  std::vector<float> low(channels, 0.0F), high(channels, 0.0F);
-  for_each_run([&](std::int64_t channel, std::int64_t begin, std::int64_t count) {
-    const auto c = static_cast<std::size_t>(channel);
+  const auto groups = static_cast<std::size_t>(element_count(granularity.scale_dims(weight.dims())));
+  std::vector<float> low(groups, 0.0F), high(groups, 0.0F);
+  for_each_scale_run(weight.dims(), granularity, [&](std::int64_t group, std::int64_t begin, std::int64_t count) {
+    const auto g = static_cast<std::size_t>(group);
     for (std::int64_t i = begin; i < begin + count; ++i) {
-      low[c] = std::min(low[c], values[static_cast<std::size_t>(i)]);
-      high[c] = std::max(high[c], values[static_cast<std::size_t>(i)]);
+      low[g] = std::min(low[g], values[static_cast<std::size_t>(i)]);
+      high[g] = std::max(high[g], values[static_cast<std::size_t>(i)]);
     }
   });
-  std::vector<QuantizationParameters> parameters;
-  std::vector<float> scales;
-  for (std::size_t c = 0; c < channels; ++c) {
-    parameters.push_back(min_max_parameters(low[c], high[c], type));
-    parameters.back().scale = storable_scale(parameters.back(), type, weight.dtype());
-    scales.push_back(parameters.back().scale);
+  const DType scale_type = options.scale_type == DType::undefined ? weight.dtype() : options.scale_type;
+  WeightGrid grid{type, granularity, scale_type, {}};
+  for (std::size_t g = 0; g < groups; ++g) {
+    QuantizationParameters parameters = min_max_parameters(low[g], high[g], type);
+    if (options.power_of_two) parameters.scale = std::exp2(std::ceil(std::log2(parameters.scale)));
+    parameters.scale = storable_scale(parameters, type, scale_type);
+    grid.parameters.push_back(parameters);
   }
+  return grid;
+}
 
-  QuantizedTensor result{.codes = Tensor(type.storage, weight.dims()), .axis = axis.value_or(-1)};
-  std::byte* codes = result.codes.mutable_bytes().data();
+QuantizedTensor with_codes(const Tensor& weight, const WeightGrid& grid, std::span<const std::int32_t> codes) {
+  const std::vector<float> values = weight.to_floats();
+  QuantizedTensor result{.codes = Tensor(grid.type.storage, weight.dims()), .granularity = grid.granularity};
+  std::byte* bytes = result.codes.mutable_bytes().data();
   double signal = 0, noise = 0;
-  for_each_run([&](std::int64_t channel, std::int64_t begin, std::int64_t count) {
-    const QuantizationParameters& p = parameters[static_cast<std::size_t>(channel)];
+  for_each_scale_run(weight.dims(), grid.granularity, [&](std::int64_t group, std::int64_t begin, std::int64_t count) {
+    const QuantizationParameters& p = grid.parameters[static_cast<std::size_t>(group)];
     for (std::int64_t i = begin; i < begin + count; ++i) {
       const float value = values[static_cast<std::size_t>(i)];
-      const std::int64_t code = quantize(value, p, type);
-      store_code(codes, type.storage, i, code);
+      const std::int64_t code = codes[static_cast<std::size_t>(i)];
+      store_code(bytes, grid.type.storage, i, code);
       const double error = static_cast<double>(value) - static_cast<double>(dequantize(code, p));
       signal += static_cast<double>(value) * static_cast<double>(value);
       noise += error * error;
@@ -135,9 +140,24 @@ std::optional<QuantizedTensor> quantize_min_max(const Tensor& weight, const Quan
     }
   });
   result.snr_db = noise > 0 ? 10 * std::log10(signal / noise) : std::numeric_limits<double>::infinity();
-  result.scale = Tensor::of<float>(scale_dims, scales).cast(weight.dtype());
-  if (!type.symmetric) result.zero_point = zero_points(parameters, type.storage, scale_dims);
+  const Dims scale_dims = grid.granularity.scale_dims(weight.dims());
+  std::vector<float> scales;
+  for (const QuantizationParameters& p : grid.parameters) scales.push_back(p.scale);
+  result.scale = Tensor::of<float>(scale_dims, scales).cast(grid.scale_type);
+  if (!grid.type.symmetric) result.zero_point = zero_points(grid.parameters, grid.type.storage, scale_dims);
   return result;
+}
+
+QuantizedTensor round_to_nearest(const Tensor& weight, const WeightGrid& grid) {
+  const std::vector<float> values = weight.to_floats();
+  std::vector<std::int32_t> codes(values.size());
+  for_each_scale_run(weight.dims(), grid.granularity, [&](std::int64_t group, std::int64_t begin, std::int64_t count) {
+    const QuantizationParameters& p = grid.parameters[static_cast<std::size_t>(group)];
+    for (std::int64_t i = begin; i < begin + count; ++i)
+      codes[static_cast<std::size_t>(i)] =
+          static_cast<std::int32_t>(quantize(values[static_cast<std::size_t>(i)], p, grid.type));
+  });
+  return with_codes(weight, grid, codes);
 }
 
 }  // namespace onnxpress

@@ -1,4 +1,4 @@
-// Quantization grids: integers of a bit width, scales and zero points, rounding onto them.
+// Quantization grids: codes of a type, scales and zero points, rounding onto them.
 //
 // q = clamp(round(x / scale) + zero_point, min, max) with ties to even, x' = (q - zero_point) * scale:
 // QuantizeLinear and DequantizeLinear of ONNX.
@@ -38,20 +38,96 @@ QuantizationParameters min_max_parameters(float low, float high, const Quantized
 std::int64_t quantize(float value, const QuantizationParameters& parameters, const QuantizedType& type);
 float dequantize(std::int64_t code, const QuantizationParameters& parameters);
 
+// Which elements of a weight share a scale.
+struct Granularity {
+  enum class Kind {
+    tensor,
+    channel,  // those of one slice of `axis`
+    block,    // `block` neighbours along `axis`, the last block being shorter where it must
+  };
+  Kind kind = Kind::tensor;
+  std::int64_t axis = 0;   // not negative
+  std::int64_t block = 0;  // elements
+
+  static Granularity per_tensor() { return {}; }
+  static Granularity per_channel(std::int64_t axis) { return {Kind::channel, axis, 0}; }
+  static Granularity per_block(std::int64_t axis, std::int64_t block) { return {Kind::block, axis, block}; }
+
+  // Dims of the scales of a weight of these dims: [] per tensor, [channels] per channel, those of the
+  // weight with `axis` divided by the block (rounded up) in blocks.
+  Dims scale_dims(const Dims& weight) const;
+  bool operator==(const Granularity&) const = default;
+};
+
+// Which scale belongs to which element: calls fn(group, begin, count) for every run of neighbours
+// of one scale, in memory order.
+template <class F>
+void for_each_scale_run(const Dims& weight, const Granularity& granularity, const F& fn);
+
+// The scales of a weight, before it is rounded.
+struct WeightGrid {
+  QuantizedType type;
+  Granularity granularity;
+  DType scale_type = DType::float32;  // the scales are numbers of this type
+  std::vector<QuantizationParameters> parameters;  // row-major over scale_dims()
+};
+
 // A weight on its grid.
 struct QuantizedTensor {
   Tensor codes;          // storage type, dims of the weight
-  Tensor scale;          // element type of the weight; [] per tensor, [channels] per channel
+  Tensor scale;          // dims of granularity.scale_dims()
   Tensor zero_point;     // storage type, dims of scale; undefined when symmetric
-  std::int64_t axis = -1;  // -1: per tensor
+  Granularity granularity;
   double snr_db = 0;     // of the dequantized weight; inf when exact
   std::int64_t zeros = 0;  // elements that are exactly zero after dequantization
 };
 
-// Rounds a float32, float16, bfloat16 or float64 weight to nearest on min-max grids, one for the
-// tensor or one per slice of `axis`. Nothing when it holds NaN or infinity. Scales are rounded to
-// the weight's element type before codes are chosen, so that codes fit the scale that is stored.
-std::optional<QuantizedTensor> quantize_min_max(const Tensor& weight, const QuantizedType& type,
-                                                std::optional<std::int64_t> axis);
+// What a grid is chosen with.
+struct GridOptions {
+  DType scale_type = DType::undefined;  // undefined: the weight's element type
+  bool power_of_two = false;            // scales are powers of two, rounded up
+};
+
+// Grids that cover the smallest and largest element of every group. Nothing when the float32,
+// float16, bfloat16 or float64 weight holds NaN or infinity.
+std::optional<WeightGrid> min_max_grid(const Tensor& weight, const QuantizedType& type,
+                                       const Granularity& granularity, const GridOptions& options = {});
+
+// Every element on the nearest level.
+QuantizedTensor round_to_nearest(const Tensor& weight, const WeightGrid& grid);
+// Codes as chosen (row-major, one per element, within the type's levels).
+QuantizedTensor with_codes(const Tensor& weight, const WeightGrid& grid,
+                           std::span<const std::int32_t> codes);
+
+template <class F>
+void for_each_scale_run(const Dims& weight, const Granularity& granularity, const F& fn) {
+  std::int64_t outer = 1, inner = 1, extent = 1;
+  const auto axis = static_cast<std::size_t>(granularity.axis);
+  if (granularity.kind == Granularity::Kind::tensor) {
+    for (const std::int64_t dim : weight) inner *= dim;
+    if (inner > 0) fn(std::int64_t{0}, std::int64_t{0}, inner);
+    return;
+  }
+  for (std::size_t i = 0; i < weight.size(); ++i) (i < axis ? outer : i == axis ? extent : inner) *= weight[i];
+  if (outer * extent * inner == 0) return;
+  if (granularity.kind == Granularity::Kind::channel) {
+    for (std::int64_t o = 0; o < outer; ++o)
+      for (std::int64_t a = 0; a < extent; ++a) fn(a, (o * extent + a) * inner, inner);
+    return;
+  }
+  const std::int64_t blocks = (extent + granularity.block - 1) / granularity.block;
+  for (std::int64_t o = 0; o < outer; ++o)
+    for (std::int64_t a = 0; a < extent; ++a) {
+      const std::int64_t group = (o * blocks + a / granularity.block) * inner;
+      const std::int64_t begin = (o * extent + a) * inner;
+      if (inner == 1) {
+        const std::int64_t count = std::min(granularity.block, extent - a);
+        fn(group, begin, count);
+        a += count - 1;
+      } else {
+        for (std::int64_t i = 0; i < inner; ++i) fn(group + i, begin + i, std::int64_t{1});
+      }
+    }
+}
 
 }  // namespace onnxpress

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <functional>
 #include <initializer_list>
 #include <map>
 #include <memory>
@@ -106,6 +108,9 @@ struct PassContext {
   Dataset* training = nullptr;
   const Model* teacher = nullptr;
   std::vector<NearMiss>* near_misses = nullptr;  // collected for --explain; may be nullptr
+  std::filesystem::path calibration_cache = {};  // --calib-cache; empty: none
+  // "calibrating", units done and in all; may be empty. Called on the thread that runs the pass.
+  std::function<void(const std::string&, std::size_t, std::size_t)> progress = {};
 };
 
 // What a pass says of its run.
@@ -123,6 +128,9 @@ class Pass {
   virtual const PassInfo& info() const = 0;
   // The opset this step needs for this model with these options; at least info().min_opset.
   virtual std::int64_t required_opset(const Model&, const Options&) const { return info().min_opset; }
+  // What this step needs with these options; options may only add to info().needs what it allows:
+  // a pass of optional_calibration may make it calibration.
+  virtual Needs needs(const Options&) const { return info().needs; }
   // Checks options that no single range expresses, before any work. Throws Error.
   virtual void check(const Options&) const {}
   virtual Outcome run(Model& model, PassContext& context) const = 0;

@@ -162,7 +162,7 @@ std::string Pipeline::to_text(const PipelineStep& step) {
 
 bool Pipeline::needs(Needs what) const {
   return std::ranges::any_of(
-      steps, [&](const PipelineStep& step) { return step.pass->info().needs == what; });
+      steps, [&](const PipelineStep& step) { return step.pass->needs(step.options) == what; });
 }
 
 Effect Pipeline::effect() const {

@@ -47,8 +47,9 @@ struct Current {
   }
 };
 
-void check_needs(const Pass& pass, const RunOptions& options) {
-  switch (pass.info().needs) {
+void check_needs(const PipelineStep& step, const RunOptions& options) {
+  const Pass& pass = *step.pass;
+  switch (pass.needs(step.options)) {
     case Needs::nothing:
     case Needs::optional_calibration:
       return;
@@ -338,14 +339,16 @@ class Runner {
   std::optional<std::string> run_pass(const PipelineStep& step, Model& model, PassRecord& record) {
     const auto start = Clock::now();
     std::optional<std::string> failure;
-    const bool has_data = step.pass->info().needs != Needs::nothing;
+    const bool has_data = step.pass->needs(step.options) != Needs::nothing;
     PassContext context{.options = step.options,
                         .pool = pool_,
                         .seed = options_.seed,
                         .calibration = has_data ? options_.calibration : nullptr,
                         .training = has_data ? options_.training : nullptr,
                         .teacher = has_data ? options_.teacher : nullptr,
-                        .near_misses = options_.explain ? &record.near_misses : nullptr};
+                        .near_misses = options_.explain ? &record.near_misses : nullptr,
+                        .calibration_cache = options_.calibration_cache,
+                        .progress = options_.progress};
     try {
       if (context.calibration) context.calibration->rewind();
       if (context.training) context.training->rewind();
@@ -497,7 +500,7 @@ RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
     in_context([&] { return fmt::format("step {}", i + 1); },
                [&] {
                  const PipelineStep& step = pipeline.steps[i];
-                 check_needs(*step.pass, options);
+                 check_needs(step, options);
                  step.pass->check(step.options);
                });
   return Runner(std::move(model), pipeline, options).run();

@@ -50,6 +50,7 @@ struct RunOptions {
   Dataset* calibration = nullptr;
   Dataset* training = nullptr;
   const Model* teacher = nullptr;
+  std::filesystem::path calibration_cache;  // what was observed, kept from run to run; empty: none
   // Probe inputs taken from data; empty: generated (probe_inputs).
   std::vector<std::vector<Tensor>> probes;
   InputRanges input_ranges;

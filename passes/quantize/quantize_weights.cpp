@@ -62,7 +62,7 @@ std::size_t quantized_bytes(const QuantizedTensor& quantized) {
 Json layer_record(const Weight& weight, const QuantizedTensor& quantized, int width) {
   const std::vector<float> scales = quantized.scale.to_floats();
   const auto [low, high] = std::minmax_element(scales.begin(), scales.end());
-  const bool per_channel = quantized.axis >= 0;
+  const bool per_channel = quantized.granularity.kind == Granularity::Kind::channel;
   return {{"tensor", weight.value->name()},
           {"node", weight.node->name},
           {"op", weight.node->op_type()},
@@ -70,7 +70,7 @@ Json layer_record(const Weight& weight, const QuantizedTensor& quantized, int wi
           {"bits", width},
           {"storage", name(quantized.codes.dtype())},
           {"granularity", per_channel ? "channel" : "tensor"},
-          {"axis", per_channel ? Json(quantized.axis) : Json()},
+          {"axis", per_channel ? Json(quantized.granularity.axis) : Json()},
           {"elements", quantized.codes.size()},
           {"zeros", quantized.zeros},
           {"scale_min", *low},
@@ -88,7 +88,8 @@ void replace_weight(const Weight& weight, QuantizedTensor quantized) {
   std::vector<Patch::Ref> inputs{codes, scale};
   if (quantized.zero_point.defined())
     inputs.push_back(patch.constant(base + "_zero_point", std::move(quantized.zero_point)));
-  const QuantizeAttrs attrs{.axis = quantized.axis >= 0 ? quantized.axis : QuantizeAttrs{}.axis};
+  const bool per_channel = quantized.granularity.kind == Granularity::Kind::channel;
+  const QuantizeAttrs attrs{.axis = per_channel ? quantized.granularity.axis : QuantizeAttrs{}.axis};
   patch.replace(weight.value, patch.node({.op_type = "DequantizeLinear",
                                           .name = base + "_DequantizeLinear",
                                           .inputs = std::move(inputs),
@@ -127,9 +128,13 @@ class QuantizeWeights : public Pass {
       for (const Weight& weight : weights) {
         const DType storage = storage_for(weight, plan.type, request.only_loadable);
         const std::size_t bytes = weight.value->constant()->byte_size();
-        std::optional<QuantizedTensor> quantized = quantize_min_max(
-            *weight.value->constant(), {request.bits, request.symmetric, storage},
-            plan.per_channel ? weight.channel_axis : std::nullopt);
+        const Tensor& tensor = *weight.value->constant();
+        const std::optional<WeightGrid> grid =
+            min_max_grid(tensor, {request.bits, request.symmetric, storage},
+                         plan.per_channel && weight.channel_axis ? Granularity::per_channel(*weight.channel_axis)
+                                                                 : Granularity::per_tensor());
+        std::optional<QuantizedTensor> quantized;
+        if (grid) quantized = round_to_nearest(tensor, *grid);
         if (const auto reason = why_not(weight, quantized)) {
           misses.push_back({std::string(pass_info.name), weight.node->describe(), *reason});
           continue;

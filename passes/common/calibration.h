@@ -1,0 +1,89 @@
+// Calibration: what the values of a model look like on data, and the ranges to quantize them with.
+//
+// Every batch is folded into the statistics and dropped, so memory does not grow with the number of
+// samples. Counts are integers and bin widths powers of two anchored at zero, so that the order of
+// batches, and on how many threads they run, changes no bit of the result (moving averages apart).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "passes/common/quantization.h"
+#include "passes/core/pass.h"
+
+namespace onnxpress {
+
+// Counts of finite values in bins [i * width, (i + 1) * width), width = 2^exponent. Widens (pairs of
+// bins become one) when a value lies outside.
+struct Histogram {
+  int exponent = 0;
+  std::int64_t first = 0;             // index i of counts[0]
+  std::vector<std::int64_t> counts;   // at most most_bins
+  static constexpr std::size_t most_bins = 4096;
+
+  double width() const;
+  std::int64_t total() const;
+  bool operator==(const Histogram&) const = default;
+};
+
+// What was seen of one value.
+struct ValueStatistics {
+  std::int64_t count = 0;      // finite elements
+  std::int64_t nonfinite = 0;  // NaN and infinities, which are in nothing below
+  std::int64_t zeros = 0;
+  float min = 0, max = 0;              // of all samples
+  float ema_min = 0, ema_max = 0;      // moving average over batches, in the order of the data
+  Histogram histogram;
+  // By slice of `channel_axis`, when asked for.
+  std::optional<std::int64_t> channel_axis;
+  std::vector<float> channel_min, channel_max;
+  std::vector<double> channel_mean;
+};
+
+// Statistics by value name (see calibration_key), with what they belong to.
+struct Calibration {
+  std::map<std::string, ValueStatistics, std::less<>> values;
+  std::string model_hash;   // structural, weights included
+  std::string data_hash;    // empty for generated data
+  std::string data;         // for people
+  std::int64_t samples = 0;
+  bool generated = false;   // random inputs: real ones may look otherwise
+
+  const ValueStatistics* find(const Value& value) const;
+};
+
+// Name of a value across clones of its model: its own name, and for a value of a subgraph the names
+// of the nodes around it.
+std::string calibration_key(const Value& value);
+
+struct CalibrationRequest {
+  std::set<std::string, std::less<>> values;  // keys; empty: every floating-point value
+  std::map<std::string, std::int64_t, std::less<>> channels;  // keys -> axis of channel statistics
+  bool histograms = true;
+};
+
+// Runs the model on context.calibration. Uses and updates context.calibration_cache, which holds
+// statistics of one model and data: those of another are refused (Error) with both hashes named.
+// Throws Error for an empty set, for batches that do not fit the model, and when the engine cannot
+// run the model; values that hold NaN or infinity are told in `nonfinite`.
+Calibration calibrate(const Model& model, PassContext& context, const CalibrationRequest& request);
+
+// How a range is chosen.
+enum class RangeMethod { minmax, ema, percentile, entropy, mse, snr };
+std::string_view name(RangeMethod method);
+
+struct RangeOptions {
+  RangeMethod method = RangeMethod::minmax;
+  double percentile = 99.999;  // share of the values inside, in per cent
+  QuantizedType type;          // of the codes
+};
+
+// [low, high] to quantize the value with; holds zero.
+std::pair<float, float> choose_range(const ValueStatistics& statistics, const RangeOptions& options);
+
+}  // namespace onnxpress

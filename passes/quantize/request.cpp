@@ -1,0 +1,130 @@
+#include "passes/quantize/request.h"
+
+#include <charconv>
+
+#include "graph/base/error.h"
+
+namespace onnxpress {
+namespace {
+
+std::optional<int> parse_int(std::string_view text) {
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+int parse_bits(std::string_view option, std::string_view text) {
+  const std::optional<int> bits = parse_int(text);
+  require(bits && ((*bits >= 2 && *bits <= 8) || *bits == 16), "option '{}': expected 2 to 8 or 16 bits, found '{}'",
+          option, text);
+  return *bits;
+}
+
+std::optional<DType> parse_type(const Options& options, std::string_view option) {
+  const std::string& text = options.text(option);
+  if (text == "auto") return std::nullopt;
+  const std::optional<DType> type = dtype_from_name(text);
+  require(type && (is_integer(*type) ? bits(*type) <= 16 : bits(*type) <= 8),
+          "option '{}': expected auto or a type of at most 16 bits (int8, uint4, float8e4m3fn ...), found '{}'", option,
+          text);
+  return type;
+}
+
+std::vector<BitsRule> parse_overrides(std::string_view text) {
+  std::vector<BitsRule> rules;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(';'), text.size());
+    const std::string_view rule = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    const std::size_t equals = rule.rfind('=');
+    require(equals != std::string_view::npos && equals > 0,
+            "option 'overrides': expected SELECTOR=BITS or SELECTOR=float, found '{}'", rule);
+    const std::string_view bits = rule.substr(equals + 1);
+    rules.push_back({std::string(rule.substr(0, equals)), bits == "float" ? 0 : parse_bits("overrides", bits)});
+  }
+  return rules;
+}
+
+std::optional<double> parse_budget(std::string_view text) {
+  if (text.empty()) return std::nullopt;
+  std::string_view number = text;
+  if (number.ends_with("bpw")) number.remove_suffix(3);
+  double value = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+  require(error == std::errc{} && end == number.data() + number.size() && value >= 2 && value <= 16,
+          "option 'budget': expected 2bpw to 16bpw (bits per weight), found '{}'", text);
+  return value;
+}
+
+template <class T>
+T choice(const Options& options, std::string_view option, std::initializer_list<std::pair<std::string_view, T>> values) {
+  const std::string& text = options.text(option);
+  for (const auto& [name, value] : values)
+    if (name == text) return value;
+  fail("option '{}': '{}' is not known here", option, text);
+}
+
+}  // namespace
+
+QuantizeRequest QuantizeRequest::from(const Options& options) {
+  QuantizeRequest request;
+  request.scheme = choice<Scheme>(
+      options, "scheme",
+      {{"static", Scheme::static_ranges}, {"dynamic", Scheme::dynamic}, {"weights", Scheme::weights}});
+  request.form = choice<Form>(options, "form",
+                              {{"auto", Form::automatic},
+                               {"qdq", Form::qdq},
+                               {"qoperator", Form::qoperator},
+                               {"contrib", Form::contrib},
+                               {"codebook", Form::codebook}});
+  request.automatic_bits = options.text("bits") == "auto";
+  if (!request.automatic_bits) request.weight_bits = parse_bits("bits", options.text("bits"));
+  request.activation_bits = static_cast<int>(options.integer("act_bits"));
+  request.weight_type = parse_type(options, "type");
+  request.activation_type = parse_type(options, "act_type");
+  request.symmetric = options.flag("symmetric");
+  if (options.text("act_symmetric") != "auto") request.symmetric_activations = options.text("act_symmetric") == "true";
+  request.granularity = choice<Granularity::Kind>(options, "granularity",
+                                                  {{"tensor", Granularity::Kind::tensor},
+                                                   {"channel", Granularity::Kind::channel},
+                                                   {"block", Granularity::Kind::block}});
+  request.block = options.integer("block");
+  request.power_of_two = options.flag("power_of_two");
+  if (options.text("scales") == "fp16") request.scale_type = DType::float16;
+  request.range.method = choice<RangeMethod>(options, "calibration",
+                                             {{"minmax", RangeMethod::minmax},
+                                              {"ema", RangeMethod::ema},
+                                              {"percentile", RangeMethod::percentile},
+                                              {"entropy", RangeMethod::entropy},
+                                              {"mse", RangeMethod::mse},
+                                              {"snr", RangeMethod::snr}});
+  request.range.percentile = options.number("percentile");
+  request.rounding = choice<Rounding>(options, "method",
+                                      {{"rtn", Rounding::nearest},
+                                       {"mse", Rounding::mse},
+                                       {"hqq", Rounding::hqq},
+                                       {"gptq", Rounding::gptq},
+                                       {"adaround", Rounding::adaround}});
+  request.bias_correction = choice<BiasCorrection>(options, "bias_correction",
+                                                   {{"none", BiasCorrection::none},
+                                                    {"analytic", BiasCorrection::analytic},
+                                                    {"empirical", BiasCorrection::empirical}});
+  request.target = Target::from_name(options.text("target"));
+  request.only_loadable = options.text("storage") == "loadable";
+  request.select = options.text("select");
+  request.overrides = parse_overrides(options.text("overrides"));
+  request.budget_bits = parse_budget(options.text("budget"));
+  require(!request.budget_bits || request.automatic_bits, "option 'budget' belongs to bits=auto, found bits={}",
+          options.text("bits"));
+  return request;
+}
+
+int QuantizeRequest::bits_of(const Node& node, const Value& weight) const {
+  int bits = weight_bits;
+  for (const BitsRule& rule : overrides)
+    if (Selector(rule.selector).matches(node, weight)) bits = rule.bits;
+  return bits;
+}
+
+}  // namespace onnxpress

@@ -1,0 +1,83 @@
+// What a step of `quantize` asks for, read from its options once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "passes/common/calibration.h"
+#include "passes/common/quantization.h"
+#include "passes/core/pass.h"
+#include "passes/core/selector.h"
+#include "passes/quantize/target.h"
+
+namespace onnxpress {
+
+enum class Scheme {
+  static_ranges,  // activations and weights, ranges of activations from calibration data
+  dynamic,        // activations when the model runs, weights now
+  weights,        // weights only
+};
+
+enum class Form {
+  automatic,  // what the scheme and the target have best
+  qdq,        // QuantizeLinear and DequantizeLinear around float operators
+  qoperator,  // QLinearConv, QLinearMatMul, com.microsoft.QGemm, QLinearAdd ...
+  contrib,    // com.microsoft.MatMulNBits, GatherBlockQuantized
+  codebook,   // Gather of a palette of floats by uint8 or uint4 indices (weights only)
+};
+
+enum class Rounding { nearest, mse, hqq, gptq, adaround };
+enum class BiasCorrection { none, analytic, empirical };
+
+// Bits (0: left in float) of the nodes that a selector matches.
+struct BitsRule {
+  std::string selector;
+  int bits = 0;
+};
+
+struct QuantizeRequest {
+  Scheme scheme = Scheme::static_ranges;
+  Form form = Form::automatic;
+  int weight_bits = 8;
+  int activation_bits = 8;
+  // Said by the user; nothing: as bits, symmetry and target have it.
+  std::optional<DType> weight_type, activation_type;
+  bool symmetric = true;                        // weights
+  std::optional<bool> symmetric_activations;    // nothing: as the target has it
+  Granularity::Kind granularity = Granularity::Kind::channel;  // of weights
+  std::int64_t block = 32;
+  bool power_of_two = false;
+  DType scale_type = DType::undefined;          // undefined: the weight's; float16: stored so, and cast
+  RangeOptions range;
+  Rounding rounding = Rounding::nearest;
+  BiasCorrection bias_correction = BiasCorrection::none;
+  Target target;
+  bool only_loadable = true;
+  std::string select;                 // nodes or tensors to quantize
+  std::vector<BitsRule> overrides;    // the last that matches counts
+  bool automatic_bits = false;        // bits=auto
+  std::optional<double> budget_bits;  // bits per weight, of bits=auto
+
+  // Throws Error for values that contradict each other.
+  static QuantizeRequest from(const Options& options);
+  // Of a weight (or the activations of a node): 0 when it is left in float.
+  int bits_of(const Node& node, const Value& weight) const;
+};
+
+// What `quantize` does to the model for each scheme. `near_misses` gets every node that was not
+// quantized, and why; the layers of the outcome have one record per quantized tensor.
+Outcome quantize_static(Model& model, PassContext& context, const QuantizeRequest& request);
+Outcome quantize_dynamic(Model& model, PassContext& context, const QuantizeRequest& request);
+Outcome quantize_weights_only(Model& model, PassContext& context, const QuantizeRequest& request);
+// Opset that the scheme needs for this model; 0: any.
+std::int64_t static_opset(const Model& model, const QuantizeRequest& request);
+std::int64_t dynamic_opset(const Model& model, const QuantizeRequest& request);
+std::int64_t weights_only_opset(const Model& model, const QuantizeRequest& request);
+
+// Chooses bits per weight by measured sensitivity: one override per node, in addition to the
+// request's own; see mixed precision in docs/quantization.md.
+std::vector<BitsRule> assign_bits(const Model& model, PassContext& context, const QuantizeRequest& request);
+
+}  // namespace onnxpress

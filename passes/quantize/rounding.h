@@ -1,0 +1,34 @@
+// Choosing the codes of weights: round to nearest, and the methods that look at what the weights are
+// multiplied with.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "passes/common/quantization.h"
+#include "passes/common/weights.h"
+#include "passes/quantize/request.h"
+
+namespace onnxpress {
+
+// One weight to be rounded.
+struct RoundingTask {
+  Weight weight;
+  QuantizedType type;
+  Granularity granularity;
+  GridOptions grid;
+};
+
+struct RoundingResult {
+  std::optional<QuantizedTensor> quantized;  // nothing: the weight holds NaN or infinity
+  // Of the operator's output on calibration data, when the method looked at it.
+  std::optional<double> output_snr_db;
+  std::string note;  // why another method than the one asked for was used; empty: none was
+};
+
+// Rounds the weights of `tasks` (in node order; of `model`, which stays as it is) by
+// request.rounding. Methods that need inputs run the model on context.calibration: Error without.
+std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& tasks,
+                                          PassContext& context, const QuantizeRequest& request);
+
+}  // namespace onnxpress
