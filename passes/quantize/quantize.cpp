@@ -90,7 +90,10 @@ class Quantize : public Pass {
     return request.scheme == Scheme::static_ranges ? Needs::calibration : Needs::optional_calibration;
   }
 
-  void check(const Options& given) const override { QuantizeRequest::from(given); }
+  void check(const Options& given) const override {
+    const QuantizeRequest request = QuantizeRequest::from(given);
+    if (request.scheme == Scheme::dynamic) check_dynamic(request);
+  }
 
   std::int64_t required_opset(const Model& model, const Options& given) const override {
     const QuantizeRequest request = QuantizeRequest::from(given);

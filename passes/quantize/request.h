@@ -71,6 +71,8 @@ struct QuantizeRequest {
 Outcome quantize_static(Model& model, PassContext& context, const QuantizeRequest& request);
 Outcome quantize_dynamic(Model& model, PassContext& context, const QuantizeRequest& request);
 Outcome quantize_weights_only(Model& model, PassContext& context, const QuantizeRequest& request);
+// Throws Error for what scheme=dynamic cannot be asked.
+void check_dynamic(const QuantizeRequest& request);
 // Opset that the scheme needs for this model; 0: any.
 std::int64_t static_opset(const Model& model, const QuantizeRequest& request);
 std::int64_t dynamic_opset(const Model& model, const QuantizeRequest& request);
