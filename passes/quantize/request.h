@@ -52,6 +52,12 @@ struct QuantizeRequest {
   DType scale_type = DType::undefined;          // undefined: the weight's; float16: stored so, and cast
   RangeOptions range;
   Rounding rounding = Rounding::nearest;
+  // Of the methods that look at inputs: samples that they look at, the share of the mean diagonal
+  // that is added to the Hessian, whether columns are rounded by importance, gradient steps.
+  std::int64_t rounding_samples = 1024;
+  double damping = 0.01;
+  bool act_order = true;
+  std::int64_t rounding_steps = 2000;
   BiasCorrection bias_correction = BiasCorrection::none;
   Target target;
   bool only_loadable = true;
