@@ -244,14 +244,14 @@ def test_bodies(onnxpress, tmp_path):
     branch = {}
     for name, weight in (("then", "w"), ("else", "v")):
         branch[name] = helper.make_graph([helper.make_node("MatMul", ["state", weight], [name + "_y"])], name, [],
-                                         [helper.make_tensor_value_info(name + "_y", FLOAT, None)],
+                                         [info(name + "_y", ["n", 32])],
                                          [numpy_helper.from_array(random(9, (32, 32), -0.2, 0.2), "v")] if weight == "v" else [])
     body = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["outer"]),
          helper.make_node("If", ["flag"], ["chosen"], then_branch=branch["then"], else_branch=branch["else"]),
          helper.make_node("Add", ["chosen", "outer"], ["next"]), helper.make_node("Identity", ["go"], ["go_on"])],
         "body", [info("i", [], TensorProto.INT64), info("go", [], TensorProto.BOOL), info("state", ["n", 32])],
-        [helper.make_tensor_value_info("go_on", TensorProto.BOOL, []), helper.make_tensor_value_info("next", FLOAT, None)])
+        [info("go_on", [], TensorProto.BOOL), info("next", ["n", 32])])
     nodes = [helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)]
     model = save(tmp_path, nodes, [info("x", ["n", 32]), info("flag", [], TensorProto.BOOL)], ["y"],
                  {"w": random(1, (32, 32), -0.2, 0.2), "trips": np.array(3, np.int64)})
