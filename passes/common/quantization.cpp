@@ -22,15 +22,6 @@ float reach(const QuantizationParameters& parameters, const QuantizedType& type)
   return static_cast<float>(std::max(type.max() - parameters.zero_point, parameters.zero_point - type.min()));
 }
 
-// The same, and no code dequantizes to infinity.
-float storable_scale(const QuantizationParameters& parameters, const QuantizedType& type, DType stored) {
-  const auto round = [stored](float value) { return Tensor::scalar(value).cast(stored).to_floats()[0]; };
-  float scale = rounded_scale(parameters.scale, stored);
-  const float step = stored == DType::bfloat16 ? 0x1p-8F : 0x1p-11F;  // half a unit in the last place or more
-  while (!std::isfinite(round(scale * reach(parameters, type)))) scale = round(scale * (1 - step));
-  return scale;
-}
-
 void store_code(std::byte* codes, DType storage, std::int64_t index, std::int64_t code) {
   if (is_sub_byte(storage)) {
     const auto mask = (1U << bits(storage)) - 1U;
@@ -75,6 +66,14 @@ QuantizationParameters min_max_parameters(float low, float high, const Quantized
   while (!std::isfinite(parameters.scale * reach(parameters, type)))
     parameters.scale = std::nextafter(parameters.scale, 0.0F);
   return parameters;
+}
+
+float storable_scale(const QuantizationParameters& parameters, const QuantizedType& type, DType stored) {
+  const auto round = [stored](float value) { return Tensor::scalar(value).cast(stored).to_floats()[0]; };
+  float scale = rounded_scale(parameters.scale, stored);
+  const float step = stored == DType::bfloat16 ? 0x1p-8F : 0x1p-11F;  // half a unit in the last place or more
+  while (!std::isfinite(round(scale * reach(parameters, type)))) scale = round(scale * (1 - step));
+  return scale;
 }
 
 std::int64_t quantize(float value, const QuantizationParameters& parameters, const QuantizedType& type) {
