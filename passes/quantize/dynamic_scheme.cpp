@@ -45,7 +45,7 @@ class DynamicScheme {
     std::vector<NearMiss> indirect = indirect_weights(model_, Selector(request_.select), "quantize");
     weights_ = find_dynamic_weights(model_, request_, misses_);
     std::erase_if(indirect, [&](const NearMiss& miss) { return is_reached(miss); });
-    std::erase_if(weights_, [&](const DynamicWeight& weight) { return would_grow(weight); });
+    if (!request_.may_grow) std::erase_if(weights_, [&](const DynamicWeight& weight) { return would_grow(weight); });
     round();
     convert();
     misses_.insert(misses_.begin(), indirect.begin(), indirect.end());

@@ -67,6 +67,7 @@ struct QuantizeRequest {
   std::vector<BitsRule> overrides;    // the last that matches counts
   bool automatic_bits = false;        // bits=auto
   std::optional<double> budget_bits;  // bits per weight, of bits=auto
+  bool may_grow = false;              // also what makes the file larger: for measuring one layer alone
   std::optional<double> max_drop;     // of accuracy or agreement, as a share, of bits=auto
 
   // Throws Error for values that contradict each other.

@@ -81,6 +81,7 @@ QuantizationTrials::QuantizationTrials(const Model& model, PassContext& context,
     : model_(model), context_(context), request_(request), cache_(context.calibration_cache) {
   request_.automatic_bits = false;
   request_.bias_correction = BiasCorrection::none;
+  request_.may_grow = true;
   if (request_.rounding != Rounding::mse) request_.rounding = Rounding::nearest;
   if (cache_.empty() && request_.scheme == Scheme::static_ranges) {
     std::string name = (std::filesystem::temp_directory_path() / "onnxpress-calibration-XXXXXX").string();
@@ -142,6 +143,7 @@ UnitSensitivity QuantizationTrials::measure(std::size_t unit, int bits, const Ou
   const QuantizedUnit& of = units_[unit];
   try {
     const Trial trial = run({{"*", 0}, {of.selector, bits}});
+    found.records = trial.outcome.layers;
     double signal_weighted = 0;
     std::int64_t elements = 0;
     for (const Json& record : trial.outcome.layers) {

@@ -31,6 +31,7 @@ struct UnitSensitivity {
   std::int64_t bytes = 0;               // of the unit's weights, scales and zero points included
   std::optional<double> weight_snr_db;  // nothing: exact
   std::optional<double> local_snr_db;   // of the node's own result, where it was measured
+  std::vector<Json> records;            // of the trial's report
   std::string failure;                  // why there is no such form; then nothing else is known
 };
 
