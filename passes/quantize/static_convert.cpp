@@ -40,8 +40,7 @@ class Converter {
     GridConstants& known = constants_[group];
     if (known.scale) return known;
     known.scale = model_.graph.add_initializer(model_.graph.unique_name(hint + "_scale"), grids_[group].scale());
-    if (grids_[group].type.is_integer() || grids_[group].type.storage != DType::undefined)
-      known.zero_point = model_.graph.add_initializer(model_.graph.unique_name(hint + "_zero_point"), grids_[group].zero_point());
+    known.zero_point = model_.graph.add_initializer(model_.graph.unique_name(hint + "_zero_point"), grids_[group].zero_point());
     return known;
   }
 
@@ -221,6 +220,7 @@ class Converter {
     const Patch::Ref codes = patch.constant(base + "_quantized", quantized.codes);
     const Patch::Ref scale = patch.constant(base + "_scale", quantized.scale);
     const Patch::Ref zero = quantized.zero_point.defined() ? patch.constant(base + "_zero_point", quantized.zero_point)
+                            : needs_zero_point(weight)     ? Patch::Ref(zeros_like(quantized))
                                                            : Patch::Ref();
     const auto node = [&](Patch& target, Patch::Ref c, Patch::Ref s, Patch::Ref z) {
       const bool by_axis = quantized.granularity.kind != Granularity::Kind::tensor;
@@ -233,6 +233,23 @@ class Converter {
     };
     patch.replace(value, node(patch, codes, scale, zero));
     patch.apply();
+  }
+
+  // ONNX Runtime makes no QGemm of a weight that has scales by channel and no zero points.
+  bool needs_zero_point(const StaticWeight& weight) const {
+    return is_integer(weight.type.storage) && std::ranges::any_of(weight.readers, [&](std::size_t place) {
+      const PlannedNode& planned = plan_.nodes[place];
+      return planned.on_codes && (planned.node->is("Gemm") || planned.node->is("MatMul"));
+    });
+  }
+
+  // Zeros for as many scales, one constant for all weights of as many channels.
+  Value* zeros_like(const QuantizedTensor& quantized) {
+    Value*& known = zeros_[{quantized.codes.dtype(), quantized.scale.dims()}];
+    if (!known)
+      known = model_.graph.add_initializer(model_.graph.unique_name("weight_zero_point"),
+                                           Tensor(quantized.codes.dtype(), quantized.scale.dims()));
+    return known;
   }
 
   void code_bias(const StaticBias& bias) {
@@ -271,6 +288,7 @@ class Converter {
   const StaticTypes& kinds_;
   const Calibration& calibration_;
   std::vector<GridConstants> constants_;
+  std::map<std::pair<DType, Dims>, Value*> zeros_;
   StaticConversion done_;
 };
 

@@ -61,7 +61,9 @@ class StaticScheme {
     const StaticPlan plan = plan_static(model_, types, kinds_, request_, exclusions_);
     CalibrationRequest wanted{.values = static_note_values(plan)};
     for (const CodedValue& value : plan.values) wanted.values.insert(calibration_key(*value.value));
-    if (!wanted.values.empty()) calibration_ = calibrate(model_, context_, wanted);
+    if (wanted.values.empty()) return;
+    calibration_ = calibrate(model_, context_, wanted);
+    for (std::string& warning : calibration_warnings(calibration_)) outcome_.notes.push_back(std::move(warning));
   }
 
   Attempt prepare(const Model& model) {

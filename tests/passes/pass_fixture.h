@@ -84,11 +84,12 @@ inline PassRun run_pass(std::string_view step_text, std::unique_ptr<Model> model
   std::vector<std::vector<Tensor>> probes;
   for (std::uint64_t i = 0; i < 3; ++i)
     probes.push_back(probe_inputs(*run.before, options.seed + i, options.input_ranges));
-  const bool reference = info.effect == Effect::exact;
+  const Effect effect = run.outcome.effect.value_or(info.effect);
+  const bool reference = effect == Effect::exact;
   const ProbeOutputs expected = run_probes(*run.before, probes, reference, 1);
   const ProbeOutputs found = run_probes(*run.after, probes, reference, 1);
   run.errors = measure_errors(*run.after, expected, found);
-  CHECK(broken_effect(info.effect, run.outcome.min_snr_db, expected, found, run.errors)
+  CHECK(broken_effect(effect, run.outcome.min_snr_db, expected, found, run.errors)
             .value_or("kept") == "kept");
   return run;
 }
