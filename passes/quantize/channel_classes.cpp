@@ -234,6 +234,7 @@ class Builder {
       if (bias && (!bias->constant() || !fits_last(*bias->constant(), channels, node.is("Gemm"))))
         return block(view, fmt::format("bias '{}' of {} is not one constant per channel", bias->name(), node.describe()));
     }
+    if (!is_output) found.end.in_axis = view.axis;
     (is_output ? found.out : found.in) = view;
   }
 
@@ -558,9 +559,9 @@ ChannelClasses ChannelClasses::of(Model& model, std::string_view pass, std::vect
   return found;
 }
 
-std::vector<std::size_t> ChannelClasses::of_input(const Node& linear) const {
+const ScalingEnd* ChannelClasses::find(const Node& linear) const {
   const auto end = std::ranges::find(ends_, &linear, [](const ScalingEnd& e) -> const Node* { return e.node; });
-  return end == ends_.end() ? std::vector<std::size_t>{} : end->in;
+  return end == ends_.end() || !end->linear ? nullptr : &*end;
 }
 
 }  // namespace onnxpress

@@ -41,7 +41,7 @@ class DynamicScheme {
 
   Outcome run() {
     weights_ = find_dynamic_weights(model_, request_, misses_);
-    std::erase_if(weights_, [&](const DynamicWeight& weight) { return would_grow(weight); });
+    if (!request_.may_grow) std::erase_if(weights_, [&](const DynamicWeight& weight) { return would_grow(weight); });
     round();
     convert();
     return tell();

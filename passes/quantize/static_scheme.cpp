@@ -38,7 +38,7 @@ class StaticScheme {
     inline_all_functions();
     calibrate_values();
     Attempt attempt = prepare(model_);
-    if (may_grow(attempt)) {
+    if (!request_.may_grow && may_grow(attempt)) {
       keep_small();
       attempt = prepare(model_);
     }
