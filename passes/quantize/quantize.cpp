@@ -114,6 +114,7 @@ class Quantize : public Pass {
 
   void check(const Options& given) const override {
     const QuantizeRequest request = QuantizeRequest::from(given);
+    if (request.scheme == Scheme::static_ranges) check_static(request);
     if (request.scheme == Scheme::dynamic) check_dynamic(request);
   }
 
@@ -125,6 +126,11 @@ class Quantize : public Pass {
       case Scheme::weights: return weights_only_opset(model, request);
     }
     return 0;
+  }
+
+  std::vector<std::string> preparations(const Model& model, const Options& given) const override {
+    const QuantizeRequest request = QuantizeRequest::from(given);
+    return request.scheme == Scheme::static_ranges ? static_preparations(model) : std::vector<std::string>{};
   }
 
   Outcome run(Model& model, PassContext& context) const override {

@@ -84,6 +84,12 @@ std::int64_t static_opset(const Model& model, const QuantizeRequest& request);
 std::int64_t dynamic_opset(const Model& model, const QuantizeRequest& request);
 std::int64_t weights_only_opset(const Model& model, const QuantizeRequest& request);
 
+// Throws Error for what the scheme cannot do, whatever the model.
+void check_static(const QuantizeRequest& request);
+// Passes that static quantization is better with before it: constants that are computed, and
+// BatchNormalization behind a product.
+std::vector<std::string> static_preparations(const Model& model);
+
 // Chooses bits per weight by measured sensitivity: one override per node, in addition to the
 // request's own; see mixed precision in docs/quantization.md.
 std::vector<BitsRule> assign_bits(const Model& model, PassContext& context, const QuantizeRequest& request);
