@@ -161,7 +161,6 @@ class CompressRun {
     options.keep_going = job_.keep_going;
     options.explain = job_.explain;
     options.calibration = calib_.get();
-    if (job_.limits.max_drop) options.max_drop = job_.limits.max_drop->value / 100;
     if (Dataset* data = probe_data()) options.probes = {first_batch(*data)};
     options.input_ranges = job_.ranges;
     options.input_shapes = job_.shapes;

@@ -87,15 +87,6 @@ std::vector<T> by_column(const Tensor* given, std::int64_t columns, T otherwise)
   return numbers;
 }
 
-// B as int8: oneDNN multiplies with no other.
-Tensor signed_codes(const Tensor& b) {
-  if (b.dtype() == DType::int8) return b;
-  Tensor flipped = Tensor::uninitialized(DType::int8, b.dims());
-  std::ranges::transform(b.bytes(), flipped.mutable_bytes().begin(),
-                         [](std::byte code) { return code ^ std::byte{0x80}; });
-  return flipped;
-}
-
 // What the scaling needs of B, by column.
 struct Columns {
   std::vector<std::int32_t> sums, zeros;  // sums of the codes less their zero points; of int8 codes
@@ -136,7 +127,7 @@ std::int32_t row_sum(const Tensor& a, std::int64_t row, std::int64_t depth) {
 
 Kernel prepare(const PrepareContext& context, const Operands& operands) {
   return onednn::guarded([&]() -> Kernel {
-    const Tensor codes = signed_codes(*context.constant_input(1));
+    const Tensor codes = onednn::signed_codes(*context.constant_input(1));
     const auto right = std::make_shared<const Columns>(context, operands, codes);
     const Dims a = dims_of(context.input_type(0));
     const Dims result = MatMulSizes::of(a, codes.dims()).output;

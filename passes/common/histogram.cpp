@@ -16,6 +16,15 @@ double Histogram::edge(std::size_t index) const {
   return static_cast<double>(first + static_cast<std::int64_t>(index)) * width();
 }
 
+std::vector<std::int64_t> Histogram::magnitudes() const {
+  const auto zero = static_cast<std::size_t>(-first);
+  const std::size_t above = counts.size() - zero;
+  std::vector<std::int64_t> folded(std::max(above, zero));
+  for (std::size_t i = 0; i < above; ++i) folded[i] += counts[zero + i];
+  for (std::size_t i = 0; i < zero; ++i) folded[i] += counts[zero - 1 - i];
+  return folded;
+}
+
 void Histogram::cover(float low, float high) {
   const bool is_empty = counts.empty();
   const std::int64_t old_last = first + static_cast<std::int64_t>(counts.size()) - 1;

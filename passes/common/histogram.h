@@ -23,6 +23,9 @@ struct Histogram {
   // Lower edge of counts[index].
   double edge(std::size_t index) const;
 
+  // Counts of magnitudes: bins of that width from zero on.
+  std::vector<std::int64_t> magnitudes() const;
+
   // Widens the bins to hold low, high and zero; both are finite, low <= high.
   void cover(float low, float high);
   // Counts one value that the bins cover.

@@ -13,6 +13,8 @@ namespace onnxpress {
 namespace {
 
 constexpr const char* runtime = "com.microsoft";
+constexpr const char* requantization = "qoperator_requantize";
+constexpr const char* movement_rule = "qoperator_movement";
 
 using Planned = std::optional<PlannedOperator>;
 
@@ -216,7 +218,7 @@ Rule requantization_rule() {
     reason = fmt::format("'{}' is quantized differently before", match.root->input(0)->name());
     return std::nullopt;
   };
-  return {.name = "qoperator_requantize",
+  return {.name = requantization,
           .pattern = Pattern::op("QuantizeLinear|com.microsoft.QuantizeLinear", "quantize",
                                  {Pattern::op("DequantizeLinear|com.microsoft.DequantizeLinear", "dequantize")}),
           .when = [codes](const Match& match) -> std::optional<std::string> {
@@ -240,7 +242,7 @@ std::vector<Rule> qoperator_rules(bool contrib) {
     for (Rule& rule : quantized_result_rules(name, ops, plan)) rules.push_back(std::move(rule));
   };
   rules.push_back(requantization_rule());
-  add("qoperator_movement",
+  add(movement_rule,
       "MaxPool|Reshape|Flatten|Transpose|Squeeze|Unsqueeze|Slice|Gather|Expand|Tile|DepthToSpace|SpaceToDepth|Concat|"
       "Resize",
       movement);
@@ -255,6 +257,10 @@ std::vector<Rule> qoperator_rules(bool contrib) {
   rules.push_back(float_result_rule("qgemm", "Gemm", gemm));
   rules.push_back(float_result_rule("matmul_integer_to_float", "MatMul", matmul_to_float));
   return rules;
+}
+
+bool is_exact_qoperator_rule(std::string_view rule) {
+  return rule == requantization || rule == movement_rule;
 }
 
 RuleCounts to_qoperators(Model& model, bool contrib) {

@@ -5,6 +5,7 @@
 // ordered otherwise); operators that only move elements are moved onto the codes exactly.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "graph/rewrite/pattern.h"
@@ -15,6 +16,9 @@ namespace onnxpress {
 // Quantizations with constant scales per tensor (weights: also per output channel) are converted.
 // Never an int8 QLinearSoftmax: ONNX Runtime's wraps where a probability is near 1.
 std::vector<Rule> qoperator_rules(bool contrib);
+
+// Whether the rule of that name leaves every value what it is.
+bool is_exact_qoperator_rule(std::string_view rule);
 
 // Applies them, importing com.microsoft where it is then used.
 RuleCounts to_qoperators(Model& model, bool contrib);

@@ -111,9 +111,6 @@ struct PassContext {
   const Model* teacher = nullptr;
   std::vector<NearMiss>* near_misses = nullptr;  // collected for --explain; may be nullptr
   std::filesystem::path calibration_cache = {};  // --calib-cache; empty: none
-  // --max-drop: what the whole run may lose of the metric, as a share (0.005 is half a point). For
-  // passes that choose how much to do, which judge it on their calibration data.
-  std::optional<double> max_drop = {};
   // "calibrating", units done and in all; may be empty. Called on the thread that runs the pass.
   std::function<void(const std::string&, std::size_t, std::size_t)> progress = {};
 };
@@ -125,6 +122,9 @@ struct Outcome {
   Json counts = Json::object();         // rule or thing -> number
   std::vector<Json> layers;             // per-layer or per-tensor table: flat objects with equal keys
   double min_snr_db = 0;                // approximate passes: the bound on probe outputs
+  // What this run may have done to outputs, when that is more than the pass declares (a fusion that
+  // met a quantized model). Nothing: as declared.
+  std::optional<Effect> effect;
 };
 
 class Pass {
@@ -139,8 +139,6 @@ class Pass {
   // What this step needs with these options; options may only add to info().needs what it allows:
   // a pass of optional_calibration may make it calibration.
   virtual Needs needs(const Options&) const { return info().needs; }
-  // What this step may do to outputs with these options; options may only weaken info().effect.
-  virtual Effect effect(const Options&) const { return info().effect; }
   // Checks options that no single range expresses, before any work. Throws Error.
   virtual void check(const Options&) const {}
   virtual Outcome run(Model& model, PassContext& context) const = 0;

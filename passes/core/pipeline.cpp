@@ -167,7 +167,7 @@ bool Pipeline::needs(Needs what) const {
 
 Effect Pipeline::effect() const {
   Effect weakest = Effect::exact;
-  for (const PipelineStep& step : steps) weakest = std::max(weakest, step.pass->effect(step.options));
+  for (const PipelineStep& step : steps) weakest = std::max(weakest, step.pass->info().effect);
   return weakest;
 }
 

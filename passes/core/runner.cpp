@@ -135,7 +135,7 @@ class Runner {
     try {
       probes_ = options_.probes.empty() ? generate_probes() : options_.probes;
       const bool all_exact = std::ranges::all_of(pipeline_.steps, [](const PipelineStep& step) {
-        return step.pass->effect(step.options) == Effect::exact;
+        return step.pass->info().effect == Effect::exact;
       });
       if (!all_exact) original_outputs_ = outputs(current_, false);
     } catch (const Error& error) {
@@ -319,7 +319,7 @@ class Runner {
     record.pass = step.pass->info().name;
     record.options = step.options.to_json();
     record.text = Pipeline::to_text(step);
-    record.effect = step.pass->effect(step.options);
+    record.effect = step.pass->info().effect;
     set_sizes(record, current_.sizes, current_.sizes);
     return record;
   }
@@ -386,12 +386,12 @@ class Runner {
                         .teacher = has_data ? options_.teacher : nullptr,
                         .near_misses = options_.explain ? &record.near_misses : nullptr,
                         .calibration_cache = options_.calibration_cache,
-                        .max_drop = options_.max_drop,
                         .progress = options_.progress};
     try {
       if (context.calibration) context.calibration->rewind();
       if (context.training) context.training->rewind();
       record.outcome = step.pass->run(model, context);
+      record.effect = record.outcome.effect.value_or(record.effect);
     } catch (const std::bad_alloc&) {
       failure = "out of memory";
     } catch (const std::exception& error) {
@@ -425,7 +425,7 @@ class Runner {
     next.total_errors = current_.total_errors;
     if (probes_.empty() || !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
       return std::nullopt;
-    const Effect effect = step.pass->effect(step.options);
+    const Effect effect = record.effect;
     auto broken = compare(step, next, record, false);
     if (!broken || !record.probed || effect == Effect::approximate || effect == Effect::lossy)
       return broken;
@@ -462,7 +462,7 @@ class Runner {
     record.errors = measure_errors(*next.model, before, after);
     record.probed = true;
     check_judgeable(record.errors);
-    const Effect effect = step.pass->effect(step.options);
+    const Effect effect = record.effect;
     if (effect != Effect::exact)
       next.total_errors = measure_errors(*next.model, *original_outputs_, after);
     return broken_effect(effect, record.outcome.min_snr_db, before, after, record.errors);

@@ -51,7 +51,6 @@ struct RunOptions {
   Dataset* training = nullptr;
   const Model* teacher = nullptr;
   std::filesystem::path calibration_cache;  // what was observed, kept from run to run; empty: none
-  std::optional<double> max_drop;       // what passes that choose how much to do may lose, as a share
   // Probe inputs taken from data; empty: generated (probe_inputs).
   std::vector<std::vector<Tensor>> probes;
   InputRanges input_ranges;

@@ -16,8 +16,6 @@
 namespace onnxpress {
 namespace {
 
-std::string base_name(const Node& node) { return node.name.empty() ? node.output()->name() : node.name; }
-
 std::vector<std::int64_t> swap_last(std::size_t rank) {
   std::vector<std::int64_t> order(rank);
   std::iota(order.begin(), order.end(), 0);
@@ -76,7 +74,7 @@ struct DynamicWriter::Edit {
   };
 
   Edit(DynamicWriter& owner, Node& replaced)
-      : writer(owner), node(replaced), graph(replaced.graph()), patch(graph), base(base_name(replaced)) {}
+      : writer(owner), node(replaced), graph(replaced.graph()), patch(graph), base(known_name(replaced)) {}
 
   Patch::Ref add(std::string op_type, std::vector<Patch::Ref> inputs, Attributes attributes = {}) {
     std::string name = base + "_" + op_type;

@@ -24,7 +24,7 @@ constexpr std::int64_t least_opset = 11, per_channel_opset = 13;
 std::size_t overhead_bytes(const DynamicWeight& weight) {
   std::size_t bytes = 170 + 10 * weight.weight.value->name().size();
   for (const DynamicSite& site : weight.sites)
-    bytes += 520 + 20 * std::max(site.node->name.size(), site.node->output()->name().size());
+    bytes += 520 + 20 * known_name(*site.node).size();
   if (weight.sites.empty()) bytes += 20 * weight.weight.value->uses().size();
   return bytes;
 }
@@ -142,6 +142,7 @@ class DynamicScheme {
   void store(const DynamicWeight& weight, const RoundingTask& task, RoundingResult result) {
     QuantizedTensor& quantized = *result.quantized;
     const DType storage = storage_of(weight);
+    stays_symmetric_ |= !request_.symmetric && task.type.symmetric;
     QuantizedRecord record =
         weight_record(weight.weight, quantized, task.type, operator_name(weight.form));
     if (storage != quantized.codes.dtype()) flip_sign(quantized, storage);
@@ -222,13 +223,13 @@ class DynamicScheme {
     for (const auto& [form, count] : counts_) outcome.counts[form] = count;
     for (const auto& [note, count] : notes_)
       outcome.notes.push_back(count > 1 ? fmt::format("{} ({} weights)", note, count) : note);
-    const auto any = [&](auto&& holds) { return std::ranges::any_of(weights_, holds); };
+    const auto is_narrow = [](const DynamicWeight& weight) { return weight.bits < 8; };
     if (!outcome.changed) {
       outcome.notes.push_back("no weight to quantize");
     } else {
-      if (any([](const DynamicWeight& weight) { return weight.bits < 8; }))
+      if (std::ranges::any_of(weights_, is_narrow))
         outcome.notes.push_back("weights of fewer than 8 bits are stored in 8: integer operators have no narrower ones");
-      if (!request_.symmetric && any([&](const DynamicWeight& weight) { return !is_asymmetric(weight); }))
+      if (stays_symmetric_)
         outcome.notes.push_back("weights whose integer operator takes no zero point per channel are symmetric");
       if (const std::int64_t count = counts_["ConvInteger"]; count > 0)
         outcome.notes.push_back(fmt::format("{} Conv became ConvInteger, which ONNX Runtime may run slower than the float "
@@ -246,12 +247,13 @@ class DynamicScheme {
   PassContext& context_;
   const QuantizeRequest& request_;
   std::vector<NearMiss> misses_;
-  std::vector<DynamicWeight> weights_;
+  std::vector<DynamicWeight> weights_;  // their values may be gone once convert() has run
   std::unordered_map<const Value*, StoredCodes> stored_;
   DynamicWriter writer_;
   std::vector<Json> records_;
   std::map<std::string, std::int64_t> notes_, counts_;
   std::size_t before_ = 0, after_ = 0;
+  bool stays_symmetric_ = false;  // a weight that was to have a zero point
 };
 
 }  // namespace

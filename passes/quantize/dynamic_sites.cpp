@@ -204,6 +204,13 @@ std::string_view operator_name(DynamicForm form) {
   return "DequantizeLinear";
 }
 
+const std::string& known_name(const Node& node) {
+  if (!node.name.empty()) return node.name;
+  for (const Value* output : node.outputs())
+    if (output != nullptr) return output->name();
+  return node.op_type();
+}
+
 std::vector<DynamicWeight> find_dynamic_weights(const Model& model, const QuantizeRequest& request,
                                                 std::vector<NearMiss>& misses) {
   return Finder(model, request, misses).run();

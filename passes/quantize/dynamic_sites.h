@@ -20,6 +20,9 @@ enum class DynamicForm {
 };
 std::string_view operator_name(DynamicForm form);
 
+// The node's name, or that of its first output.
+const std::string& known_name(const Node& node);
+
 // One read of a weight by an operator that becomes an integer one.
 struct DynamicSite {
   Node* node = nullptr;

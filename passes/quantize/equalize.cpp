@@ -211,7 +211,7 @@ class Equalize : public Pass {
       outcome.notes.push_back(fmt::format("{} biases moved by what their BatchNormalization makes likely: outputs differ "
                                           "where a Relu now cuts", absorbed.likely));
     outcome.changed = scaled || clips > 0 || absorbed.channels > 0;
-    if (!outcome.changed) outcome.notes.push_back("no channels to equalize");
+    if (!outcome.changed) outcome.notes.emplace_back("no channels to equalize");
     return outcome;
   }
 

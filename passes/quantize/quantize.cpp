@@ -86,6 +86,13 @@ constexpr OptionSpec option_specs[] = {
      .default_value = "ort-cpu",
      .help = "the runtime that is to run the model",
      .choices = "ort-cpu|ort-cpu-avx2|openvino|tensorrt|qnn|generic"},
+    {.name = "accuracy_level",
+     .kind = OptionSpec::Kind::integer,
+     .default_value = "0",
+     .help = "of MatMulNBits (form=contrib): 1 computes in float32, 2 in float16, 3 in bfloat16, 4 with int8 "
+             "activations; 0: as the runtime likes",
+     .min = 0,
+     .max = 4},
     {.name = "storage",
      .kind = OptionSpec::Kind::choice,
      .default_value = "loadable",

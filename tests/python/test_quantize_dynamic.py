@@ -20,12 +20,12 @@ def info(name, shape, dtype=FLOAT):
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
-def save(folder, nodes, inputs, outputs, initializers, opset=17, imports=()):
-    graph = helper.make_graph(nodes, "g", inputs, [helper.make_empty_tensor_value_info(name) for name in outputs],
+def save(folder, nodes, inputs, outputs, initializers, opset=17, dtype=FLOAT):
+    graph = helper.make_graph(nodes, "g", inputs, [info(name, None, dtype) for name in outputs],
                               [numpy_helper.from_array(np.asarray(value), name) for name, value in initializers.items()])
-    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset), *imports])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)])
     path = folder / "float.onnx"
-    onnx.save(model, path)
+    onnx.save(onnx.shape_inference.infer_shapes(model), path)
     return path
 
 
@@ -91,7 +91,7 @@ def mlp(folder, dtype=FLOAT):
              helper.make_node("Gemm", ["r", "w1", "b1"], ["g"], transB=1, alpha=0.5, beta=2.0),
              helper.make_node("MatMul", ["g", "w2"], ["y"])]
     return save(folder, nodes, [info("x", ["n", 64], dtype)], ["y"],
-                {name: value.astype(numpy_type) for name, value in weights.items()})
+                {name: value.astype(numpy_type) for name, value in weights.items()}, dtype=dtype)
 
 
 @pytest.mark.parametrize("options", ["", "granularity=tensor", "symmetric=false", "symmetric=false,granularity=tensor",
@@ -244,14 +244,14 @@ def test_bodies(onnxpress, tmp_path):
     branch = {}
     for name, weight in (("then", "w"), ("else", "v")):
         branch[name] = helper.make_graph([helper.make_node("MatMul", ["state", weight], [name + "_y"])], name, [],
-                                         [helper.make_tensor_value_info(name + "_y", FLOAT, None)],
+                                         [info(name + "_y", ["n", 32])],
                                          [numpy_helper.from_array(random(9, (32, 32), -0.2, 0.2), "v")] if weight == "v" else [])
     body = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["outer"]),
          helper.make_node("If", ["flag"], ["chosen"], then_branch=branch["then"], else_branch=branch["else"]),
          helper.make_node("Add", ["chosen", "outer"], ["next"]), helper.make_node("Identity", ["go"], ["go_on"])],
         "body", [info("i", [], TensorProto.INT64), info("go", [], TensorProto.BOOL), info("state", ["n", 32])],
-        [helper.make_tensor_value_info("go_on", TensorProto.BOOL, []), helper.make_tensor_value_info("next", FLOAT, None)])
+        [info("go_on", [], TensorProto.BOOL), info("next", ["n", 32])])
     nodes = [helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)]
     model = save(tmp_path, nodes, [info("x", ["n", 32]), info("flag", [], TensorProto.BOOL)], ["y"],
                  {"w": random(1, (32, 32), -0.2, 0.2), "trips": np.array(3, np.int64)})
