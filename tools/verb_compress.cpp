@@ -191,7 +191,12 @@ class CompressVerb : public Verb {
       if (std::ranges::find(options, "target", &OptionSpec::name) == options.end()) continue;
       taken = true;
       if (step.options.given("target")) continue;
-      in_context([] { return "--target"; }, [&] { step.options = step.options.with("target", target_); });
+      const std::string given = step.options.to_text();
+      in_context([] { return "--target"; }, [&] {
+        step = Pipeline::parse(fmt::format("{}{{{}{}target={}}}", step.pass->info().name, given, given.empty() ? "" : ",",
+                                           quote_option_value(target_)))
+                   .steps.front();
+      });
     }
     require(taken, "--target: no pass of the pipeline has a target");
   }

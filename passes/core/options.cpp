@@ -176,13 +176,6 @@ Options::Options(std::string_view pass, std::span<const OptionSpec> specs,
   }
 }
 
-Options Options::with(const std::string& name, const std::string& value) const {
-  std::map<std::string, std::string> given{{name, value}};
-  for (const auto& [key, said] : given_)
-    if (key != name) given.emplace(key, values_.find(key)->second);
-  return Options(pass_, specs_, given);
-}
-
 const std::string& Options::value(std::string_view name, std::initializer_list<Kind> kinds) const {
   const auto spec = std::ranges::find(specs_, name, &OptionSpec::name);
   require(spec != specs_.end(), "pass '{}' declares no option '{}'", pass_, name);

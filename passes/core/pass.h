@@ -78,8 +78,6 @@ class Options {
   const std::string& text(std::string_view name) const;  // text, choice, selector; may be empty
   bool given(std::string_view name) const;               // said by the user
   const std::string& given_text(std::string_view name) const;  // as given or, else, as declared
-  // The same with one more option said. Throws Error as the constructor does.
-  Options with(const std::string& name, const std::string& value) const;
   // Options said by the user, "a=1,b=x" in declaration order, quoted as Pipeline::parse reads them;
   // empty when none.
   std::string to_text() const;
@@ -133,9 +131,6 @@ class Pass {
   virtual const PassInfo& info() const = 0;
   // The opset this step needs for this model with these options; at least info().min_opset.
   virtual std::int64_t required_opset(const Model&, const Options&) const { return info().min_opset; }
-  // Passes without options that are worth running first on this model: the runner runs those that are
-  // registered as steps of their own, and says for whom. The step works without them.
-  virtual std::vector<std::string> preparations(const Model&, const Options&) const { return {}; }
   // What this step needs with these options; options may only add to info().needs what it allows:
   // a pass of optional_calibration may make it calibration.
   virtual Needs needs(const Options&) const { return info().needs; }

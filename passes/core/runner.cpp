@@ -8,6 +8,7 @@
 #include "graph/rewrite/pattern.h"
 #include "passes/core/fingerprint.h"
 #include "passes/core/group.h"
+#include "passes/core/prepared_pass.h"
 #include "passes/core/probe.h"
 #include "passes/core/registry.h"
 #include "passes/core/reproducer.h"
@@ -227,9 +228,11 @@ class Runner {
   // Runs what the step is better with first; undone when the step does not stay or changes nothing.
   bool run_prepared(const PipelineStep& step) {
     check_selectors(step);
+    const auto* prepared = dynamic_cast<const PreparedPass*>(step.pass);
+    if (prepared == nullptr) return run_with_opset(step);
     std::vector<std::string> wanted;
     try {
-      wanted = step.pass->preparations(*current_.model, step.options);
+      wanted = prepared->preparations(*current_.model, step.options);
     } catch (const std::exception& error) {
       refuse(step, error.what());
       return false;

@@ -1,4 +1,5 @@
 // Quantization to any bit width, in every form that ONNX has.
+#include "passes/core/prepared_pass.h"
 #include "passes/core/registry.h"
 #include "passes/quantize/request.h"
 
@@ -103,7 +104,7 @@ constexpr OptionSpec option_specs[] = {
     {.name = "select", .kind = OptionSpec::Kind::selector, .help = "nodes or tensors to quantize; default: all that can be"},
 };
 
-class Quantize : public Pass {
+class Quantize : public Pass, public PreparedPass {
  public:
   static constexpr PassInfo pass_info{.name = "quantize",
                                       .summary = "weights and activations as integers (or small floats) of any width",

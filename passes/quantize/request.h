@@ -97,8 +97,8 @@ std::int64_t weights_only_opset(const Model& model, const QuantizeRequest& reque
 
 // Throws Error for what the scheme cannot do, whatever the model.
 void check_static(const QuantizeRequest& request);
-// Passes that static quantization is better with before it: constants that are computed, and
-// BatchNormalization behind a product.
+// Passes that static quantization is better with before it: they fold constants that are computed,
+// BatchNormalization behind a product, and biases of matrix products.
 std::vector<std::string> static_preparations(const Model& model);
 
 // Chooses bits per weight by measured sensitivity: one override per node, in addition to the

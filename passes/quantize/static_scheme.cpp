@@ -215,6 +215,7 @@ Outcome quantize_static(Model& model, PassContext& context, const QuantizeReques
 void check_static(const QuantizeRequest& request) {
   require(request.form == Form::automatic || request.form == Form::qdq || request.form == Form::qoperator,
           "scheme=static is written as form=qdq or form=qoperator; other forms are of scheme=weights");
+  require(request.format == BlockFormat::none, "scheme=static: blocks of floats (mxfp4, mxfp8, nvfp4) are of scheme=weights");
   const int width = request.activation_bits;
   require(width == 4 || width == 8 || width == 16, "scheme=static: expected activations of 4, 8 or 16 bits, found {}", width);
   const DType type = request.activation_type.value_or(request.target.activation_type(width));
@@ -233,10 +234,13 @@ void check_static(const QuantizeRequest& request) {
 }
 
 std::vector<std::string> static_preparations(const Model& model) {
-  bool computed = false, unfolded = false;
+  bool computed = false, unfolded = false, apart = false;
   model.for_each_graph([&](const Graph& graph) {
     for (const Node* node : graph.nodes()) {
       if (node->is("Constant")) computed |= node->output(0) && !node->output(0)->is_unused();
+      if (node->is("Add"))
+        for (const Value* operand : node->inputs())
+          apart |= operand && operand->producer() && operand->producer()->is("MatMul");
       const Value* input = node->is("BatchNormalization") ? node->input(0) : nullptr;
       if (!input || !input->producer()) continue;
       static constexpr std::string_view products[] = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"};
@@ -246,6 +250,7 @@ std::vector<std::string> static_preparations(const Model& model) {
   std::vector<std::string> wanted;
   if (computed) wanted.emplace_back("fold_constants");
   if (unfolded) wanted.emplace_back("fuse_conv_bn");
+  if (apart) wanted.emplace_back("fuse_gemm");
   return wanted;
 }
 
