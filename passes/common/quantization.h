@@ -42,10 +42,6 @@ struct QuantizationParameters {
 // is a normal number, 1 for an all-zero range; no code dequantizes to infinity. low and high are finite.
 QuantizationParameters min_max_parameters(float low, float high, const QuantizedType& type);
 
-// The scale of `parameters` as a number of `stored`, the type of the scales: never zero nor infinity,
-// and no code dequantizes to infinity.
-float storable_scale(const QuantizationParameters& parameters, const QuantizedType& type, DType stored);
-
 std::int64_t quantize(float value, const QuantizationParameters& parameters, const QuantizedType& type);
 // The scale of `parameters` as a number of `stored`, the type of the scales (float8e8m0: rounded up):
 // never zero nor infinity, and no code dequantizes to infinity.

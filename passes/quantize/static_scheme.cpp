@@ -165,7 +165,14 @@ class StaticScheme {
   }
 
   void convert_model(const Attempt& attempt) {
-    std::vector<NearMiss> misses = indirect_weights(model_, Selector(request_.select), pass_name);
+    std::vector<Weight> direct;
+    for (const StaticWeight& weight : attempt.weights) direct.push_back(weight.weight);
+    IndirectWeights indirect = indirect_weights(model_, Selector(request_.select), pass_name, direct);
+    std::vector<NearMiss> misses = std::move(indirect.left);
+    for (const Weight& moved : indirect.moved)
+      misses.push_back({std::string(pass_name), moved.node->describe(),
+                        fmt::format("'{}' reaches it moved: only a constant that the operator reads itself is quantized",
+                                    moved.value->name())});
     misses.insert(misses.end(), attempt.misses.begin(), attempt.misses.end());
     std::size_t on_codes = 0, only_weights = 0;
     for (const PlannedNode& planned : attempt.plan.nodes) {
@@ -241,6 +248,11 @@ std::vector<std::string> static_preparations(const Model& model) {
       if (node->is("Add"))
         for (const Value* operand : node->inputs())
           apart |= operand && operand->producer() && operand->producer()->is("MatMul");
+      if (node->is("MatMul") || node->is("Gemm") || node->is("Conv")) {
+        const Node* maker = node->input(1) ? node->input(1)->producer() : nullptr;
+        computed |= maker && maker->input_count() > 0 && maker->input(0) && maker->input(0)->is_constant() &&
+                    !maker->is("DequantizeLinear");
+      }
       const Value* input = node->is("BatchNormalization") ? node->input(0) : nullptr;
       if (!input || !input->producer()) continue;
       static constexpr std::string_view products[] = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"};
