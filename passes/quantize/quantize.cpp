@@ -1,4 +1,5 @@
 // Quantization to any bit width, in every form that ONNX has.
+#include "passes/core/prepared_pass.h"
 #include "passes/core/registry.h"
 #include "passes/quantize/bias_correction.h"
 #include "passes/quantize/request.h"
@@ -111,7 +112,7 @@ constexpr OptionSpec option_specs[] = {
     {.name = "select", .kind = OptionSpec::Kind::selector, .help = "nodes or tensors to quantize; default: all that can be"},
 };
 
-class Quantize : public Pass {
+class Quantize : public Pass, public PreparedPass {
  public:
   static constexpr PassInfo pass_info{.name = "quantize",
                                       .summary = "weights and activations as integers (or small floats) of any width",
@@ -129,6 +130,7 @@ class Quantize : public Pass {
 
   void check(const Options& given) const override {
     const QuantizeRequest request = QuantizeRequest::from(given);
+    if (request.scheme == Scheme::static_ranges) check_static(request);
     if (request.scheme == Scheme::dynamic) check_dynamic(request);
   }
 
@@ -141,6 +143,11 @@ class Quantize : public Pass {
       case Scheme::weights: return weights_only_opset(model, request);
     }
     return 0;
+  }
+
+  std::vector<std::string> preparations(const Model& model, const Options& given) const override {
+    const QuantizeRequest request = QuantizeRequest::from(given);
+    return request.scheme == Scheme::static_ranges ? static_preparations(model) : std::vector<std::string>{};
   }
 
   Outcome run(Model& model, PassContext& context) const override {

@@ -99,6 +99,12 @@ std::int64_t static_opset(const Model& model, const QuantizeRequest& request);
 std::int64_t dynamic_opset(const Model& model, const QuantizeRequest& request);
 std::int64_t weights_only_opset(const Model& model, const QuantizeRequest& request);
 
+// Throws Error for what the scheme cannot do, whatever the model.
+void check_static(const QuantizeRequest& request);
+// Passes that static quantization is better with before it: they fold constants that are computed,
+// BatchNormalization behind a product, and biases of matrix products.
+std::vector<std::string> static_preparations(const Model& model);
+
 // What bits=auto chose.
 struct BitsAssignment {
   std::vector<BitsRule> rules;  // one per node or tensor, to follow the request's own
