@@ -153,6 +153,10 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
                                        {"hqq", Rounding::hqq},
                                        {"gptq", Rounding::gptq},
                                        {"adaround", Rounding::adaround}});
+  request.rounding_samples = options.integer("samples");
+  request.damping = options.number("damping");
+  request.act_order = options.flag("act_order");
+  request.rounding_steps = options.integer("steps");
   request.bias_correction = choice<BiasCorrection>(options, "bias_correction",
                                                    {{"none", BiasCorrection::none},
                                                     {"analytic", BiasCorrection::analytic},

@@ -61,6 +61,12 @@ struct QuantizeRequest {
   DType scale_type = DType::undefined;          // undefined: the weight's; float16: stored so, and cast
   RangeOptions range;
   Rounding rounding = Rounding::nearest;
+  // Of the methods that look at inputs: samples that they look at, the share of the mean diagonal
+  // that is added to the Hessian, whether columns are rounded by importance, gradient steps.
+  std::int64_t rounding_samples = 1024;
+  double damping = 0.01;
+  bool act_order = true;
+  std::int64_t rounding_steps = 2000;
   BiasCorrection bias_correction = BiasCorrection::none;
   Target target;
   bool only_loadable = true;
@@ -82,6 +88,8 @@ struct QuantizeRequest {
 Outcome quantize_static(Model& model, PassContext& context, const QuantizeRequest& request);
 Outcome quantize_dynamic(Model& model, PassContext& context, const QuantizeRequest& request);
 Outcome quantize_weights_only(Model& model, PassContext& context, const QuantizeRequest& request);
+// Throws Error for what scheme=dynamic cannot be asked.
+void check_dynamic(const QuantizeRequest& request);
 // Opset that the scheme needs for this model; 0: any.
 std::int64_t static_opset(const Model& model, const QuantizeRequest& request);
 std::int64_t dynamic_opset(const Model& model, const QuantizeRequest& request);
