@@ -44,6 +44,10 @@ struct EngineOptions {
   // on float16 and bfloat16. Without, every node is computed by itself, as its formula says: for comparing models whose nodes differ. Runs with an
   // observer are so in any case.
   bool fuse = true;
+  // For models as large as memory that run once or twice: large constants are read where they lie
+  // instead of being kept in the layout that is fastest, what is computed from them alone is computed
+  // in every run, and pages of mapped files are given back step by step.
+  bool lean = false;
   std::size_t plans = 4;  // LRU of plans by input shapes
   // Called on the thread that runs, after every step; must not throw.
   std::function<void(const StepTiming&)> on_step = {};

@@ -147,6 +147,7 @@ class Planner {
     const OpDef* op = operators().find(node);
     if (!op || !op->prepare || !op->deterministic || !node.subgraphs().empty()) return false;
     if (!gives_tensors(node)) return false;
+    if (resources_.lean && gives_much(node)) return false;
     std::vector<const Tensor*> inputs;
     for (const Value* input : node.inputs()) {
       const Tensor* tensor = input ? constant(*input) : nullptr;
@@ -215,6 +216,16 @@ class Planner {
     drop_unneeded_steps(*plan_, true);
   }
 
+  bool gives_much(const Node& node) const {
+    return std::ranges::any_of(node.outputs(), [&](const Value* output) {
+      if (!output) return false;
+      const Type& type = inference_.type(output);
+      const std::optional<Dims> dims = type.is_tensor() && type.shape ? concrete(*type.shape) : std::nullopt;
+      return dims && is_known(type.elem) &&
+             packed_bytes(type.elem, static_cast<std::size_t>(element_count(*dims))) > large_constant;
+    });
+  }
+
   // False for operators that make sequences and optionals: constants are tensors.
   bool gives_tensors(const Node& node) const {
     return std::ranges::all_of(node.outputs(), [&](const Value* output) {
@@ -252,16 +263,24 @@ class Planner {
     const OpDef* op = operators().find(*step.node);
     require(op && op->prepare, "no kernel for version {}", step.node->opset());
     if (op->cost && has_static_types(step)) step.macs = op->cost(context).macs;
-    if (!resources_.reference)
-      for (const KernelDef* fast : operators().kernels(*step.node))
-        if (fast->supports(context)) {
-          step.kernel = fast->prepare(context);
-          step.backend = fast->backend;
-          drop_packed(step, context.packed_inputs());
-          return;
-        }
+    if (resources_.lean && !resources_.reference &&
+        prepare_fast(step, StepPreparation(*plan_, step, resources_.threads, large_constant)))
+      return;
+    if (!resources_.reference && prepare_fast(step, context)) return;
     step.kernel = op->prepare(context);
     step.backend = "reference";
+  }
+
+  // Whether a fast kernel takes the step.
+  bool prepare_fast(PlanStep& step, const StepPreparation& context) {
+    for (const KernelDef* fast : operators().kernels(*step.node)) {
+      if (!fast->supports(context)) continue;
+      step.kernel = fast->prepare(context);
+      step.backend = fast->backend;
+      drop_packed(step, context.packed_inputs());
+      return true;
+    }
+    return false;
   }
 
   void compute_scaled(Slot& slot) {

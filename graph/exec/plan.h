@@ -22,12 +22,16 @@
 
 namespace onnxpress {
 
+// Constants of more bytes are what a lean engine saves.
+inline constexpr std::size_t large_constant = std::size_t{64} << 10;
+
 // What all plans of an engine share.
 struct EngineResources {
   explicit EngineResources(int thread_count) : threads(thread_count), pool(thread_count) {}
 
   int threads;
   bool reference = false;
+  bool lean = false;
   std::function<void(const StepTiming&)> on_step;
   std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
   ThreadPool pool;
