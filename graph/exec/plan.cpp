@@ -38,6 +38,7 @@ class Planner {
         for (Slot& made : plan_->slots) made.is_kept = resources_.kept(*made.value);
       quantize_steps(*plan_);
       fold_steps();
+      scale_integer_steps(*plan_);
       recognize_steps(*plan_);
       fuse_steps(*plan_, resources_.pool);
       assign_layouts(*plan_);
