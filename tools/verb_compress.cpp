@@ -73,6 +73,10 @@ class CompressVerb : public Verb {
     app.add_option("--calib", job_.calib, "samples for passes that need calibration")
         ->type_name("DATA")
         ->group(group);
+    app.add_option("--calib-cache", job_.calib_cache,
+                   "keep what was seen of the samples in a file, and use it instead of running the model again")
+        ->type_name("FILE")
+        ->group(group);
     app.add_option(
            "--attribution", attribution_,
            "evaluate after every pass: auto (where one evaluation takes under 30 s), on, off")
@@ -104,6 +108,7 @@ class CompressVerb : public Verb {
     gates_.require_data(!job_.eval.empty());
     require(!job_.pipeline.needs(Needs::calibration) || !job_.calib.empty(),
             "the pipeline has a pass that needs calibration data: give --calib DATA");
+    require(job_.calib_cache.empty() || !job_.calib.empty(), "--calib-cache: expected --calib DATA, found none");
     job_.metric = metric_.metric();
     job_.data_options = data_.options();
     job_.ranges = data_.ranges();

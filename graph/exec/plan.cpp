@@ -34,6 +34,8 @@ class Planner {
     for (const Value* output : graph_.outputs()) plan_->outputs.push_back(slot(*output));
     drop_unneeded_steps(*plan_, fuse);
     if (fuse) {
+      if (resources_.kept)
+        for (Slot& made : plan_->slots) made.is_kept = resources_.kept(*made.value);
       quantize_steps(*plan_);
       fold_steps();
       scale_integer_steps(*plan_);

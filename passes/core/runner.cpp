@@ -395,6 +395,7 @@ class Runner {
                         .teacher = has_data ? options_.teacher : nullptr,
                         .near_misses = options_.explain ? &record.near_misses : nullptr,
                         .calibration_cache = options_.calibration_cache,
+                        .calibrated = &calibrated_,
                         .progress = options_.progress};
     try {
       if (context.calibration) context.calibration->rewind();
@@ -531,6 +532,7 @@ class Runner {
   const Pipeline& pipeline_;
   const RunOptions& options_;
   ThreadPool pool_;
+  std::vector<std::string> calibrated_;  // hashes of the models
   Current current_;
   std::vector<std::string> contradictions_;  // of declared shapes in the model given
   std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared
