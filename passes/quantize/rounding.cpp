@@ -1,19 +1,54 @@
 #include "passes/quantize/rounding.h"
 
-#include "graph/base/error.h"
+#include "passes/quantize/layerwise.h"
+#include "passes/quantize/mse_grid.h"
 
 namespace onnxpress {
+namespace {
 
-std::vector<RoundingResult> round_weights(const Model&, const std::vector<RoundingTask>& tasks, PassContext&,
-                                          const QuantizeRequest& request) {
-  require(request.rounding == Rounding::nearest, "only method=rtn is built yet");
-  std::vector<RoundingResult> results;
-  for (const RoundingTask& task : tasks) {
-    const Tensor& weight = *task.weight.value->constant();
-    RoundingResult& result = results.emplace_back();
-    if (const auto grid = min_max_grid(weight, task.type, task.granularity, task.grid))
-      result.quantized = round_to_nearest(weight, *grid);
+RoundingResult round_to_nearest_of(const RoundingTask& task) {
+  const Tensor& weight = *task.weight.value->constant();
+  RoundingResult result;
+  if (const auto grid = min_max_grid(weight, task.type, task.granularity, task.grid))
+    result.quantized = round_to_nearest(weight, *grid);
+  return result;
+}
+
+}  // namespace
+
+ScaleRules scale_rules(const RoundingTask& task) {
+  const DType stored = task.grid.scale_type;
+  return {task.type, stored == DType::undefined ? task.weight.value->constant()->dtype() : stored,
+          task.grid.power_of_two};
+}
+
+RoundingResult round_on_own_grid(ThreadPool& pool, const RoundingTask& task, Rounding method) {
+  if (is_float(task.type.storage)) {
+    RoundingResult result = round_to_nearest_of(task);
+    result.note = "rounded to nearest: the method needs levels at equal distances";
+    return result;
   }
+  const Tensor& weight = *task.weight.value->constant();
+  const ScaleRules rules = scale_rules(task);
+  const auto choose = [&](std::span<const float> values, std::span<const float> importance) {
+    return method == Rounding::hqq ? half_quadratic_parameters(values, rules)
+                                   : least_error_parameters(values, importance, rules);
+  };
+  RoundingResult result;
+  if (const auto grid = chosen_grid(pool, weight, task.granularity, rules, choose))
+    result.quantized = round_to_nearest(weight, *grid);
+  return result;
+}
+
+std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& tasks,
+                                          PassContext& context, const QuantizeRequest& request) {
+  if (request.rounding == Rounding::gptq || request.rounding == Rounding::adaround)
+    return round_layers(model, tasks, context, request);
+  std::vector<RoundingResult> results;
+  for (const RoundingTask& task : tasks)
+    results.push_back(request.rounding == Rounding::nearest
+                          ? round_to_nearest_of(task)
+                          : round_on_own_grid(context.pool, task, request.rounding));
   return results;
 }
 
