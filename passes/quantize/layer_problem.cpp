@@ -82,7 +82,7 @@ LayerProblem::LayerProblem(WeightMatrix matrix, Dims dims, std::vector<float> we
       dims_(std::move(dims)),
       weight_(std::move(weight)),
       rules_(rules),
-      grid_{rules.type, granularity, rules.stored, {}},
+      grid_{.type = rules.type, .granularity = granularity, .scale_type = rules.stored, .parameters = {}},
       with_drift_(with_drift) {
   std::vector<std::int32_t> scale_of(weight_.size());
   for_each_scale_run(dims_, granularity, [&](std::int64_t group, std::int64_t begin, std::int64_t count) {

@@ -103,7 +103,7 @@ class Rounder {
       auto first = column_reader(*layer.node, weight.operand, tensor.dims(), reason);
       if (first && first->source().is_constant()) reason = "its input is a constant";
       if (first && first->matrix().size() == 0) reason = "it is empty";
-      if (!reason.empty() || is_float(tasks_[t].type.storage)) {
+      if (!reason.empty() || !has_free_scales(tasks_[t])) {
         fall_back(t, reason);
         continue;
       }

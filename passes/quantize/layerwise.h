@@ -9,8 +9,10 @@
 namespace onnxpress {
 
 ScaleRules scale_rules(const RoundingTask& task);
+// Whether levels are at equal distances and scales not bound to those of other groups.
+bool has_free_scales(const RoundingTask& task);
 // Rounding to nearest on the grid that `method`, mse or hqq, chooses for the weight alone; on that of
-// its range, with a note, where levels are not at equal distances.
+// its range, with a note, where it has no free scales.
 RoundingResult round_on_own_grid(ThreadPool& pool, const RoundingTask& task, Rounding method);
 
 // GPTQ or AdaRound, as request.rounding says. Layers are rounded in the order they run, those that do

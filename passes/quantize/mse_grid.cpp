@@ -40,13 +40,13 @@ class Search {
 
   QuantizationParameters run() {
     const QuantizedType& type = rules_.type;
-    if (low_ == high_) return {};
+    if (low_ == high_) return min_max_parameters(0, 0, type);
     if (type.symmetric) {
       try_zero_point(0);
       return best_;
     }
     const std::int64_t covering = min_max_parameters(low_, high_, type).zero_point;
-    const std::int64_t reach = type.bits <= 4 ? type.max() : 3;
+    const std::int64_t reach = type.bits <= 4 ? type.max() - type.min() : 3;
     for (std::int64_t zero = std::max(type.min(), covering - reach); zero <= std::min(type.max(), covering + reach);
          ++zero)
       try_zero_point(zero);
@@ -214,8 +214,10 @@ std::optional<WeightGrid> chosen_grid(ThreadPool& pool, const Tensor& weight, co
                                       const ScaleRules& rules, const ChooseParameters& choose) {
   const std::vector<float> values = weight.to_floats();
   if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) return std::nullopt;
-  return WeightGrid{rules.type, granularity, rules.stored,
-                    choose_by_group(pool, weight.dims(), granularity, values, {}, choose)};
+  return WeightGrid{.type = rules.type,
+                    .granularity = granularity,
+                    .scale_type = rules.stored,
+                    .parameters = choose_by_group(pool, weight.dims(), granularity, values, {}, choose)};
 }
 
 }  // namespace onnxpress

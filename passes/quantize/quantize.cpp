@@ -86,6 +86,13 @@ constexpr OptionSpec option_specs[] = {
      .default_value = "ort-cpu",
      .help = "the runtime that is to run the model",
      .choices = "ort-cpu|ort-cpu-avx2|openvino|tensorrt|qnn|generic"},
+    {.name = "accuracy_level",
+     .kind = OptionSpec::Kind::integer,
+     .default_value = "0",
+     .help = "of MatMulNBits (form=contrib): 1 computes in float32, 2 in float16, 3 in bfloat16, 4 with int8 "
+             "activations; 0: as the runtime likes",
+     .min = 0,
+     .max = 4},
     {.name = "storage",
      .kind = OptionSpec::Kind::choice,
      .default_value = "loadable",
@@ -112,7 +119,10 @@ class Quantize : public Pass {
     return request.scheme == Scheme::static_ranges ? Needs::calibration : Needs::optional_calibration;
   }
 
-  void check(const Options& given) const override { QuantizeRequest::from(given); }
+  void check(const Options& given) const override {
+    const QuantizeRequest request = QuantizeRequest::from(given);
+    if (request.scheme == Scheme::dynamic) check_dynamic(request);
+  }
 
   std::int64_t required_opset(const Model& model, const Options& given) const override {
     const QuantizeRequest request = QuantizeRequest::from(given);

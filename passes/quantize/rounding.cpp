@@ -6,11 +6,11 @@
 namespace onnxpress {
 namespace {
 
-RoundingResult round_to_nearest_of(const RoundingTask& task) {
+RoundingResult round_on_range(ThreadPool& pool, const RoundingTask& task) {
   const Tensor& weight = *task.weight.value->constant();
   RoundingResult result;
-  if (const auto grid = min_max_grid(weight, task.type, task.granularity, task.grid))
-    result.quantized = round_to_nearest(weight, *grid);
+  if (const auto grid = min_max_grid(weight, task.type, task.granularity, task.grid, &pool))
+    result.quantized = round_to_nearest(weight, *grid, &pool);
   return result;
 }
 
@@ -22,10 +22,14 @@ ScaleRules scale_rules(const RoundingTask& task) {
           task.grid.power_of_two};
 }
 
+bool has_free_scales(const RoundingTask& task) {
+  return !task.type.has_float_codes() && bits(scale_rules(task).stored) >= 16;
+}
+
 RoundingResult round_on_own_grid(ThreadPool& pool, const RoundingTask& task, Rounding method) {
-  if (is_float(task.type.storage)) {
-    RoundingResult result = round_to_nearest_of(task);
-    result.note = "rounded to nearest: the method needs levels at equal distances";
+  if (!has_free_scales(task)) {
+    RoundingResult result = round_on_range(pool, task);
+    result.note = "rounded to nearest: the method needs levels at equal distances and scales of 16 bits or more";
     return result;
   }
   const Tensor& weight = *task.weight.value->constant();
@@ -36,7 +40,7 @@ RoundingResult round_on_own_grid(ThreadPool& pool, const RoundingTask& task, Rou
   };
   RoundingResult result;
   if (const auto grid = chosen_grid(pool, weight, task.granularity, rules, choose))
-    result.quantized = round_to_nearest(weight, *grid);
+    result.quantized = round_to_nearest(weight, *grid, &pool);
   return result;
 }
 
@@ -47,7 +51,7 @@ std::vector<RoundingResult> round_weights(const Model& model, const std::vector<
   std::vector<RoundingResult> results;
   for (const RoundingTask& task : tasks)
     results.push_back(request.rounding == Rounding::nearest
-                          ? round_to_nearest_of(task)
+                          ? round_on_range(context.pool, task)
                           : round_on_own_grid(context.pool, task, request.rounding));
   return results;
 }
