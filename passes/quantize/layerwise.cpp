@@ -94,6 +94,10 @@ class Rounder {
     for (std::size_t i = 0; i < nodes.size(); ++i) copy_of[nodes[i]] = copies[i];
     for (std::size_t t = 0; t < tasks_.size(); ++t) {
       const Weight& weight = tasks_[t].weight;
+      if (weight.node->input(weight.operand) != weight.value) {
+        fall_back(t, "it is moved on its way to its operator; simplify folds that");
+        continue;
+      }
       Layer layer{.task = t, .node = copy_of.at(weight.node)};
       layer.weight = layer.node->input(weight.operand);
       const Tensor& tensor = *weight.value->constant();
