@@ -8,6 +8,8 @@ Without names, all that bench/engine/compare.py measures:
   resnet50_int8 mobilefacenet_int8   8-bit forms made by onnxruntime's static quantization, of resnet50 (made before) and
                                      $ONNXPRESS_DATA/models/mobilefacenet.onnx (default ../shared)
 and on request:
+  mnist_lenet5 mnist_mobile cifar10_cnn   small classifiers trained on $ONNXPRESS_DATA/data (minutes each), for
+             bench/quantize; with the last come cifar10_train.npz and cifar10_test.npz, the images decoded
   bert_sized the sizes of BERT-base's matrices, 109 million parameters, 438 MB, not its architecture: for reading and
              writing; needs no PyTorch. --external keeps its tensors in a second file.
 """
@@ -25,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 HERE = pathlib.Path(__file__).resolve().parent
 DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / "shared"))
 EXPORTED = ("resnet18", "resnet50", "bert_base", "speech", "lstm", "cifar_cnn", "mlp")
+TRAINED = ("mnist_lenet5", "mnist_mobile", "cifar10_cnn")
 QUANTIZED = {"resnet50_int8": "resnet50.onnx", "mobilefacenet_int8": DATA / "models" / "mobilefacenet.onnx"}
 
 HIDDEN, INNER, LAYERS, VOCABULARY = 768, 3072, 12, 30522
@@ -72,6 +75,14 @@ def make(name, folder, external):
     elif name in QUANTIZED:
         source = folder / QUANTIZED[name]  # an absolute one stays as it is
         subprocess.run([sys.executable, "-m", "maker.quantize", source, file.resolve()], check=True, cwd=HERE)
+    elif name in TRAINED:
+        from maker import trained  # noqa: PLC0415 (needs PyTorch)
+
+        trained.train(name, DATA / "data", file)
+        if name == "cifar10_cnn":
+            for part in ("train", "test"):
+                x, y = trained.cifar10(DATA / "data", part)
+                np.savez_compressed(folder / f"cifar10_{part}.npz", x=x, y=y)
     else:
         from maker import export  # noqa: PLC0415 (needs PyTorch)
 
@@ -86,7 +97,7 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("build/bench-models"))
     parser.add_argument("--external", action="store_true", help="keep the tensors of `bert_sized` in a second file")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - {*everything, "bert_sized"}:
+    if unknown := set(arguments.names) - {*everything, *TRAINED, "bert_sized"}:
         parser.error(f"no such model: {', '.join(sorted(unknown))}")
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,4 +21,7 @@ using InputTensors = std::function<const Tensor*(std::size_t)>;
 // weights where the nearest elements are only moved.
 std::vector<AxisTaps> resize_taps(const Node& node, const Dims& x, const InputTensors& input);
 
+// Whether every element of the result is one of the input's: nearest neighbours, nothing filled in.
+bool resizes_by_picking(const Node& node);
+
 }  // namespace onnxpress
