@@ -100,6 +100,7 @@ struct Engine::State {
         resources(options.threads > 0 ? options.threads : available_cpus()),
         capacity(std::max<std::size_t>(options.plans, 1)) {
     resources.reference = options.reference;
+    resources.lean = options.lean;
     may_fuse = options.fuse && !options.reference;
     resources.on_step = options.on_step;
     resources.kept = options.kept;

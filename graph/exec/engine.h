@@ -47,6 +47,10 @@ struct EngineOptions {
   // on float16 and bfloat16. Without, every node is computed by itself, as its formula says: for comparing models whose nodes differ. Runs with an
   // observer are so in any case, unless `kept` says which values it is about.
   bool fuse = true;
+  // For models as large as memory that run once or twice: large constants are read where they lie
+  // instead of being kept in the layout that is fastest, what is computed from them alone is computed
+  // in every run, and pages of mapped files are given back step by step.
+  bool lean = false;
   // Of the values of Engine::model(): plans that fuse produce these, and observers see them (not
   // those known when the plan is made); others may stay inside a step. float16 and bfloat16 are not
   // widened then. Asked when a plan is made.

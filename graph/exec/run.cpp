@@ -1,5 +1,6 @@
 // Execution of a plan.
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <list>
 #include <new>
@@ -8,6 +9,7 @@
 #include "graph/exec/arena.h"
 #include "graph/exec/plan.h"
 #include "graph/exec/step_timer.h"
+#include "graph/onnx/mapped_pages.h"
 #include "graph/ops/evaluate.h"
 #include "graph/ops/transpose.h"
 
@@ -103,8 +105,8 @@ class StepContext final : public KernelContext {
   const Tensor* input(std::size_t index) const override {
     if (index >= step_.inputs.size() || step_.inputs[index] == no_slot) return nullptr;
     const Slot& slot = plan_.slots[step_.inputs[index]];
-    return slot.source == Slot::Source::constant ? &slot.constant
-                                                 : &plan_.values[step_.inputs[index]].tensor();
+    if (slot.source != Slot::Source::constant) return &plan_.values[step_.inputs[index]].tensor();
+    return run_.resources.lean ? &aligned(slot.constant) : &slot.constant;
   }
 
   RuntimeValue input_value(std::size_t index) const override {
@@ -168,6 +170,22 @@ class StepContext final : public KernelContext {
   RuntimeValue value(std::size_t index) const {
     const Slot& slot = plan_.slots[index];
     return slot.source == Slot::Source::constant ? slot.constant : plan_.values[index];
+  }
+
+  // A large constant that a mapped file holds at an odd address, copied for this step alone: its own
+  // copy would stay.
+  const Tensor& aligned(const Tensor& constant) const {
+    const auto bytes = constant.bytes();
+    if (bytes.size() <= large_constant || reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(double) == 0)
+      return constant;
+    for (const auto& [original, copy] : copies_)
+      if (original == &constant) return copy;
+    Tensor copy = run_.resources.buffers.tensor(constant.dtype(), constant.dims());
+    std::byte* target = copy.mutable_bytes().data();
+    for_each_block(bytes, [&](std::span<const std::byte> block) {
+      target = std::ranges::copy(block, target).out;
+    });
+    return copies_.emplace_back(&constant, std::move(copy)).second;
   }
 
   // The storage of `tensor` stays the slot's: planned as an alias of a value in the arena.
@@ -238,6 +256,7 @@ class StepContext final : public KernelContext {
   PlanStep& step_;
   const Run& run_;
   std::list<Tensor> unwanted_;  // outputs that a kernel writes although nobody wants them
+  mutable std::list<std::pair<const Tensor*, Tensor>> copies_;  // of constants at odd addresses
 };
 
 // Drops the run's tensors; also when it ends by an exception.
@@ -268,6 +287,13 @@ class RunningPlan {
   GraphPlan& plan_;
 };
 
+// Pages of mapped files that the step has read.
+void release_constants(const GraphPlan& plan, const PlanStep& step) {
+  for (const std::size_t index : step.inputs)
+    if (index != no_slot && plan.slots[index].source == Slot::Source::constant)
+      release_pages(plan.slots[index].constant.bytes());
+}
+
 void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
   if (step.kernel) {
     StepContext context(plan, step, run);
@@ -287,6 +313,7 @@ void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
       run.show(slot, plan.values[index]);
   }
   for (std::size_t index : step.release) release(plan, index);
+  if (run.resources.lean) release_constants(plan, step);
 }
 
 }  // namespace
