@@ -6,6 +6,7 @@
 
 #include "graph/exec/engine.h"
 #include "graph/exec/input_shapes.h"
+#include "passes/common/sample_slices.h"
 #include "tools/cli.h"
 #include "tools/judgement.h"
 
@@ -163,7 +164,8 @@ class CompressRun {
     options.explain = job_.explain;
     options.calibration = calib_.get();
     options.calibration_cache = job_.calib_cache;
-    if (Dataset* data = probe_data()) options.probes = {first_batch(*data)};
+    if (Dataset* data = probe_data())
+      options.probes = {SampleSlices(shaped_ ? *shaped_ : *original_).first(first_batch(*data))};
     options.input_ranges = job_.ranges;
     options.input_shapes = job_.shapes;
     options.reproducer_folder = job_.reproducers;
@@ -191,7 +193,7 @@ class CompressRun {
     session_.progress().stage("measuring latency");
     judgement_.latency = measure_latency(
         *original_, *result_.model,
-        probe_data() ? first_batch(*probe_data())
+        probe_data() ? first_batch(*probe_data()).inputs
                      : probe_inputs(*original_, session_.settings().seed, job_.ranges, job_.shapes),
         session_.threads());
   }

@@ -37,6 +37,9 @@ class AnalyzeVerb : public Verb {
         ->group(group);
     app.add_option("--passes", passes_, "pipeline to run first, as for compress: 'simplify,fuse'")->type_name("SPEC")->group(group);
     app.add_option("--calib", calib_, "samples that ranges and outputs are measured on")->type_name("DATA")->group("Data");
+    app.add_option("--calib-cache", cache_, "keep what was seen of the samples in a file, and use it instead of running the model again")
+        ->type_name("FILE")
+        ->group("Data");
     app.add_option("--samples", samples_, "how many of them outputs are compared on (512, fewer for large models)")
         ->type_name("N")
         ->group("Data");
@@ -53,8 +56,9 @@ class AnalyzeVerb : public Verb {
     const QuantizeRequest request = QuantizeRequest::from(step.options);
     require(!request.automatic_bits, "analyze: --bits expects a width, found auto");
     const Pipeline before = in_context([] { return "--passes"; }, [&] { return Pipeline::parse(passes_); });
-    refuse_overwriting(reports_, joined({path_, calib_, flags_.labels()}, session.settings().plugins));
+    refuse_overwriting(joined({cache_}, reports_), joined({path_, calib_, flags_.labels()}, session.settings().plugins));
     check_report_paths(reports_);
+    if (!cache_.empty()) check_writable(cache_);
     LoadedModel loaded = load_model(path_, DeflatedSize::off);
     refuse_overwriting(reports_, loaded.data_files);
     session.warn(loaded.warnings);
@@ -66,10 +70,13 @@ class AnalyzeVerb : public Verb {
     const std::unique_ptr<Model> prepared = prepare(*loaded.model, before, step, *data, session, loaded.notes);
 
     ThreadPool pool(session.threads());
+    std::vector<std::string> calibrated;
     PassContext context{.options = step.options,
                         .pool = pool,
                         .seed = session.settings().seed,
                         .calibration = data.get(),
+                        .calibration_cache = cache_,
+                        .calibrated = &calibrated,
                         .progress = [&](const std::string& what, std::size_t, std::size_t) { session.progress().stage(what); }};
     Json report = report_header(session.run_info(name()));
     report["headline"] = "";
@@ -219,7 +226,7 @@ class AnalyzeVerb : public Verb {
     return layer;
   }
 
-  std::string path_, calib_, scheme_, bits_, options_, passes_, samples_;
+  std::string path_, cache_, calib_, scheme_, bits_, options_, passes_, samples_;
   std::vector<std::string> reports_;
   DataFlags flags_;
 };

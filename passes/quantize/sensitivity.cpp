@@ -132,7 +132,8 @@ QuantizationTrials::Trial QuantizationTrials::run(const std::vector<BitsRule>& r
                       .pool = context_.pool,
                       .seed = context_.seed,
                       .calibration = context_.calibration,
-                      .calibration_cache = cache_};
+                      .calibration_cache = cache_,
+                      .calibrated = context_.calibrated};
   if (context.calibration) context.calibration->rewind();
   trial.outcome = run_scheme(*trial.model, context, request);
   return trial;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "passes/common/rounding_error.h"
+
 namespace onnxpress {
 namespace {
 
@@ -113,12 +115,15 @@ std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, cons
 }
 
 GridError expected_error(const ValueStatistics& statistics, const ActivationGrid& grid) {
+  if (grid.type.is_integer()) {
+    const auto error = rounding_error(
+        statistics, {.scale = grid.parameters.scale,
+                     .lowest = static_cast<double>(least_code(grid.type) - grid.parameters.zero_point),
+                     .highest = static_cast<double>(most_code(grid.type) - grid.parameters.zero_point)});
+    return error ? GridError{error->clipped_share, error->snr_db} : GridError{};
+  }
   GridError error;
-  const double scale = grid.parameters.scale;
-  const double low = grid.type.is_integer() ? (static_cast<double>(least_code(grid.type) - grid.parameters.zero_point) - 0.5) * scale
-                                            : grid.low;
-  const double high = grid.type.is_integer() ? (static_cast<double>(most_code(grid.type) - grid.parameters.zero_point) + 0.5) * scale
-                                             : grid.high;
+  const double low = grid.low, high = grid.high;
   const double width = statistics.histogram.width();
   // Zeros are on the grid.
   double signal = 0, noise = 0, outside = 0, total = static_cast<double>(statistics.zeros);
@@ -133,7 +138,7 @@ GridError expected_error(const ValueStatistics& statistics, const ActivationGrid
     total += count;
     signal += count * middle * middle;
     if (clipped != middle) outside += count;
-    const double step = grid.type.is_integer() ? scale * scale / 12 : middle * middle / 768;  // 3 mantissa bits
+    const double step = middle * middle / 768;  // 3 mantissa bits
     noise += count * (clipped == middle ? step : (middle - clipped) * (middle - clipped));
   }
   error.clipped = total > 0 ? outside / total : 0;

@@ -91,7 +91,7 @@ TEST_CASE("kept values are shown once a run, as they are without fusion") {
       CHECK(found.times.at(name) == 2);
       check_near(found.last.at(name), expected.last.at(name));
     }
-    CHECK(found.last.contains("n1") == kept.contains("n1"));  // inside a step otherwise
+    if (!kept.contains("c1")) CHECK_FALSE(found.last.contains("n1"));  // inside a step
   }
 }
 
