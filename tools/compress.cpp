@@ -115,9 +115,10 @@ class CompressRun {
     const std::vector<std::string> inputs =
         joined({job_.recipe, job_.eval, job_.calib, job_.data_options.labels.string()},
                session_.settings().plugins);
-    refuse_overwriting(joined({job_.output}, job_.reports), inputs);
-    refuse_overwriting(job_.reports, {job_.input});
+    refuse_overwriting(joined({job_.output, job_.calib_cache}, job_.reports), inputs);
+    refuse_overwriting(joined({job_.calib_cache}, job_.reports), {job_.input});
     if (job_.output != "-") check_writable(job_.output);
+    if (!job_.calib_cache.empty()) check_writable(job_.calib_cache);
     check_report_paths(job_.reports);
   }
 
@@ -161,6 +162,7 @@ class CompressRun {
     options.keep_going = job_.keep_going;
     options.explain = job_.explain;
     options.calibration = calib_.get();
+    options.calibration_cache = job_.calib_cache;
     if (Dataset* data = probe_data()) options.probes = {first_batch(*data)};
     options.input_ranges = job_.ranges;
     options.input_shapes = job_.shapes;

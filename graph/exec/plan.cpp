@@ -25,15 +25,18 @@ class Planner {
         plan_(std::make_unique<GraphPlan>()) {}
 
   std::unique_ptr<GraphPlan> make(const KnownInputs& known, std::span<const Value* const> captured,
-                                  bool fuse) {
+                                  bool fuse, std::span<const Value* const> kept) {
     plan_->is_fused = fuse;
     add_given(known, captured);
     infer(known);
     for (const Node* node : graph_.nodes())
       in_context([&] { return node->describe(); }, [&] { add_node(*node); });
     for (const Value* output : graph_.outputs()) plan_->outputs.push_back(slot(*output));
+    for (const Value* value : kept) plan_->outputs.push_back(slot(*value));
     drop_unneeded_steps(*plan_, fuse);
     if (fuse) {
+      if (resources_.kept)
+        for (Slot& made : plan_->slots) made.is_kept = resources_.kept(*made.value);
       quantize_steps(*plan_);
       fold_steps();
       scale_integer_steps(*plan_);
@@ -358,8 +361,9 @@ class Planner {
 std::unique_ptr<GraphPlan> make_plan(const Model& model, const Graph& graph,
                                      const KnownInputs& known,
                                      std::span<const Value* const> captured,
-                                     EngineResources& resources, bool fuse) {
-  return Planner(model, graph, resources).make(known, captured, fuse);
+                                     EngineResources& resources, bool fuse,
+                                     std::span<const Value* const> kept) {
+  return Planner(model, graph, resources).make(known, captured, fuse, kept);
 }
 
 }  // namespace onnxpress

@@ -11,6 +11,7 @@
 #include "graph/exec/step_timer.h"
 #include "graph/onnx/mapped_pages.h"
 #include "graph/ops/evaluate.h"
+#include "graph/ops/transpose.h"
 
 namespace onnxpress {
 namespace {
@@ -18,6 +19,14 @@ namespace {
 // A subgraph that met this many different sets of shapes is planned once more, without dims.
 constexpr std::size_t most_subgraph_plans = 8;
 constexpr std::size_t kept_subgraph_plans = 4;
+
+// The axes of an image with its channels last in the order of its dims.
+std::vector<std::int64_t> row_major_order(std::size_t rank) {
+  std::vector<std::int64_t> order{0, static_cast<std::int64_t>(rank) - 1};
+  for (std::size_t axis = 1; axis + 1 < rank; ++axis)
+    order.push_back(static_cast<std::int64_t>(axis));
+  return order;
+}
 
 struct Run {
   const Model& model;
@@ -29,6 +38,15 @@ struct Run {
   }
   void show(const Value& value, const RuntimeValue& given) const {
     if (given.is_tensor()) show(value, given.tensor());
+  }
+  void show(const Slot& slot, const RuntimeValue& given) const {
+    if (slot.layout == Layout::row_major) return show(*slot.value, given);
+    if (!observer->wants(*slot.value)) return;
+    const Tensor& tensor = given.tensor();
+    if (observer->any_layout(*slot.value))
+      observer->observe(*slot.value, tensor);
+    else
+      observer->observe(*slot.value, transposed(tensor, row_major_order(tensor.rank())));
   }
 };
 
@@ -288,11 +306,11 @@ void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
     const bool is_constant = slot.source == Slot::Source::constant;
     require(is_constant || plan.values[index].defined(), "output '{}' was not produced",
             slot.value->name());
-    if (!run.observer) continue;
+    if (!run.observer || step.is_relayout) continue;
     if (is_constant)
       run.show(*slot.value, slot.constant);
     else
-      run.show(*slot.value, plan.values[index]);
+      run.show(slot, plan.values[index]);
   }
   for (std::size_t index : step.release) release(plan, index);
   if (run.resources.lean) release_constants(plan, step);

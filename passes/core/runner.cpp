@@ -9,6 +9,7 @@
 #include "graph/rewrite/pattern.h"
 #include "passes/core/fingerprint.h"
 #include "passes/core/group.h"
+#include "passes/core/prepared_pass.h"
 #include "passes/core/probe.h"
 #include "passes/core/registry.h"
 #include "passes/core/reproducer.h"
@@ -118,7 +119,7 @@ class Runner {
         options_.progress(fmt::format("running {}", step.pass->info().name), i,
                           pipeline_.steps.size());
       number_ = i + 1;
-      if (!run_with_opset(step)) {
+      if (!run_prepared(step)) {
         result_.rolled_back = true;
         if (!options_.keep_going) break;
       }
@@ -229,6 +230,46 @@ class Runner {
   }
 
   // --- steps ------------------------------------------------------------------------------------
+
+  // Runs what the step is better with first; undone when the step does not stay or changes nothing.
+  bool run_prepared(const PipelineStep& step) {
+    check_selectors(step);
+    const auto* prepared = dynamic_cast<const PreparedPass*>(step.pass);
+    if (prepared == nullptr) return run_with_opset(step);
+    std::vector<std::string> wanted;
+    try {
+      wanted = prepared->preparations(*current_.model, step.options);
+    } catch (const std::exception& error) {
+      refuse(step, error.what());
+      return false;
+    }
+    if (wanted.empty()) return run_with_opset(step);
+    const Current checkpoint = current_.clone();
+    const std::size_t first_record = result_.passes.size();
+    std::vector<std::string> changing;
+    for (const std::string& name : wanted) {
+      const Pass& pass = passes().find(name);
+      const PipelineStep inserted{&pass, Options(pass.info().name, pass.info().options, {})};
+      run_with_opset(inserted, fmt::format("{} is better with it before", step.pass->info().name));
+      if (result_.passes.back().changed)
+        changing.push_back(name);
+      else if (!result_.passes.back().rolled_back)
+        result_.passes.pop_back();
+    }
+    const std::size_t end = result_.passes.size();
+    const bool stayed = run_with_opset(step);
+    const bool changed = stayed && result_.passes.back().changed;
+    if (changed) {
+      for (const std::string& name : changing)
+        result_.notes.push_back(fmt::format("{} was run before {}", name, step.pass->info().name));
+    } else {
+      current_ = checkpoint.clone();
+      result_.passes.erase(result_.passes.begin() + static_cast<std::ptrdiff_t>(first_record),
+                           result_.passes.begin() + static_cast<std::ptrdiff_t>(end));
+      rebase(result_.passes.back());
+    }
+    return stayed;
+  }
 
   // False when the step did not stay. `again`: why it is run once more; else empty.
   bool run_with_opset(const PipelineStep& step, const std::string& again = "") {
@@ -354,6 +395,7 @@ class Runner {
                         .teacher = has_data ? options_.teacher : nullptr,
                         .near_misses = options_.explain ? &record.near_misses : nullptr,
                         .calibration_cache = options_.calibration_cache,
+                        .calibrated = &calibrated_,
                         .progress = options_.progress};
     try {
       if (context.calibration) context.calibration->rewind();
@@ -490,6 +532,7 @@ class Runner {
   const Pipeline& pipeline_;
   const RunOptions& options_;
   ThreadPool pool_;
+  std::vector<std::string> calibrated_;  // hashes of the models
   Current current_;
   std::vector<std::string> contradictions_;  // of declared shapes in the model given
   std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared

@@ -173,6 +173,7 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
   request.select = options.text("select");
   request.overrides = parse_overrides(options.text("overrides"));
   request.budget_bits = parse_budget(options.text("budget"));
+  if (options.number("max_drop") >= 0) request.max_drop = options.number("max_drop");
   require(!request.budget_bits || request.automatic_bits, "option 'budget' belongs to bits=auto, found bits={}",
           options.text("bits"));
   check_weights_only(request);
