@@ -89,7 +89,7 @@ class Planner {
     else if (stored.form == Form::contrib) choose_contrib(stored, width);
     else choose_grid(stored, width);
     const std::size_t bytes = weight.value->constant()->byte_size(), after = stored_bytes(stored);
-    if (after >= bytes)
+    if (after >= bytes && !request_.may_grow)
       return leave(weight, fmt::format("'{}' would not shrink: {} bytes now, {} quantized with its scales and node",
                                        weight.value->name(), bytes, after));
     count(stored, width);
