@@ -14,9 +14,9 @@ class RowSampler : public Observer {
   RowSampler(const std::map<std::string, std::int64_t, std::less<>>& axes, std::size_t most_rows, std::size_t rows_per_batch)
       : axes_(axes), most_rows_(most_rows), rows_per_batch_(rows_per_batch) {}
 
-  void next_batch(std::int64_t samples, std::int64_t rows) {
+  void next_batch(std::int64_t samples, std::int64_t batch_rows) {
     samples_ = samples;
-    batch_rows_ = rows;
+    batch_rows_ = batch_rows;
   }
   bool wants(const Value& value) override { return axes_.contains(calibration_key(value)); }
 
