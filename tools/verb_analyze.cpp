@@ -7,6 +7,7 @@
 #include "passes/quantize/diagnosis.h"
 #include "tools/cli.h"
 #include "tools/flags.h"
+#include "tools/judgement.h"
 #include "tools/verb.h"
 
 namespace onnxpress {

@@ -98,11 +98,13 @@ template <class T>
 std::int64_t count_of(const Tensor& tensor, T wanted) {
   std::int64_t found = 0;
   for_each_block(tensor.bytes(), [&](std::span<const std::byte> block) {
+    std::int32_t in_block = 0;  // narrow, so that the loop is one of vectors
     for (std::size_t at = 0; at < block.size(); at += sizeof(T)) {
       T element;
       std::memcpy(&element, block.data() + at, sizeof(T));
-      found += element == wanted;
+      in_block += element == wanted ? 1 : 0;
     }
+    found += in_block;
   });
   return found;
 }

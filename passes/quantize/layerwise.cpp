@@ -16,8 +16,17 @@
 namespace onnxpress {
 namespace {
 
-constexpr std::size_t most_bytes = std::size_t{256} << 20;  // of sums over columns at a time
+constexpr std::size_t most_bytes = std::size_t{256} << 20;  // of what layers that are rounded together hold
 constexpr std::size_t most_sample_bytes = std::size_t{96} << 20;
+
+// Of a column that gradient steps look at.
+std::size_t sample_bytes(const WeightMatrix& matrix) {
+  return static_cast<std::size_t>(matrix.groups * (matrix.depth + matrix.rows)) * sizeof(float);
+}
+
+std::int64_t sample_count(const WeightMatrix& matrix) {
+  return std::clamp<std::int64_t>(static_cast<std::int64_t>(most_sample_bytes / sample_bytes(matrix)), 512, 16384);
+}
 
 std::vector<Node*> nodes_of(const Model& model) {
   std::vector<Node*> nodes;
@@ -128,7 +137,10 @@ class Rounder {
     std::size_t bytes = 0, end = begin;
     for (; end < layers_.size(); ++end) {
       const Layer& layer = layers_[end];
-      bytes += LayerProblem::bytes(layer.readers[0]->matrix(), begin > 0);
+      const WeightMatrix& matrix = layer.readers[0]->matrix();
+      bytes += LayerProblem::bytes(matrix, begin > 0);
+      if (request_.rounding == Rounding::adaround)
+        bytes += static_cast<std::size_t>(sample_count(matrix)) * sample_bytes(matrix);
       const bool waits = std::ranges::any_of(
           layer.readers, [&](const auto& reader) { return depends(reader->source(), nodes); });
       if (end > begin && (waits || bytes > most_bytes)) break;
@@ -153,9 +165,7 @@ class Rounder {
       for (const auto& reader : layers_[i].readers) wanted.readers.push_back(reader.get());
       wanted.most = std::max<std::int64_t>(32768, 4 * matrix.depth);
       if (by_gradient) {
-        const auto column = static_cast<std::size_t>(matrix.groups * (matrix.depth + matrix.rows)) * sizeof(float);
-        const auto most = std::clamp<std::int64_t>(static_cast<std::int64_t>(most_sample_bytes / column), 512, 16384);
-        samples.emplace_back(matrix, most, wanted.most);
+        samples.emplace_back(matrix, sample_count(matrix), wanted.most);
         std::vector<float>& weight = weights.emplace_back();
         const std::vector<float> values = tensor.to_floats();
         for (std::int64_t group = 0; group < matrix.groups; ++group)

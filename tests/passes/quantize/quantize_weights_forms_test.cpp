@@ -134,6 +134,10 @@ TEST_CASE("what contradicts itself is an error before any work") {
   CHECK_THROWS_AS(check("quantize_weights{form=codebook,method=mse}"), Error);
   CHECK_THROWS_AS(check("quantize_weights{type=float8e5m2,method=gptq}"), Error);
   CHECK_THROWS_AS(check("quantize_weights{type=int32}"), Error);
+  CHECK_THROWS_AS(check("quantize_weights{form=contrib,scales=fp16}"), Error);
+  CHECK_THROWS_AS(check("quantize_weights{form=codebook,power_of_two=true}"), Error);
+  CHECK_THROWS_AS(check("quantize_weights{type=mxfp8,storage=smallest,scales=fp16}"), Error);
+  CHECK_THROWS_AS(check("quantize_weights{accuracy_level=4}"), Error);
   CHECK_NOTHROW(check("quantize_weights{type=float8e5m2,method=mse}"));
 }
 
