@@ -36,10 +36,6 @@ void add_scaled(ThreadPool& pool, Tensor& total, const Tensor& added, double sha
   });
 }
 
-bool is_finite(ThreadPool& pool, const std::vector<Tensor>& tensors) {
-  return std::isfinite(global_norm(pool, tensors));
-}
-
 // Parameters of float16 and bfloat16 that become float32: their readers cast to that anyway.
 void widen_parameters(Model& model, const std::set<std::string>& names) {
   Graph& graph = model.graph;
