@@ -35,6 +35,8 @@ class Planner {
     for (const Value* value : kept) plan_->outputs.push_back(slot(*value));
     drop_unneeded_steps(*plan_, fuse);
     if (fuse) {
+      if (resources_.kept)
+        for (Slot& made : plan_->slots) made.is_kept = resources_.kept(*made.value);
       quantize_steps(*plan_);
       fold_steps();
       scale_integer_steps(*plan_);
@@ -148,6 +150,7 @@ class Planner {
     const OpDef* op = operators().find(node);
     if (!op || !op->prepare || !op->deterministic || !node.subgraphs().empty()) return false;
     if (!gives_tensors(node)) return false;
+    if (resources_.lean && gives_much(node)) return false;
     std::vector<const Tensor*> inputs;
     for (const Value* input : node.inputs()) {
       const Tensor* tensor = input ? constant(*input) : nullptr;
@@ -216,6 +219,16 @@ class Planner {
     drop_unneeded_steps(*plan_, true);
   }
 
+  bool gives_much(const Node& node) const {
+    return std::ranges::any_of(node.outputs(), [&](const Value* output) {
+      if (!output) return false;
+      const Type& type = inference_.type(output);
+      const std::optional<Dims> dims = type.is_tensor() && type.shape ? concrete(*type.shape) : std::nullopt;
+      return dims && is_known(type.elem) &&
+             packed_bytes(type.elem, static_cast<std::size_t>(element_count(*dims))) > large_constant;
+    });
+  }
+
   // False for operators that make sequences and optionals: constants are tensors.
   bool gives_tensors(const Node& node) const {
     return std::ranges::all_of(node.outputs(), [&](const Value* output) {
@@ -253,16 +266,24 @@ class Planner {
     const OpDef* op = operators().find(*step.node);
     require(op && op->prepare, "no kernel for version {}", step.node->opset());
     if (op->cost && has_static_types(step)) step.macs = op->cost(context).macs;
-    if (!resources_.reference)
-      for (const KernelDef* fast : operators().kernels(*step.node))
-        if (fast->supports(context)) {
-          step.kernel = fast->prepare(context);
-          step.backend = fast->backend;
-          drop_packed(step, context.packed_inputs());
-          return;
-        }
+    if (resources_.lean && !resources_.reference &&
+        prepare_fast(step, StepPreparation(*plan_, step, resources_.threads, large_constant)))
+      return;
+    if (!resources_.reference && prepare_fast(step, context)) return;
     step.kernel = op->prepare(context);
     step.backend = "reference";
+  }
+
+  // Whether a fast kernel takes the step.
+  bool prepare_fast(PlanStep& step, const StepPreparation& context) {
+    for (const KernelDef* fast : operators().kernels(*step.node)) {
+      if (!fast->supports(context)) continue;
+      step.kernel = fast->prepare(context);
+      step.backend = fast->backend;
+      drop_packed(step, context.packed_inputs());
+      return true;
+    }
+    return false;
   }
 
   void compute_scaled(Slot& slot) {

@@ -199,16 +199,11 @@ void PrimitiveKernel::add_argument(int arg, const Tensor& tensor, const memory::
   add_constant(arg, tensor, layout, layout);
 }
 
-<<<<<<< HEAD
-void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted,
-                                 int arg) {
-=======
 void PrimitiveKernel::add_number(int arg, std::size_t index) {
   state_->numbers.push_back({.argument = state_->main.add(arg, without_data(plain({1}, DataType::s32))), .index = index});
 }
 
-void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted) {
->>>>>>> main
+void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted, int arg) {
   state_->given_output = given;
   state_->wanted_output = wanted;
   state_->output.argument = state_->main.add(arg, without_data(wanted));

@@ -283,7 +283,6 @@ void compute(KernelContext& context, const RecurrentAttrs& attrs, const Recurren
 
 }  // namespace
 
-<<<<<<< HEAD
 template <class T>
 T activate_gate(const GateActivation& activation, T x, float clip) {
   return activate(activation, clipped(x, clip));
@@ -292,7 +291,6 @@ T activate_gate(const GateActivation& activation, T x, float clip) {
 template float activate_gate<float>(const GateActivation&, float, float);
 template double activate_gate<double>(const GateActivation&, double, float);
 
-=======
 void run_recurrent(KernelContext& context, const RecurrentAttrs& attrs) {
   run_as(context, float_compute_type, [&](KernelContext& inner) {
     const RecurrentCall call = RecurrentCall::of(attrs, inner);
@@ -317,7 +315,6 @@ void run_recurrent(KernelContext& context, const RecurrentAttrs& attrs) {
   });
 }
 
->>>>>>> main
 Kernel prepare_recurrent(const PrepareContext& prepare) {
   return [attrs = RecurrentAttrs::from(prepare.node())](KernelContext& context) {
     run_recurrent(context, attrs);

@@ -447,17 +447,16 @@ OperandAxes resize_axes(const Node& node) {
 
 }  // namespace
 
-<<<<<<< HEAD
 std::vector<AxisTaps> resize_taps(const Node& node, const Dims& x, const InputTensors& input) {
   const ResizeAttrs attrs = ResizeAttrs::from(node);
   std::vector<AxisTaps> taps;
   for (const ResizedAxis& axis : resized_axes(attrs, x, input)) taps.push_back(taps_of(attrs, axis));
   return taps;
-=======
+}
+
 bool resizes_by_picking(const Node& node) {
   const ResizeAttrs attrs = ResizeAttrs::from(node);
   return attrs.mode == Interpolation::nearest && attrs.coordinates != Coordinates::tf_crop_and_resize;
->>>>>>> main
 }
 
 bool resizes_nothing(const Node& node, bool keeps_shape) {
