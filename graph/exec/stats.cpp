@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "graph/base/error.h"
@@ -91,16 +92,45 @@ std::optional<ZeroPoint> zero_point(const Use& use, const Dims& dims) {
   return std::nullopt;
 }
 
-// On the bytes as they lie, which in a mapped file need not be aligned.
+// Elements equal to `wanted`, on the bytes as they lie, which in a mapped file need not be aligned.
 template <class T>
-std::int64_t count_zeros_of(const Tensor& tensor) {
+std::int64_t count_equal(const Tensor& tensor, T wanted) {
   const std::byte* bytes = tensor.bytes().data();
-  std::int64_t zeros = 0;
+  std::int64_t found = 0;
   for (std::int64_t i = 0; i < tensor.size(); ++i) {
     T element;
     std::memcpy(&element, bytes + static_cast<std::size_t>(i) * sizeof(T), sizeof(T));
-    zeros += element == T(0);
+    found += element == wanted;
   }
+  return found;
+}
+
+// Elements of any integer type equal to `wanted`.
+std::int64_t count_equal_integers(const Tensor& tensor, std::int64_t wanted) {
+  if (wanted < integer_min(tensor.dtype()) || wanted > integer_max(tensor.dtype())) return 0;
+  switch (tensor.dtype()) {
+    case DType::int8:
+      return count_equal(tensor, static_cast<std::int8_t>(wanted));
+    case DType::uint8:
+      return count_equal(tensor, static_cast<std::uint8_t>(wanted));
+    case DType::int32:
+      return count_equal(tensor, static_cast<std::int32_t>(wanted));
+    case DType::int64:
+      return count_equal(tensor, wanted);
+    default:
+      const std::vector<std::int64_t> codes = tensor.to_ints();
+      return std::ranges::count(codes, wanted);
+  }
+}
+
+std::int64_t count_zero_points(const Tensor& tensor, const ZeroPoint& zero) {
+  const auto differs = [&](std::int64_t value) { return value != zero.values.front(); };
+  if (std::ranges::none_of(zero.values, differs))
+    return count_equal_integers(tensor, zero.values.front());
+  const std::vector<std::int64_t> codes = tensor.to_ints();
+  std::int64_t zeros = 0;
+  for (std::size_t i = 0; i < codes.size(); ++i)
+    zeros += codes[i] == zero.at(static_cast<std::int64_t>(i));
   return zeros;
 }
 
@@ -110,16 +140,13 @@ std::int64_t count_zeros(const Value& value, const Tensor& tensor) {
     std::optional<ZeroPoint> zero;
     for (const Use& use : value.uses())
       if (!zero) zero = zero_point(use, tensor.dims());
-    const std::vector<std::int64_t> codes = tensor.to_ints();
-    std::int64_t zeros = 0;
-    for (std::size_t i = 0; i < codes.size(); ++i)
-      zeros += codes[i] == (zero ? zero->at(static_cast<std::int64_t>(i)) : 0);
-    return zeros;
+    return zero && !zero->values.empty() ? count_zero_points(tensor, *zero)
+                                         : count_equal_integers(tensor, 0);
   }
-  if (tensor.dtype() == DType::boolean) return count_zeros_of<std::uint8_t>(tensor);
-  if (tensor.dtype() == DType::float32) return count_zeros_of<float>(tensor);
-  if (tensor.dtype() == DType::float64) return count_zeros_of<double>(tensor);
-  return is_float(tensor.dtype()) ? count_zeros_of<float>(tensor.cast(DType::float32)) : 0;
+  if (tensor.dtype() == DType::boolean) return count_equal<std::uint8_t>(tensor, 0);
+  if (tensor.dtype() == DType::float32) return count_equal<float>(tensor, 0);
+  if (tensor.dtype() == DType::float64) return count_equal<double>(tensor, 0);
+  return is_float(tensor.dtype()) ? count_equal<float>(tensor.cast(DType::float32), 0) : 0;
 }
 
 std::int64_t stored_bytes(const Tensor& tensor) {
@@ -129,11 +156,29 @@ std::int64_t stored_bytes(const Tensor& tensor) {
   return bytes;
 }
 
+// What counts as zero in an integer tensor depends on its reader: only others are looked up.
+using CountedTensors = std::map<std::tuple<const std::byte*, std::int64_t, DType>, std::int64_t>;
+
+CountedTensors counted_tensors(const ModelStats& stats) {
+  CountedTensors counted;
+  for (const TensorStats& tensor : stats.tensors)
+    if (tensor.data)
+      if (const auto type = dtype_from_name(tensor.type); type && !is_integer(*type))
+        counted.emplace(std::tuple(tensor.data, tensor.elements, *type), tensor.zeros);
+  return counted;
+}
+
 class Collector {
  public:
+  explicit Collector(CountedTensors counted) : counted_(std::move(counted)) {}
+
   void add(const Value& value, const Tensor& tensor) {
-    const std::int64_t zeros = count_zeros(value, tensor);
+    const std::byte* data = tensor.bytes().data();
+    const auto known = counted_.find(std::tuple(data, tensor.size(), tensor.dtype()));
+    const std::int64_t zeros =
+        known == counted_.end() ? count_zeros(value, tensor) : known->second;
     add(value, tensor, tensor.dims(), stored_bytes(tensor), tensor.size(), zeros, zeros);
+    stats.tensors.back().data = data;
   }
 
   void add(const Value& value, const SparseTensor& sparse) {
@@ -200,13 +245,14 @@ class Collector {
     return rows;
   }
 
+  CountedTensors counted_;
   Table operators_, types_;
 };
 
 }  // namespace
 
-ModelStats model_stats(const Model& model) {
-  Collector collector;
+ModelStats model_stats(const Model& model, const ModelStats* similar) {
+  Collector collector(similar ? counted_tensors(*similar) : CountedTensors());
   model.for_each_graph([&](const Graph& graph) {
     for (const Value* value : graph.initializers()) {
       const Initializer& held = *value->initializer();

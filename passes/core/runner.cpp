@@ -5,13 +5,14 @@
 
 #include "graph/base/random.h"
 #include "graph/exec/engine.h"
+#include "graph/onnx/writer.h"
 #include "graph/rewrite/pattern.h"
 #include "passes/core/fingerprint.h"
 #include "passes/core/group.h"
 #include "passes/core/probe.h"
 #include "passes/core/registry.h"
 #include "passes/core/reproducer.h"
-#include "passes/core/selector.h"
+#include "passes/core/step_checks.h"
 
 namespace onnxpress {
 namespace {
@@ -22,72 +23,28 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-struct Sizes {
-  std::int64_t bytes = 0, parameters = 0, zeros = 0, macs = 0, nodes = 0;
-};
-
-Sizes measure_sizes(const Model& model, const InputShapes& shapes) {
-  ModelStats stats = model_stats(model);
-  if (!shapes.empty()) stats.macs = count_macs(*with_input_shapes(model, shapes)).macs;
-  return {stats.serialized_bytes, stats.parameters, stats.zeros, stats.macs, stats.nodes};
+// With the given dims of inputs; bytes are the model's own.
+ModelStats measure(const Model& model, const InputShapes& shapes, const ModelStats* similar) {
+  if (shapes.empty()) return model_stats(model, similar);
+  ModelStats stats = model_stats(*with_input_shapes(model, shapes), similar);
+  stats.serialized_bytes = static_cast<std::int64_t>(serialized_size(model));
+  return stats;
 }
 
 // The model as far as steps have brought it, and what is known of it.
 struct Current {
   std::unique_ptr<Model> model;
   Fingerprint fingerprint;
-  Sizes sizes;
+  ModelStats stats;
   std::optional<ProbeOutputs> reference_outputs, fast_outputs;  // made when first asked for
   std::vector<OutputError> total_errors;
   std::optional<Evaluation> evaluation;
 
   Current clone() const {
-    return {model->clone(), fingerprint,  sizes,     reference_outputs,
+    return {model->clone(), fingerprint,  stats,     reference_outputs,
             fast_outputs,   total_errors, evaluation};
   }
 };
-
-void check_needs(const PipelineStep& step, const RunOptions& options) {
-  const Pass& pass = *step.pass;
-  switch (pass.needs(step.options)) {
-    case Needs::nothing:
-    case Needs::optional_calibration:
-      return;
-    case Needs::calibration:
-      require(options.calibration != nullptr, "pass '{}' needs calibration data (--calib)",
-              pass.info().name);
-      return;
-    case Needs::training:
-      require(options.training != nullptr, "pass '{}' needs training data (--train)",
-              pass.info().name);
-      return;
-    case Needs::teacher:
-      require(options.teacher != nullptr, "pass '{}' needs a teacher model (--teacher)",
-              pass.info().name);
-      return;
-  }
-}
-
-// What of the interface changed, or nothing.
-std::optional<std::string> changed_interface(const Model& before, const Model& after) {
-  const auto compare = [](std::string_view role, std::span<Value* const> was,
-                          std::span<Value* const> is) -> std::optional<std::string> {
-    if (was.size() != is.size())
-      return fmt::format("the model has {} {}s, expected {}", is.size(), role, was.size());
-    for (std::size_t i = 0; i < was.size(); ++i) {
-      if (was[i]->name() != is[i]->name())
-        return fmt::format("{} {} is now '{}', expected '{}'", role, i, is[i]->name(),
-                           was[i]->name());
-      if (was[i]->type != is[i]->type)
-        return fmt::format("{} '{}' is now {}, expected {}", role, is[i]->name(),
-                           to_string(is[i]->type), to_string(was[i]->type));
-    }
-    return std::nullopt;
-  };
-  if (auto changed = compare("required input", before.required_inputs(), after.required_inputs()))
-    return changed;
-  return compare("output", before.graph.outputs(), after.graph.outputs());
-}
 
 // Each group runs to a fixed point of its own: more turns than this are a ping-pong.
 constexpr std::size_t most_rounds_of_groups = 16;
@@ -105,7 +62,8 @@ class Runner {
                });
     current_.model = std::move(model);
     current_.fingerprint = fingerprint(*current_.model);
-    current_.sizes = measure_sizes(*current_.model, options_.input_shapes);
+    current_.stats = measure(*current_.model, options_.input_shapes, nullptr);
+    result_.before = current_.stats;
     prepare_probes();
   }
 
@@ -123,6 +81,7 @@ class Runner {
       if (ends_groups(i) && !repeat_groups(i) && !options_.keep_going) break;
     }
     result_.model = std::move(current_.model);
+    result_.after = std::move(current_.stats);
     return std::move(result_);
   }
 
@@ -146,7 +105,7 @@ class Runner {
 
   std::vector<std::vector<Tensor>> generate_probes() {
     result_.generated_probes = true;
-    const std::int64_t macs = current_.sizes.macs;
+    const std::int64_t macs = current_.stats.macs;
     const std::uint64_t sets = macs < 50'000'000 ? 4 : macs < 1'000'000'000 ? 2 : 1;
     std::vector<std::vector<Tensor>> probes;
     for (std::uint64_t i = 0; i < sets; ++i)
@@ -171,8 +130,16 @@ class Runner {
 
   const ProbeOutputs& outputs(Current& of, bool reference) {
     std::optional<ProbeOutputs>& known = reference ? of.reference_outputs : of.fast_outputs;
-    if (!known) known = run_probes(*of.model, probes_, reference, options_.threads);
+    if (!known) known = run_probes(*of.model, probes_, reference, probe_threads(reference));
     return *known;
+  }
+
+  // Threads that wait for one another cost a short run more than they save, above all where other
+  // programs want the processors too. Outputs do not depend on their number.
+  int probe_threads(bool reference) const {
+    const std::int64_t macs = current_.stats.macs * std::ssize(probes_);
+    const std::int64_t serial = reference ? 50'000'000 : 500'000'000;
+    return macs < serial ? 1 : options_.threads;
   }
 
   // --- groups in a row --------------------------------------------------------------------------
@@ -226,7 +193,7 @@ class Runner {
 
   // False when the step did not stay. `again`: why it is run once more; else empty.
   bool run_with_opset(const PipelineStep& step, const std::string& again = "") {
-    check_selectors(step);
+    check_selectors(step, *current_.model);
     const std::size_t first_record = result_.passes.size();
     std::int64_t needed = 0;
     try {
@@ -256,7 +223,7 @@ class Runner {
 
   // Sizes of a record whose upgrade was undone.
   void rebase(PassRecord& record) {
-    set_sizes(record, current_.sizes, current_.sizes);
+    set_sizes(record, current_.stats, current_.stats);
     record.total_errors = current_.total_errors;
     record.evaluation = current_.evaluation;
   }
@@ -282,13 +249,13 @@ class Runner {
     record.options = step.options.to_json();
     record.text = Pipeline::to_text(step);
     record.effect = step.pass->info().effect;
-    set_sizes(record, current_.sizes, current_.sizes);
+    set_sizes(record, current_.stats, current_.stats);
     return record;
   }
 
-  static void set_sizes(PassRecord& record, const Sizes& before, const Sizes& after) {
-    record.bytes_before = before.bytes;
-    record.bytes_after = after.bytes;
+  static void set_sizes(PassRecord& record, const ModelStats& before, const ModelStats& after) {
+    record.bytes_before = before.serialized_bytes;
+    record.bytes_after = after.serialized_bytes;
     record.parameters_before = before.parameters;
     record.parameters_after = after.parameters;
     record.zeros_before = before.zeros;
@@ -306,16 +273,6 @@ class Runner {
     record.failure = failure;
     record.total_errors = current_.total_errors;
     result_.passes.push_back(std::move(record));
-  }
-
-  // A selector that matches nothing is a mistake of the caller, not a failure of the pass.
-  void check_selectors(const PipelineStep& step) const {
-    for (const OptionSpec& option : step.pass->info().options) {
-      if (option.kind != OptionSpec::Kind::selector || !step.options.given(option.name)) continue;
-      in_context(
-          [&] { return fmt::format("pass {}, option {}", step.pass->info().name, option.name); },
-          [&] { Selector(step.options.text(option.name)).require_all_match(*current_.model); });
-    }
   }
 
   bool attempt(const PipelineStep& step, const std::string& reason) {
@@ -396,7 +353,7 @@ class Runner {
     // shows on the first inputs.
     const ProbeOutputs& before = outputs(current_, false);
     const ProbeOutputs plain =
-        run_probes(*current_.model, {probes_.front()}, true, options_.threads);
+        run_probes(*current_.model, {probes_.front()}, true, probe_threads(true));
     return broken_effect(effect, record.outcome.min_snr_db, before, outputs(next, false),
                          record.errors,
                          measure_errors(*next.model, plain, {before.front()}));
@@ -441,8 +398,8 @@ class Runner {
 
   void keep(PassRecord& record, Current next) {
     if (record.changed) {
-      next.sizes = measure_sizes(*next.model, options_.input_shapes);
-      set_sizes(record, current_.sizes, next.sizes);
+      next.stats = measure(*next.model, options_.input_shapes, &current_.stats);
+      set_sizes(record, current_.stats, next.stats);
       current_ = std::move(next);
     }
     if (options_.evaluate && !current_.evaluation)
