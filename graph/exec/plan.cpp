@@ -36,6 +36,7 @@ class Planner {
     if (fuse) {
       quantize_steps(*plan_);
       fold_steps();
+      scale_integer_steps(*plan_);
       recognize_steps(*plan_);
       fuse_steps(*plan_, resources_.pool);
       assign_layouts(*plan_);

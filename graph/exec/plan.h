@@ -150,6 +150,8 @@ std::unique_ptr<GraphPlan> make_plan(const Model& model, const Graph& graph,
 void drop_unneeded_steps(GraphPlan& plan, bool all);
 // Replaces operators between DequantizeLinear and QuantizeLinear by those on integers.
 void quantize_steps(GraphPlan& plan);
+// Takes what makes floats of the sums of MatMulInteger into its step.
+void scale_integer_steps(GraphPlan& plan);
 // Replaces operators that are written out in several steps (Gelu, Swish, LayerNormalization ...) by
 // one step each.
 void recognize_steps(GraphPlan& plan);

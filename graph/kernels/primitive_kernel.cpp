@@ -72,6 +72,13 @@ struct Operand {
   std::size_t copy = 0;            // offset of the reordered copy in scratch memory
 };
 
+// An argument that is a number of the call.
+struct Number {
+  std::size_t argument = 0;
+  std::size_t index = 0;  // of the node's input
+  std::int32_t value = 0;
+};
+
 }  // namespace
 
 struct PrimitiveKernel::State {
@@ -98,6 +105,11 @@ struct PrimitiveKernel::State {
   void run(KernelContext& context) {
     std::byte* const scratch = scratch_memory(copies_bytes + scratchpad_bytes);
     Tensor& result = context.output(0, type, dims);
+    for (Number& number : numbers) {
+      const Tensor* given = context.input(number.index);
+      number.value = given ? static_cast<std::int32_t>(given->to_ints().at(0)) : 0;
+      main.point_to(number.argument, &number.value);
+    }
     for (std::size_t part = 0; part < parts; ++part) run_part(context, result, part, scratch);
     cpu_stream().wait();
   }
@@ -140,6 +152,7 @@ struct PrimitiveKernel::State {
   DType type;
   Dims dims;
   std::vector<Operand> inputs;
+  std::vector<Number> numbers;
   std::vector<Tensor> kept;  // constants used where they lie
   Operand output;
   memory::desc given_output, wanted_output;
@@ -201,6 +214,10 @@ void PrimitiveKernel::add_constant(int arg, const Tensor& given_tensor, const me
 
 void PrimitiveKernel::add_argument(int arg, const Tensor& tensor, const memory::desc& layout) {
   add_constant(arg, tensor, layout, layout);
+}
+
+void PrimitiveKernel::add_number(int arg, std::size_t index) {
+  state_->numbers.push_back({.argument = state_->main.add(arg, without_data(plain({1}, DataType::s32))), .index = index});
 }
 
 void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted) {

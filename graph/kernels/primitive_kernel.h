@@ -27,6 +27,8 @@ class PrimitiveKernel {
                     const memory::desc& wanted);
   // A constant of any element type that is used as it lies.
   void add_argument(int arg, const Tensor& tensor, const memory::desc& layout);
+  // Input `index`, one 8-bit number (0 when omitted), as an int32 argument of one element.
+  void add_number(int arg, std::size_t index);
   // The first output.
   void set_output(const memory::desc& given, const memory::desc& wanted);
   // The primitive adds to its destination, which is to hold input `index` before: of the output's

@@ -93,6 +93,46 @@ void add_codes(const std::uint8_t* a, const CodeFormat& a_format, const std::uin
   std::copy_n(rest.values, count - i, y + i);
 }
 
+FloatRange range(const float* values, std::int64_t count) {
+  const Lanes d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  auto low = hn::Zero(d), high = hn::Zero(d);
+  const auto take = [&](Vector x) {
+    low = hn::IfThenElse(hn::Lt(x, low), x, low);
+    high = hn::IfThenElse(hn::Gt(x, high), x, high);
+  };
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) take(hn::LoadU(d, values + i));
+  take(hn::LoadU(d, Padded<float>(values + i, count - i).values));
+  Padded<float> lows, highs;
+  hn::StoreU(low, d, lows.values);
+  hn::StoreU(high, d, highs.values);
+  return {*std::min_element(lows.values, lows.values + lanes), *std::max_element(highs.values, highs.values + lanes)};
+}
+
+void scale_sums(const std::int32_t* sums, float* values, std::int64_t count, const SumScaling& s) {
+  const Lanes d;
+  const Integers di;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto zero_point = hn::Set(di, s.zero_point), row_sum = hn::Set(di, s.row_sum);
+  const auto scale = hn::Set(d, s.scale);
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    auto sum = hn::Sub(hn::LoadU(di, sums + i), hn::Mul(zero_point, hn::LoadU(di, s.column_sums + i)));
+    if (s.column_zeros != nullptr) sum = hn::Sub(sum, hn::Mul(row_sum, hn::LoadU(di, s.column_zeros + i)));
+    const auto factor = hn::Mul(scale, hn::LoadU(d, s.column_scales + i));
+    auto value = hn::Mul(hn::ConvertTo(d, sum), factor);
+    if (s.bias != nullptr) value = hn::Add(value, hn::LoadU(d, s.bias + i));
+    hn::StoreU(value, d, values + i);
+  }
+  for (; i < count; ++i) {
+    std::int32_t sum = sums[i] - s.zero_point * s.column_sums[i];
+    if (s.column_zeros != nullptr) sum -= s.row_sum * s.column_zeros[i];
+    const float value = static_cast<float>(sum) * (s.scale * s.column_scales[i]);
+    values[i] = s.bias != nullptr ? value + s.bias[i] : value;
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace onnxpress
 HWY_AFTER_NAMESPACE();
@@ -104,6 +144,8 @@ namespace {
 HWY_EXPORT(quantize);
 HWY_EXPORT(dequantize);
 HWY_EXPORT(add_codes);
+HWY_EXPORT(range);
+HWY_EXPORT(scale_sums);
 
 }  // namespace
 
@@ -121,6 +163,14 @@ void add_codes_loop(const std::uint8_t* a, const CodeFormat& a_format, const std
                     const CodeFormat& b_format, std::uint8_t* y, const CodeFormat& y_format,
                     std::int64_t count) {
   HWY_DYNAMIC_DISPATCH(add_codes)(a, a_format, b, b_format, y, y_format, count);
+}
+
+FloatRange range_loop(const float* values, std::int64_t count) {
+  return HWY_DYNAMIC_DISPATCH(range)(values, count);
+}
+
+void scale_sums_loop(const std::int32_t* sums, float* values, std::int64_t count, const SumScaling& scaling) {
+  HWY_DYNAMIC_DISPATCH(scale_sums)(sums, values, count, scaling);
 }
 
 }  // namespace onnxpress

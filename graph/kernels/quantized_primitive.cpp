@@ -24,7 +24,21 @@ Requantization Requantization::of(const Tensor& x_scale, const Tensor& w_scale,
   return result;
 }
 
+Tensor signed_codes(const Tensor& codes) {
+  if (codes.dtype() == DType::int8) return codes;
+  Tensor flipped = Tensor::uninitialized(DType::int8, codes.dims());
+  std::ranges::transform(codes.bytes(), flipped.mutable_bytes().begin(),
+                         [](std::byte code) { return code ^ std::byte{0x80}; });
+  return flipped;
+}
+
 #if DNNL_VERSION_MAJOR >= 3
+
+dnnl::primitive_attr attributes_with_source_zero_point() {
+  dnnl::primitive_attr result = attributes({});
+  result.set_zero_points_mask(DNNL_ARG_SRC, 0);
+  return result;
+}
 
 dnnl::primitive_attr attributes(const Requantization& requantization,
                                 std::span<const PostOp> post_ops, ChannelMasks masks) {
@@ -63,6 +77,12 @@ void add_bias(PrimitiveKernel& kernel, const Requantization& requantization, con
 }
 
 #else
+
+dnnl::primitive_attr attributes_with_source_zero_point() {
+  dnnl::primitive_attr result = attributes({});
+  result.set_zero_points(DNNL_ARG_SRC, 0, {DNNL_RUNTIME_S32_VAL});
+  return result;
+}
 
 dnnl::primitive_attr attributes(const Requantization& requantization,
                                 std::span<const PostOp> post_ops, ChannelMasks masks) {

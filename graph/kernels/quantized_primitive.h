@@ -33,6 +33,12 @@ struct ChannelMasks {
 
 dnnl::primitive_attr attributes(const Requantization& requantization,
                                 std::span<const PostOp> post_ops, ChannelMasks masks);
+// For a primitive that takes the zero point of its source as an argument (PrimitiveKernel::add_number
+// with source_zero_point_argument).
+dnnl::primitive_attr attributes_with_source_zero_point();
+inline constexpr int source_zero_point_argument = DNNL_ARG_ATTR_ZERO_POINTS | DNNL_ARG_SRC;
+// B or filters as int8: of uint8 codes, less 128.
+Tensor signed_codes(const Tensor& codes);
 // The element type in which such a primitive takes its bias.
 DataType quantized_bias_type();
 // Adds the scales and zero points that the primitive takes as arguments.

@@ -1,4 +1,5 @@
-// GatherBlockQuantized: rows of a table that is quantized in blocks.
+#include "graph/ops/gather_block_quantized.h"
+
 #include <algorithm>
 
 #include "graph/ops/attributes.h"
@@ -9,14 +10,7 @@
 namespace onnxpress {
 namespace {
 
-struct Attrs {
-  std::int64_t gather_axis, quantize_axis, block_size, bits;
-
-  static Attrs from(const Node& node) {
-    return {get_int(node, "gather_axis", 0), get_int(node, "quantize_axis", 1),
-            get_int(node, "block_size", 128), get_int(node, "bits", 4)};
-  }
-};
+using Attrs = GatherBlockQuantizedAttrs;
 
 // How the data is read: bytes of uint8 hold several codes along the last axis.
 struct Layout {
@@ -167,6 +161,20 @@ void infer(InferContext& context) {
 }
 
 }  // namespace
+
+GatherBlockQuantizedAttrs GatherBlockQuantizedAttrs::from(const Node& node) {
+  return {get_int(node, "gather_axis", 0), get_int(node, "quantize_axis", 1),
+          get_int(node, "block_size", 128), get_int(node, "bits", 4)};
+}
+
+Attributes GatherBlockQuantizedAttrs::to_attributes() const {
+  Attributes attributes;
+  attributes["gather_axis"] = gather_axis;
+  attributes["quantize_axis"] = quantize_axis;
+  attributes["block_size"] = block_size;
+  attributes["bits"] = bits;
+  return attributes;
+}
 
 OPERATORS(gather_block_quantized) {
   registry.add(OpDef{.name = "GatherBlockQuantized",

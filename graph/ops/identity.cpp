@@ -132,6 +132,12 @@ bool is_inference_dropout(const Node& node) {
   return is_zero(node.input(2)) || (node.input(1) != nullptr && is_zero(node.input(1)));
 }
 
+OpCall make_cast(DType to) {
+  OpCall call{.op_type = "Cast"};
+  call.attributes["to"] = static_cast<std::int64_t>(to);
+  return call;
+}
+
 DType cast_target(const Node& node) {
   if (node.opset() < 6) {
     const std::string text = get_string(node, "to", "");

@@ -1,7 +1,7 @@
 // Dropout, Cast.
 #pragma once
 
-#include "graph/ir/graph.h"
+#include "graph/ops/call.h"
 
 namespace onnxpress {
 
@@ -13,5 +13,7 @@ bool is_inference_dropout(const Node& node);
 DType cast_target(const Node& node);
 // Whether values out of the range of a float8 become its largest one.
 bool cast_saturates(const Node& node);
+// From opset 6.
+OpCall make_cast(DType to);
 
 }  // namespace onnxpress

@@ -96,7 +96,8 @@ MatMulNBitsAttrs MatMulNBitsAttrs::from(const Node& node) {
   MatMulNBitsAttrs attrs{.depth = require_int(node, "K"),
                          .columns = require_int(node, "N"),
                          .bits = get_int(node, "bits", 4),
-                         .block_size = require_int(node, "block_size")};
+                         .block_size = require_int(node, "block_size"),
+                         .accuracy_level = get_int(node, "accuracy_level", 0)};
   for (const std::int64_t size : {attrs.depth, attrs.columns})
     require(size >= 1 && size <= largest, "attributes 'K' and 'N': expected 1 to {}, found {}",
             largest, size);
@@ -105,6 +106,16 @@ MatMulNBitsAttrs MatMulNBitsAttrs::from(const Node& node) {
   require(get_int(node, "weight_prepacked", 0) == 0,
           "attribute 'weight_prepacked': expected 0, found weights in the layout of one processor");
   return attrs;
+}
+
+Attributes MatMulNBitsAttrs::to_attributes() const {
+  Attributes attributes;
+  attributes["K"] = depth;
+  attributes["N"] = columns;
+  attributes["bits"] = bits;
+  attributes["block_size"] = block_size;
+  if (accuracy_level != 0) attributes["accuracy_level"] = accuracy_level;
+  return attributes;
 }
 
 NBitsWeights::NBitsWeights(const MatMulNBitsAttrs& attrs, const Tensor& codes, const Tensor& scales,

@@ -16,9 +16,11 @@ struct MatMulNBitsAttrs {
   std::int64_t columns = 0;  // N
   std::int64_t bits = 4;
   std::int64_t block_size = 0;
+  std::int64_t accuracy_level = 0;  // of the runtime's kernel; 0: not said
 
   // Throws Error for sizes that make no weights, and for weights prepacked for one processor.
   static MatMulNBitsAttrs from(const Node& node);
+  Attributes to_attributes() const;
   std::int64_t blocks() const { return (depth + block_size - 1) / block_size; }
 };
 

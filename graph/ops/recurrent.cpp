@@ -46,7 +46,7 @@ const ActivationRow& activation_row(const std::string& name) {
 }
 
 RecurrentCell cell_of(const Node& node) {
-  if (node.op_type() == "LSTM") return RecurrentCell::lstm;
+  if (node.op_type() == "LSTM" || node.op_type() == "DynamicQuantizeLSTM") return RecurrentCell::lstm;
   return node.op_type() == "GRU" ? RecurrentCell::gru : RecurrentCell::rnn;
 }
 

@@ -44,6 +44,9 @@ struct RecurrentAttrs {
   bool input_forget = false;         // LSTM: the forget gate is 1 - the input gate
   bool linear_before_reset = false;  // GRU
   bool batch_first = false;          // layout 1: axis 0 of X, Y and the states is the batch
+  // What R multiplies is rounded as DynamicQuantizeLinear rounds it, over the batch, at every step:
+  // set by com.microsoft's DynamicQuantizeLSTM. The reference kernel only.
+  bool rounds_state = false;
 
   // Throws Error for unknown activations, directions and values out of range. output_sequence of
   // opset 1 has no effect: Y is computed when it has a name.
@@ -97,6 +100,7 @@ struct RecurrentCall {
 };
 
 // The reference kernel.
+void run_recurrent(KernelContext& context, const RecurrentAttrs& attrs);
 Kernel prepare_recurrent(const PrepareContext& prepare);
 
 }  // namespace onnxpress

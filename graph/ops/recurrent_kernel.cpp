@@ -5,6 +5,7 @@
 #include "graph/ops/compute_type.h"
 #include "graph/ops/dispatch.h"
 #include "graph/ops/matrix_product.h"
+#include "graph/ops/quantized.h"
 #include "graph/ops/recurrent.h"
 
 namespace onnxpress {
@@ -168,8 +169,21 @@ class RecurrentBlock {
 
   // out[rows, count] += values[rows, hidden] * R[first..first+count)^T
   void add_recurrence(const std::vector<T>& values, std::int64_t first, std::int64_t count, T* out,
-                      std::int64_t stride) const {
+                      std::int64_t stride) {
+    if (attrs_.rounds_state) return add_rounded_recurrence(values, first, count, out, stride);
     add_product<T>(rows_, count, hidden_, {values.data(), hidden_},
+                   {r_ + first * hidden_, hidden_, true}, {out, stride});
+  }
+
+  void add_rounded_recurrence(const std::vector<T>& values, std::int64_t first, std::int64_t count,
+                              T* out, std::int64_t stride) {
+    std::vector<float> narrow(values.begin(), values.end());
+    const DynamicRange range = DynamicRange::of(narrow);
+    const IntegerGrid grid(DType::uint8, range.zero_point);
+    rounded_.resize(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i)
+      rounded_[i] = static_cast<T>((grid.code(narrow[i] / range.scale) - grid.zero) * range.scale);
+    add_product<T>(rows_, count, hidden_, {rounded_.data(), hidden_},
                    {r_ + first * hidden_, hidden_, true}, {out, stride});
   }
 
@@ -251,13 +265,14 @@ class RecurrentBlock {
   const std::int64_t d_, begin_, rows_, hidden_, width_;
   GateActivation f_, g_;
   const T* const r_;
-  std::vector<T> h_, c_, product_, inputs_, gates_;
+  std::vector<T> h_, c_, product_, inputs_, gates_, rounded_;
 };
 
 template <class T>
 void compute(KernelContext& context, const RecurrentAttrs& attrs, const RecurrentCall& call,
              const Operands<T>& ops) {
-  constexpr std::int64_t block = 8;  // sequences at a time
+  // Sequences at a time: all, where they are rounded together.
+  const std::int64_t block = attrs.rounds_state ? std::max<std::int64_t>(call.batch, 1) : 8;
   const std::int64_t blocks = (call.batch + block - 1) / block;
   context.pool().parallel_for(attrs.directions() * blocks, 1, [&](std::int64_t task, std::int64_t) {
     const std::int64_t begin = task % blocks * block;
@@ -268,29 +283,33 @@ void compute(KernelContext& context, const RecurrentAttrs& attrs, const Recurren
 
 }  // namespace
 
+void run_recurrent(KernelContext& context, const RecurrentAttrs& attrs) {
+  run_as(context, float_compute_type, [&](KernelContext& inner) {
+    const RecurrentCall call = RecurrentCall::of(attrs, inner);
+    const DType type = inner.required_input(in::x).dtype();
+    const auto wanted = [&](std::size_t index, const Dims& dims) -> Tensor* {
+      return inner.wants_output(index) ? &inner.output(index, type, dims) : nullptr;
+    };
+    Tensor* const y = wanted(0, call.y_dims(attrs));
+    Tensor* const y_h = wanted(1, call.state_dims(attrs));
+    Tensor* const y_c =
+        attrs.cell == RecurrentCell::lstm ? wanted(2, call.state_dims(attrs)) : nullptr;
+    dispatch_floats(type, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      const auto data = [&](std::size_t index) { return data_or_null<T>(inner.input(index)); };
+      const auto target = [](Tensor* tensor) {
+        return tensor != nullptr ? tensor->mutable_data<T>().data() : nullptr;
+      };
+      compute<T>(inner, attrs, call,
+                 {data(in::x), data(in::w), data(in::r), data(in::b), data(in::initial_h),
+                  data(in::initial_c), data(in::peepholes), target(y), target(y_h), target(y_c)});
+    });
+  });
+}
+
 Kernel prepare_recurrent(const PrepareContext& prepare) {
   return [attrs = RecurrentAttrs::from(prepare.node())](KernelContext& context) {
-    run_as(context, float_compute_type, [&](KernelContext& inner) {
-      const RecurrentCall call = RecurrentCall::of(attrs, inner);
-      const DType type = inner.required_input(in::x).dtype();
-      const auto wanted = [&](std::size_t index, const Dims& dims) -> Tensor* {
-        return inner.wants_output(index) ? &inner.output(index, type, dims) : nullptr;
-      };
-      Tensor* const y = wanted(0, call.y_dims(attrs));
-      Tensor* const y_h = wanted(1, call.state_dims(attrs));
-      Tensor* const y_c =
-          attrs.cell == RecurrentCell::lstm ? wanted(2, call.state_dims(attrs)) : nullptr;
-      dispatch_floats(type, [&](auto tag) {
-        using T = typename decltype(tag)::type;
-        const auto data = [&](std::size_t index) { return data_or_null<T>(inner.input(index)); };
-        const auto target = [](Tensor* tensor) {
-          return tensor != nullptr ? tensor->mutable_data<T>().data() : nullptr;
-        };
-        compute<T>(inner, attrs, call,
-                   {data(in::x), data(in::w), data(in::r), data(in::b), data(in::initial_h),
-                    data(in::initial_c), data(in::peepholes), target(y), target(y_h), target(y_c)});
-      });
-    });
+    run_recurrent(context, attrs);
   };
 }
 

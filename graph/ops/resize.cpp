@@ -446,6 +446,11 @@ OperandAxes resize_axes(const Node& node) {
 
 }  // namespace
 
+bool resizes_by_picking(const Node& node) {
+  const ResizeAttrs attrs = ResizeAttrs::from(node);
+  return attrs.mode == Interpolation::nearest && attrs.coordinates != Coordinates::tf_crop_and_resize;
+}
+
 bool resizes_nothing(const Node& node, bool keeps_shape) {
   const ResizeAttrs attrs = ResizeAttrs::from(node);
   if (attrs.coordinates == Coordinates::tf_crop_and_resize) return false;

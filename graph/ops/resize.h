@@ -9,4 +9,7 @@ namespace onnxpress {
 // sizes and `keeps_shape`. Not where a region of interest is cut out.
 bool resizes_nothing(const Node& node, bool keeps_shape);
 
+// Whether every element of the result is one of the input's: nearest neighbours, nothing filled in.
+bool resizes_by_picking(const Node& node);
+
 }  // namespace onnxpress

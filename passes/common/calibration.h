@@ -5,50 +5,45 @@
 // batches, and on how many threads they run, changes no bit of the result (moving averages apart).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "passes/common/histogram.h"
 #include "passes/common/quantization.h"
 #include "passes/core/pass.h"
 
 namespace onnxpress {
-
-// Counts of finite values in bins [i * width, (i + 1) * width), width = 2^exponent. Widens (pairs of
-// bins become one) when a value lies outside.
-struct Histogram {
-  int exponent = 0;
-  std::int64_t first = 0;             // index i of counts[0]
-  std::vector<std::int64_t> counts;   // at most most_bins
-  static constexpr std::size_t most_bins = 4096;
-
-  double width() const;
-  std::int64_t total() const;
-  bool operator==(const Histogram&) const = default;
-};
 
 // What was seen of one value.
 struct ValueStatistics {
   std::int64_t count = 0;      // finite elements
   std::int64_t nonfinite = 0;  // NaN and infinities, which are in nothing below
   std::int64_t zeros = 0;
-  float min = 0, max = 0;              // of all samples
+  float min = 0, max = 0;              // of all samples; 0 when count is
   float ema_min = 0, ema_max = 0;      // moving average over batches, in the order of the data
   Histogram histogram;
   // By slice of `channel_axis`, when asked for.
   std::optional<std::int64_t> channel_axis;
   std::vector<float> channel_min, channel_max;
   std::vector<double> channel_mean;
+
+  bool operator==(const ValueStatistics&) const = default;
 };
 
 // Statistics by value name (see calibration_key), with what they belong to.
 struct Calibration {
   std::map<std::string, ValueStatistics, std::less<>> values;
-  std::string model_hash;   // structural, weights included
+  // Keys of floating-point values that were wanted and never computed: of a branch that was not
+  // taken, or that no output depends on.
+  std::set<std::string, std::less<>> unseen;
+  std::string model_hash;   // structural, weights and names included
   std::string data_hash;    // empty for generated data
   std::string data;         // for people
   std::int64_t samples = 0;
@@ -58,20 +53,30 @@ struct Calibration {
 };
 
 // Name of a value across clones of its model: its own name, and for a value of a subgraph the names
-// of the nodes around it.
+// of the outputs and attributes around it. A value in the body of a function has one for each call,
+// and only when the function is inlined: passes that look for it call inline_functions first.
 std::string calibration_key(const Value& value);
 
 struct CalibrationRequest {
-  std::set<std::string, std::less<>> values;  // keys; empty: every floating-point value
-  std::map<std::string, std::int64_t, std::less<>> channels;  // keys -> axis of channel statistics
+  // Keys; empty: every floating-point value that is not computed from constants alone.
+  std::set<std::string, std::less<>> values;
+  // Keys -> axis of channel statistics (not negative); other tensors than of that rank have none.
+  std::map<std::string, std::int64_t, std::less<>> channels;
   bool histograms = true;
+  // Without context.calibration: so many sets of generated inputs (probe_inputs).
+  std::size_t generated_sets = 0;
 };
 
 // Runs the model on context.calibration. Uses and updates context.calibration_cache, which holds
 // statistics of one model and data: those of another are refused (Error) with both hashes named.
 // Throws Error for an empty set, for batches that do not fit the model, and when the engine cannot
-// run the model; values that hold NaN or infinity are told in `nonfinite`.
+// run the model; values that hold NaN or infinity are told in `nonfinite`. Constants, integers and
+// booleans are not observed.
 Calibration calibrate(const Model& model, PassContext& context, const CalibrationRequest& request);
+
+// What a report should say of it, one line each: few samples, generated data, values that were
+// constant or held NaN or infinity, values that were never computed.
+std::vector<std::string> calibration_warnings(const Calibration& calibration);
 
 // How a range is chosen.
 enum class RangeMethod { minmax, ema, percentile, entropy, mse, snr };
@@ -83,7 +88,7 @@ struct RangeOptions {
   QuantizedType type;          // of the codes
 };
 
-// [low, high] to quantize the value with; holds zero.
+// [low, high] to quantize the value with; holds zero. {0, 0} when nothing was seen.
 std::pair<float, float> choose_range(const ValueStatistics& statistics, const RangeOptions& options);
 
 }  // namespace onnxpress

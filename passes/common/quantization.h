@@ -1,7 +1,8 @@
 // Quantization grids: codes of a type, scales and zero points, rounding onto them.
 //
 // q = clamp(round(x / scale) + zero_point, min, max) with ties to even, x' = (q - zero_point) * scale:
-// QuantizeLinear and DequantizeLinear of ONNX.
+// QuantizeLinear and DequantizeLinear of ONNX. Codes of float types (float8, float4e2m1) are the bits
+// of the float nearest to x / scale, saturated; their zero point is 0.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "graph/base/dtype.h"
+#include "graph/base/threads.h"
 #include "graph/ir/tensor.h"
 
 namespace onnxpress {
@@ -21,9 +23,14 @@ struct QuantizedType {
   DType storage = DType::int8;
 
   // Symmetric grids leave the most negative code out, so that they have a zero in the middle:
-  // [-(2^(b-1) - 1), 2^(b-1) - 1]. Asymmetric ones use [0, 2^b - 1].
+  // [-(2^(b-1) - 1), 2^(b-1) - 1]. Asymmetric ones use all codes: [0, 2^b - 1], or
+  // [-2^(b-1), 2^(b-1) - 1] in a signed type. Integer types only.
   std::int64_t min() const;
   std::int64_t max() const;
+  // Codes are floats: `bits` are those of the type, and levels are not evenly spaced.
+  bool has_float_codes() const { return is_float(storage); }
+  // The largest number of steps of the scale that a code stands for (448 of float8e4m3fn).
+  float largest() const;
 };
 
 struct QuantizationParameters {
@@ -36,7 +43,17 @@ struct QuantizationParameters {
 QuantizationParameters min_max_parameters(float low, float high, const QuantizedType& type);
 
 std::int64_t quantize(float value, const QuantizationParameters& parameters, const QuantizedType& type);
+// The scale of `parameters` as a number of `stored`, the type of the scales (float8e8m0: rounded up):
+// never zero nor infinity, and no code dequantizes to infinity.
+float storable_scale(const QuantizationParameters& parameters, const QuantizedType& type, DType stored);
+// The least power of two that is not below a positive scale, within what float8e8m0 and normal floats hold.
+float power_of_two_above(float scale);
+
+// The most steps that a code is away from the zero point.
+float farthest_code(const QuantizationParameters& parameters, const QuantizedType& type);
+// Of integer types; the second of any type.
 float dequantize(std::int64_t code, const QuantizationParameters& parameters);
+float dequantize(std::int64_t code, const QuantizationParameters& parameters, const QuantizedType& type);
 
 // Which elements of a weight share a scale.
 struct Granularity {
@@ -68,7 +85,8 @@ void for_each_scale_run(const Dims& weight, const Granularity& granularity, cons
 struct WeightGrid {
   QuantizedType type;
   Granularity granularity;
-  DType scale_type = DType::float32;  // the scales are numbers of this type
+  DType scale_type = DType::float32;  // the scales are numbers of this type, times outer_scale
+  float outer_scale = 1;              // other than 1: of the tensor (NVFP4)
   std::vector<QuantizationParameters> parameters;  // row-major over scale_dims()
 };
 
@@ -77,25 +95,34 @@ struct QuantizedTensor {
   Tensor codes;          // storage type, dims of the weight
   Tensor scale;          // dims of granularity.scale_dims()
   Tensor zero_point;     // storage type, dims of scale; undefined when symmetric
+  Tensor outer_scale;    // float32 scalar that every scale is multiplied with; undefined: 1
   Granularity granularity;
   double snr_db = 0;     // of the dequantized weight; inf when exact
   std::int64_t zeros = 0;  // elements that are exactly zero after dequantization
+  std::int64_t clipped = 0;  // elements half a step or more outside the levels
 };
 
 // What a grid is chosen with.
 struct GridOptions {
-  DType scale_type = DType::undefined;  // undefined: the weight's element type
+  // undefined: the weight's element type. float8e8m0: powers of two, and for blocks of float codes
+  // the least exponent that covers the block or one less, whichever rounds it with less squared error
+  // (one of the two is that of the Open Compute Microscaling Formats specification 1.0, section 6.3).
+  // float8e4m3fn: times a float32 scale of the whole tensor, as in NVFP4 (NVIDIA, "Pretraining Large
+  // Language Models with NVFP4", arXiv 2509.25149).
+  DType scale_type = DType::undefined;
   bool power_of_two = false;            // scales are powers of two, rounded up
 };
 
 // Grids that cover the smallest and largest element of every group. Nothing when the float32,
-// float16, bfloat16 or float64 weight holds NaN or infinity.
+// float16, bfloat16 or float64 weight holds NaN or infinity. `pool` may be nullptr: one thread.
 std::optional<WeightGrid> min_max_grid(const Tensor& weight, const QuantizedType& type,
-                                       const Granularity& granularity, const GridOptions& options = {});
+                                       const Granularity& granularity, const GridOptions& options = {},
+                                       ThreadPool* pool = nullptr);
 
-// Every element on the nearest level.
-QuantizedTensor round_to_nearest(const Tensor& weight, const WeightGrid& grid);
-// Codes as chosen (row-major, one per element, within the type's levels).
+// Every element on the nearest level. No more than a few pages of floats are copied, and pages of a
+// mapped file are given back afterwards.
+QuantizedTensor round_to_nearest(const Tensor& weight, const WeightGrid& grid, ThreadPool* pool = nullptr);
+// Codes as chosen (row-major, one per element, within the type's levels; bits of float codes).
 QuantizedTensor with_codes(const Tensor& weight, const WeightGrid& grid,
                            std::span<const std::int32_t> codes);
 

@@ -14,6 +14,16 @@ bool has_reference(const Node& node) {
                              [](const auto& entry) { return !entry.second.ref.empty(); });
 }
 
+constexpr std::string_view runtime_domain = "com.microsoft";
+
+bool uses_runtime_domain(const Graph& graph) {
+  bool found = false;
+  graph.for_each_graph([&](const Graph& nested) {
+    for (const Node* node : nested.nodes()) found = found || node->domain() == runtime_domain;
+  });
+  return found;
+}
+
 Value* equal_constant(const Graph& graph, const Tensor& tensor) {
   if (tensor.size() > most_shared_elements) return nullptr;
   const Graph* root = &graph;
@@ -57,6 +67,19 @@ Attributes copy_attributes(const Node& node) {
   return copy;
 }
 
+WithRuntimeDomain::WithRuntimeDomain(Model& model) {
+  const auto import = [&](OpsetImports& opsets, const Graph& graph) {
+    if (opsets.emplace(runtime_domain, 1).second) added_.push_back({&opsets, &graph});
+  };
+  import(model.opsets, model.graph);
+  for (const auto& function : model.functions) import(function->opsets, function->body);
+}
+
+WithRuntimeDomain::~WithRuntimeDomain() {
+  for (const Import& made : added_)
+    if (!uses_runtime_domain(*made.graph)) made.opsets->erase(std::string(runtime_domain));
+}
+
 std::optional<std::string> handing_on_obstacle(const Value& old, const Value& source) {
   for (const Graph* listing : old.output_of()) {
     if (listing != &old.graph())
@@ -72,16 +95,19 @@ std::optional<std::string> handing_on_obstacle(const Value& old, const Value& so
   return std::nullopt;
 }
 
+Patch::Ref shared_constant(Patch& patch, const Graph& graph, std::string hint, Tensor tensor) {
+  if (Value* known = equal_constant(graph, tensor)) return known;
+  return patch.constant(std::move(hint), std::move(tensor));
+}
+
 Patch::Ref add_call(Patch& patch, const Graph& graph, OpCall call, std::vector<Patch::Ref> inputs,
                     std::string name) {
   for (Tensor& constant : call.constants) {
     if (!constant.defined())
       inputs.emplace_back();
-    else if (Value* known = equal_constant(graph, constant))
-      inputs.emplace_back(known);
     else
-      inputs.push_back(
-          patch.constant(fmt::format("{}_{}", call.op_type, inputs.size()), std::move(constant)));
+      inputs.push_back(shared_constant(patch, graph, fmt::format("{}_{}", call.op_type, inputs.size()),
+                                       std::move(constant)));
   }
   return patch.node({.op_type = std::move(call.op_type),
                      .name = std::move(name),

@@ -29,6 +29,26 @@ Attributes copy_attributes(const Node& node);
 // a graph's output; nothing when they can.
 std::optional<std::string> handing_on_obstacle(const Value& old, const Value& source);
 
+// While it lives, the model and its functions import ONNX Runtime's operators (com.microsoft);
+// afterwards where a node is one of them.
+class WithRuntimeDomain {
+ public:
+  explicit WithRuntimeDomain(Model& model);  // must outlive the object
+  ~WithRuntimeDomain();
+  WithRuntimeDomain(const WithRuntimeDomain&) = delete;
+  WithRuntimeDomain& operator=(const WithRuntimeDomain&) = delete;
+
+ private:
+  struct Import {
+    OpsetImports* opsets;
+    const Graph* graph;
+  };
+  std::vector<Import> added_;
+};
+
+// A constant of the patch, or one that the main graph has already (of at most a few elements).
+Patch::Ref shared_constant(Patch& patch, const Graph& graph, std::string hint, Tensor tensor);
+
 // A node for the call, its constants as initializers; those that the main graph has already (of at
 // most a few elements) are used again.
 Patch::Ref add_call(Patch& patch, const Graph& graph, OpCall call, std::vector<Patch::Ref> inputs,

@@ -106,6 +106,9 @@ Outcome GroupPass::run(Model& model, PassContext& context) const {
           in_context([&] { return fmt::format("running member {}", member->info().name); },
                      [&] { return member->run(model, inner); });
       changed |= outcome.changed;
+      if (outcome.effect && *outcome.effect > total.effect.value_or(Effect::exact)) total.effect = outcome.effect;
+      if (outcome.effect == Effect::approximate)
+        total.min_snr_db = total.min_snr_db > 0 ? std::min(total.min_snr_db, outcome.min_snr_db) : outcome.min_snr_db;
       add_counts(total.counts, member->info().name, outcome.counts);
       for (std::string& note : outcome.notes) {
         if (std::find(total.notes.begin(), total.notes.end(), note) == total.notes.end())

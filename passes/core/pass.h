@@ -120,6 +120,9 @@ struct Outcome {
   Json counts = Json::object();         // rule or thing -> number
   std::vector<Json> layers;             // per-layer or per-tensor table: flat objects with equal keys
   double min_snr_db = 0;                // approximate passes: the bound on probe outputs
+  // What this run may have done to outputs, when that is more than the pass declares (a fusion that
+  // met a quantized model). Nothing: as declared.
+  std::optional<Effect> effect;
 };
 
 class Pass {

@@ -310,6 +310,7 @@ class Runner {
       if (context.calibration) context.calibration->rewind();
       if (context.training) context.training->rewind();
       record.outcome = step.pass->run(model, context);
+      record.effect = record.outcome.effect.value_or(record.effect);
     } catch (const std::bad_alloc&) {
       failure = "out of memory";
     } catch (const std::exception& error) {
@@ -343,7 +344,7 @@ class Runner {
     next.total_errors = current_.total_errors;
     if (probes_.empty() || !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
       return std::nullopt;
-    const Effect effect = step.pass->info().effect;
+    const Effect effect = record.effect;
     auto broken = compare(step, next, record, false);
     if (!broken || !record.probed || effect == Effect::approximate || effect == Effect::lossy)
       return broken;
@@ -380,7 +381,7 @@ class Runner {
     record.errors = measure_errors(*next.model, before, after);
     record.probed = true;
     check_judgeable(record.errors);
-    const Effect effect = step.pass->info().effect;
+    const Effect effect = record.effect;
     if (effect != Effect::exact)
       next.total_errors = measure_errors(*next.model, *original_outputs_, after);
     return broken_effect(effect, record.outcome.min_snr_db, before, after, record.errors);

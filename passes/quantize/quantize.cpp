@@ -54,6 +54,28 @@ constexpr OptionSpec option_specs[] = {
      .default_value = "rtn",
      .help = "how weights are rounded: rtn (to nearest), mse (best scales), hqq, gptq, adaround",
      .choices = "rtn|mse|hqq|gptq|adaround"},
+    {.name = "samples",
+     .kind = OptionSpec::Kind::integer,
+     .default_value = "1024",
+     .help = "method gptq and adaround: calibration samples to look at, spread over the data",
+     .min = 1,
+     .max = 1e9},
+    {.name = "damping",
+     .kind = OptionSpec::Kind::number,
+     .default_value = "0.01",
+     .help = "method gptq and adaround: added to the diagonal of a layer's Hessian, as a share of its mean",
+     .min = 1e-6,
+     .max = 1},
+    {.name = "act_order",
+     .kind = OptionSpec::Kind::flag,
+     .default_value = "true",
+     .help = "method gptq: inputs of large activations are rounded first"},
+    {.name = "steps",
+     .kind = OptionSpec::Kind::integer,
+     .default_value = "2000",
+     .help = "method adaround: gradient steps for each layer",
+     .min = 1,
+     .max = 1e6},
     {.name = "bias_correction",
      .kind = OptionSpec::Kind::choice,
      .default_value = "none",
@@ -64,6 +86,13 @@ constexpr OptionSpec option_specs[] = {
      .default_value = "ort-cpu",
      .help = "the runtime that is to run the model",
      .choices = "ort-cpu|ort-cpu-avx2|openvino|tensorrt|qnn|generic"},
+    {.name = "accuracy_level",
+     .kind = OptionSpec::Kind::integer,
+     .default_value = "0",
+     .help = "of MatMulNBits (form=contrib): 1 computes in float32, 2 in float16, 3 in bfloat16, 4 with int8 "
+             "activations; 0: as the runtime likes",
+     .min = 0,
+     .max = 4},
     {.name = "storage",
      .kind = OptionSpec::Kind::choice,
      .default_value = "loadable",
@@ -90,7 +119,10 @@ class Quantize : public Pass {
     return request.scheme == Scheme::static_ranges ? Needs::calibration : Needs::optional_calibration;
   }
 
-  void check(const Options& given) const override { QuantizeRequest::from(given); }
+  void check(const Options& given) const override {
+    const QuantizeRequest request = QuantizeRequest::from(given);
+    if (request.scheme == Scheme::dynamic) check_dynamic(request);
+  }
 
   std::int64_t required_opset(const Model& model, const Options& given) const override {
     const QuantizeRequest request = QuantizeRequest::from(given);

@@ -1,6 +1,7 @@
 #include "passes/quantize/request.h"
 
 #include <charconv>
+#include <tuple>
 
 #include "graph/base/error.h"
 
@@ -29,6 +30,52 @@ std::optional<DType> parse_type(const Options& options, std::string_view option)
           "option '{}': expected auto or a type of at most 16 bits (int8, uint4, float8e4m3fn ...), found '{}'", option,
           text);
   return type;
+}
+
+// A type of weights, or one of the block formats with all that it says.
+void read_weight_type(const Options& options, QuantizeRequest& request) {
+  const std::string& text = options.text("type");
+  for (const auto& [name, format, type, block] :
+       {std::tuple{"mxfp4", BlockFormat::mxfp4, DType::float4e2m1, 32},
+        {"mxfp8", BlockFormat::mxfp8, DType::float8e4m3fn, 32},
+        {"nvfp4", BlockFormat::nvfp4, DType::float4e2m1, 16}}) {
+    if (text != name) continue;
+    request.format = format;
+    request.weight_type = type;
+    request.granularity = Granularity::Kind::block;
+    request.block = block;
+  }
+  if (request.format == BlockFormat::none) request.weight_type = parse_type(options, "type");
+  // Without a width that the user says, all levels of the type.
+  if (request.weight_type && !options.given("bits") && !request.automatic_bits)
+    request.weight_bits = bits(*request.weight_type);
+}
+
+// What no scheme but `weights` has, and what it has not.
+void check_weights_only(const QuantizeRequest& request) {
+  const bool own_form = request.form == Form::contrib || request.form == Form::codebook;
+  if (request.scheme != Scheme::weights) {
+    require(!own_form, "form=contrib and form=codebook belong to scheme=weights");
+    return;
+  }
+  require(request.form != Form::qoperator, "scheme=weights has no operators of integers: form=qoperator is for static "
+          "and dynamic");
+  const bool small_float = request.weight_type && is_float(*request.weight_type);
+  require(!own_form || !request.weight_type,
+          "option 'type': form=contrib and form=codebook have a type of their own (say bits), found {}",
+          request.weight_type ? name(*request.weight_type) : "");
+  require(!small_float || request.rounding == Rounding::nearest || request.rounding == Rounding::mse,
+          "method={} moves between evenly spaced levels, which {} has not: expected rtn or mse",
+          request.rounding == Rounding::hqq    ? "hqq"
+          : request.rounding == Rounding::gptq ? "gptq"
+                                               : "adaround",
+          small_float ? name(*request.weight_type) : "");
+  require(request.form != Form::codebook || request.rounding == Rounding::nearest,
+          "form=codebook chooses its levels itself: expected method=rtn");
+  const bool unloadable = request.format != BlockFormat::none || request.weight_type == DType::float4e2m1;
+  require(!unloadable || !request.only_loadable,
+          "the reference ONNX Runtime loads no float4e2m1 and no float8e8m0 scales: say storage=smallest to write them "
+          "all the same");
 }
 
 std::vector<BitsRule> parse_overrides(std::string_view text) {
@@ -81,15 +128,15 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
   request.automatic_bits = options.text("bits") == "auto";
   if (!request.automatic_bits) request.weight_bits = parse_bits("bits", options.text("bits"));
   request.activation_bits = static_cast<int>(options.integer("act_bits"));
-  request.weight_type = parse_type(options, "type");
-  request.activation_type = parse_type(options, "act_type");
-  request.symmetric = options.flag("symmetric");
-  if (options.text("act_symmetric") != "auto") request.symmetric_activations = options.text("act_symmetric") == "true";
   request.granularity = choice<Granularity::Kind>(options, "granularity",
                                                   {{"tensor", Granularity::Kind::tensor},
                                                    {"channel", Granularity::Kind::channel},
                                                    {"block", Granularity::Kind::block}});
   request.block = options.integer("block");
+  read_weight_type(options, request);
+  request.activation_type = parse_type(options, "act_type");
+  request.symmetric = options.flag("symmetric");
+  if (options.text("act_symmetric") != "auto") request.symmetric_activations = options.text("act_symmetric") == "true";
   request.power_of_two = options.flag("power_of_two");
   if (options.text("scales") == "fp16") request.scale_type = DType::float16;
   request.range.method = choice<RangeMethod>(options, "calibration",
@@ -106,17 +153,23 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
                                        {"hqq", Rounding::hqq},
                                        {"gptq", Rounding::gptq},
                                        {"adaround", Rounding::adaround}});
+  request.rounding_samples = options.integer("samples");
+  request.damping = options.number("damping");
+  request.act_order = options.flag("act_order");
+  request.rounding_steps = options.integer("steps");
   request.bias_correction = choice<BiasCorrection>(options, "bias_correction",
                                                    {{"none", BiasCorrection::none},
                                                     {"analytic", BiasCorrection::analytic},
                                                     {"empirical", BiasCorrection::empirical}});
   request.target = Target::from_name(options.text("target"));
   request.only_loadable = options.text("storage") == "loadable";
+  request.accuracy_level = options.integer("accuracy_level");
   request.select = options.text("select");
   request.overrides = parse_overrides(options.text("overrides"));
   request.budget_bits = parse_budget(options.text("budget"));
   require(!request.budget_bits || request.automatic_bits, "option 'budget' belongs to bits=auto, found bits={}",
           options.text("bits"));
+  check_weights_only(request);
   return request;
 }
 

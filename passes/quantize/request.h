@@ -31,6 +31,14 @@ enum class Form {
 enum class Rounding { nearest, mse, hqq, gptq, adaround };
 enum class BiasCorrection { none, analytic, empirical };
 
+// Blocks of small floats with scales of one byte.
+enum class BlockFormat {
+  none,
+  mxfp4, mxfp8,  // float4e2m1 or float8e4m3fn, blocks of 32 with a power of two (Open Compute
+                 // Microscaling Formats specification 1.0)
+  nvfp4,         // float4e2m1, blocks of 16 with a float8e4m3fn, and a float32 scale of the tensor
+};
+
 // Bits (0: left in float) of the nodes that a selector matches.
 struct BitsRule {
   std::string selector;
@@ -44,6 +52,7 @@ struct QuantizeRequest {
   int activation_bits = 8;
   // Said by the user; nothing: as bits, symmetry and target have it.
   std::optional<DType> weight_type, activation_type;
+  BlockFormat format = BlockFormat::none;       // of weights; then weight_type, granularity and block are its own
   bool symmetric = true;                        // weights
   std::optional<bool> symmetric_activations;    // nothing: as the target has it
   Granularity::Kind granularity = Granularity::Kind::channel;  // of weights
@@ -52,9 +61,17 @@ struct QuantizeRequest {
   DType scale_type = DType::undefined;          // undefined: the weight's; float16: stored so, and cast
   RangeOptions range;
   Rounding rounding = Rounding::nearest;
+  // Of the methods that look at inputs: samples that they look at, the share of the mean diagonal
+  // that is added to the Hessian, whether columns are rounded by importance, gradient steps.
+  std::int64_t rounding_samples = 1024;
+  double damping = 0.01;
+  bool act_order = true;
+  std::int64_t rounding_steps = 2000;
   BiasCorrection bias_correction = BiasCorrection::none;
   Target target;
   bool only_loadable = true;
+  std::int64_t accuracy_level = 0;    // of MatMulNBits, as com.microsoft has it; 0: not said
+  std::string_view pass = "quantize";  // that asks, for what is told
   std::string select;                 // nodes or tensors to quantize
   std::vector<BitsRule> overrides;    // the last that matches counts
   bool automatic_bits = false;        // bits=auto
@@ -71,6 +88,8 @@ struct QuantizeRequest {
 Outcome quantize_static(Model& model, PassContext& context, const QuantizeRequest& request);
 Outcome quantize_dynamic(Model& model, PassContext& context, const QuantizeRequest& request);
 Outcome quantize_weights_only(Model& model, PassContext& context, const QuantizeRequest& request);
+// Throws Error for what scheme=dynamic cannot be asked.
+void check_dynamic(const QuantizeRequest& request);
 // Opset that the scheme needs for this model; 0: any.
 std::int64_t static_opset(const Model& model, const QuantizeRequest& request);
 std::int64_t dynamic_opset(const Model& model, const QuantizeRequest& request);

@@ -1,9 +1,212 @@
-#include "graph/base/error.h"
+// scheme=static: weights and activations as codes between explicit QuantizeLinear and
+// DequantizeLinear (QDQ), ranges of activations from calibration data.
+#include <algorithm>
+#include <map>
+
+#include "graph/onnx/writer.h"
+#include "graph/rewrite/inline.h"
+#include "passes/common/calibration.h"
+#include "passes/quantize/indirect_weights.h"
 #include "passes/quantize/request.h"
+#include "passes/quantize/static_convert.h"
+#include "passes/quantize/static_notes.h"
 
 namespace onnxpress {
+namespace {
 
-Outcome quantize_static(Model&, PassContext&, const QuantizeRequest&) { fail("scheme=static is not built yet"); }
-std::int64_t static_opset(const Model&, const QuantizeRequest&) { return 13; }
+constexpr std::string_view pass_name = "quantize";
+
+// A plan with all numbers, for the model it was made of.
+struct Attempt {
+  StaticPlan plan;
+  std::vector<ActivationGrid> grids;
+  std::vector<StaticWeight> weights;
+  std::vector<StaticBias> biases;
+  std::vector<std::string> notes;
+  std::vector<NearMiss> misses;
+};
+
+class StaticScheme {
+ public:
+  StaticScheme(Model& model, PassContext& context, const QuantizeRequest& request)
+      : model_(model), context_(context), request_(request), kinds_(choose_static_types(model, request)) {}
+
+  Outcome run() {
+    for (const BitsRule& rule : request_.overrides)
+      in_context([&] { return fmt::format("option overrides, '{}'", rule.selector); },
+                 [&] { Selector(rule.selector).require_all_match(model_); });
+    inline_all_functions();
+    calibrate_values();
+    Attempt attempt = prepare(model_);
+    if (may_grow(attempt)) {
+      keep_small();
+      attempt = prepare(model_);
+    }
+    return convert_model(attempt);
+  }
+
+ private:
+  void inline_all_functions() {
+    if (model_.functions.empty()) return;
+    outcome_.notes.push_back(fmt::format("{} functions were put in place of their calls: values inside have a range per call",
+                                         model_.functions.size()));
+    inline_functions(model_);
+    outcome_.changed = true;
+  }
+
+  // Every value that any plan may quantize.
+  void calibrate_values() {
+    TypeInference types(model_);
+    types.run();
+    const StaticPlan plan = plan_static(model_, types, kinds_, request_, exclusions_);
+    CalibrationRequest wanted{.values = static_note_values(plan)};
+    for (const CodedValue& value : plan.values) wanted.values.insert(calibration_key(*value.value));
+    if (wanted.values.empty()) return;
+    calibration_ = calibrate(model_, context_, wanted);
+    for (std::string& warning : calibration_warnings(calibration_)) outcome_.notes.push_back(std::move(warning));
+  }
+
+  Attempt prepare(const Model& model) {
+    Attempt attempt;
+    TypeInference types(model);
+    types.run();
+    for (bool settled = false; !settled;) {
+      const std::size_t refused = exclusions_.values.size() + exclusions_.nodes.size();
+      attempt.plan = plan_static(model, types, kinds_, request_, exclusions_);
+      attempt.grids = choose_activation_grids(attempt.plan, calibration_, kinds_, request_, types, exclusions_);
+      if (refused == exclusions_.values.size() + exclusions_.nodes.size()) round(model, attempt);
+      settled = refused == exclusions_.values.size() + exclusions_.nodes.size();
+    }
+    attempt.biases = static_biases(attempt.plan, attempt.weights, attempt.grids, kinds_, attempt.notes);
+    const std::vector<std::string> notes = static_notes(attempt.plan, calibration_, kinds_);
+    attempt.notes.insert(attempt.notes.begin(), notes.begin(), notes.end());
+    attempt.misses = static_near_misses(attempt.plan, types, pass_name);
+    return attempt;
+  }
+
+  // Weights are rounded once, though plans are made several times.
+  void round(const Model& model, Attempt& attempt) {
+    attempt.weights = static_weights(model, attempt.plan, kinds_, request_);
+    std::vector<RoundingTask> tasks;
+    std::vector<StaticWeight*> asked;
+    for (StaticWeight& weight : attempt.weights) {
+      const auto known = rounded_.find(weight.readers[0]);
+      if (known != rounded_.end() && known->second.granularity == weight.granularity && known->second.bits == weight.type.bits &&
+          known->second.tensor == weight.weight.value->name()) {
+        weight.rounded = known->second.result;
+        continue;
+      }
+      asked.push_back(&weight);
+      tasks.push_back({weight.weight, weight.type, weight.granularity, {.power_of_two = request_.power_of_two}});
+    }
+    if (tasks.empty()) return;
+    std::vector<RoundingResult> results = round_weights(model, tasks, context_, request_);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      StaticWeight& weight = *asked[i];
+      weight.rounded = std::move(results[i]);
+      if (weight.rounded.quantized) {
+        rounded_.insert_or_assign(weight.readers[0], Rounded{weight.weight.value->name(), weight.type.bits, weight.granularity, weight.rounded});
+        continue;
+      }
+      for (const std::size_t place : weight.readers)
+        exclusions_.nodes.emplace(place, fmt::format("'{}' holds NaN or infinity", weight.weight.value->name()));
+    }
+  }
+
+  // Whether nodes, scales and names might take more bytes than codes save.
+  static bool may_grow(const Attempt& attempt) {
+    constexpr std::size_t bytes_of_pair = 1024;
+    std::size_t bytes = 0;
+    for (const StaticWeight& weight : attempt.weights) bytes += weight.weight.value->constant()->byte_size();
+    return bytes / 2 < bytes_of_pair * (attempt.plan.values.size() + 2 * attempt.weights.size());
+  }
+
+  // Leaves nodes in float, those with the smallest weights first, until the model does not grow.
+  void keep_small() {
+    const std::size_t before = serialized_size(model_);
+    for (;;) {
+      const std::unique_ptr<Model> copy = model_.clone();
+      const Attempt trial = prepare(*copy);
+      Exclusions next = exclusions_;
+      const bool can_shrink = leave_smallest(trial, next);
+      convert(*copy, trial);
+      if (!can_shrink || serialized_size(*copy) <= before) return;
+      exclusions_ = std::move(next);
+    }
+  }
+
+  static bool leave_smallest(const Attempt& trial, Exclusions& next) {
+    const auto bytes_of = [](const StaticWeight& weight) { return weight.weight.value->constant()->byte_size(); };
+    const auto smallest = std::ranges::min_element(trial.weights, {}, bytes_of);
+    if (smallest != trial.weights.end()) {
+      for (const std::size_t place : smallest->readers)
+        next.nodes.emplace(place, fmt::format("the model would grow: '{}' has only {} bytes", smallest->weight.value->name(), bytes_of(*smallest)));
+      return true;
+    }
+    for (std::size_t place = 0; place < trial.plan.nodes.size(); ++place)
+      if (trial.plan.nodes[place].on_codes && next.nodes.emplace(place, "the model would grow, and it has no weights").second) return true;
+    return false;
+  }
+
+  StaticConversion convert(Model& model, const Attempt& attempt) const {
+    std::int64_t version = model.ir_version;
+    for (const StaticWeight& weight : attempt.weights) version = std::max<std::int64_t>(version, first_ir_version(weight.type.storage));
+    for (const ActivationGrid& grid : attempt.grids) version = std::max<std::int64_t>(version, first_ir_version(grid.type.storage));
+    model.ir_version = version;
+    return convert_static(model, attempt.plan, attempt.grids, attempt.weights, attempt.biases, kinds_, calibration_);
+  }
+
+  Outcome convert_model(const Attempt& attempt) {
+    std::vector<NearMiss> misses = indirect_weights(model_, Selector(request_.select), pass_name);
+    misses.insert(misses.end(), attempt.misses.begin(), attempt.misses.end());
+    std::size_t on_codes = 0, only_weights = 0;
+    for (const PlannedNode& planned : attempt.plan.nodes) {
+      on_codes += planned.on_codes;
+      only_weights += planned.weights && !planned.on_codes;
+    }
+    const StaticConversion done = convert(model_, attempt);
+    for (const QuantizedRecord& record : done.records) outcome_.layers.push_back(record.to_json());
+    outcome_.changed |= !done.records.empty();
+    outcome_.counts = {{"on_codes", on_codes},
+                       {"only_weights", only_weights},
+                       {"left_in_float", misses.size()},
+                       {"quantized_values", done.quantize_nodes},
+                       {"absorbed", done.absorbed}};
+    outcome_.notes.insert(outcome_.notes.end(), kinds_.notes.begin(), kinds_.notes.end());
+    outcome_.notes.insert(outcome_.notes.end(), attempt.notes.begin(), attempt.notes.end());
+    if (done.records.empty()) outcome_.notes.emplace_back("nothing to quantize");
+    if (!misses.empty())
+      outcome_.notes.push_back(fmt::format("{} nodes left in float, at least in part, the first: {}: {}", misses.size(),
+                                           misses[0].subject, misses[0].reason));
+    if (context_.near_misses) context_.near_misses->insert(context_.near_misses->end(), misses.begin(), misses.end());
+    return std::move(outcome_);
+  }
+
+  struct Rounded {
+    std::string tensor;
+    int bits = 0;
+    Granularity granularity;
+    RoundingResult result;
+  };
+
+  Model& model_;
+  PassContext& context_;
+  const QuantizeRequest& request_;
+  StaticTypes kinds_;
+  Exclusions exclusions_;
+  Calibration calibration_;
+  std::map<std::size_t, Rounded> rounded_;  // by the place of the first reader
+  Outcome outcome_;
+};
+
+}  // namespace
+
+Outcome quantize_static(Model& model, PassContext& context, const QuantizeRequest& request) {
+  return StaticScheme(model, context, request).run();
+}
+
+std::int64_t static_opset(const Model& model, const QuantizeRequest& request) {
+  return choose_static_types(model, request).opset;
+}
 
 }  // namespace onnxpress

@@ -42,6 +42,8 @@ DType Target::activation_type(int bits) const {
   return is_signed ? DType::int16 : DType::uint16;
 }
 
+bool Target::quantizes_biases() const { return id != Id::tensorrt && id != Id::openvino; }
+
 bool Target::reduced_weight_range() const { return id == Id::ort_cpu_avx2; }
 
 // ONNX Runtime 1.31: docs/runtime-support.md.

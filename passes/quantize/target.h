@@ -20,6 +20,8 @@ struct Target {
   // Products of 8-bit numbers are summed in pairs as 16-bit ones that saturate (x86 without VNNI):
   // weights keep to 7 bits.
   bool reduced_weight_range() const;
+  // Biases as int32; else they stay floats.
+  bool quantizes_biases() const;
   std::int64_t newest_opset() const;
   std::int64_t newest_ir_version() const;
 };

@@ -1,9 +1,199 @@
-#include "graph/base/error.h"
-#include "passes/quantize/request.h"
+// Weight-only quantization: weights become integers or small floats that the model turns back into
+// floats, or that operators of com.microsoft multiply with as they are. Rounding to nearest on min-max
+// grids (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1) unless a method is asked for.
+#include <algorithm>
+#include <map>
+
+#include "graph/ops/identity.h"
+#include "graph/ops/quantize_linear.h"
+#include "graph/ops/transpose.h"
+#include "graph/rewrite/patch.h"
+#include "passes/common/quantization.h"
+#include "passes/common/weights.h"
+#include "passes/quantize/codebook.h"
+#include "passes/quantize/contrib_weights.h"
+#include "passes/quantize/indirect_weights.h"
+#include "passes/quantize/records.h"
+#include "passes/quantize/rounding.h"
+#include "passes/quantize/storage.h"
 
 namespace onnxpress {
+namespace {
 
-Outcome quantize_weights_only(Model&, PassContext&, const QuantizeRequest&) { fail("scheme=weights is not built yet"); }
-std::int64_t weights_only_opset(const Model&, const QuantizeRequest&) { return 13; }
+struct Selected {
+  std::vector<Weight> weights;
+  std::vector<NearMiss> left;
+};
+
+// Weights that operators read, and those that reach them moved, in that order.
+Selected select_weights(const Model& model, const QuantizeRequest& request) {
+  Selected selected;
+  const Selector selector(request.select);
+  std::vector<NearMiss> misses;
+  selected.weights = collect_weights(model, WeightKinds::all, selector, request.pass, &misses);
+  IndirectWeights indirect = indirect_weights(model, selector, request.pass, selected.weights);
+  selected.weights.insert(selected.weights.end(), indirect.moved.begin(), indirect.moved.end());
+  // First: they are the ones worth a look.
+  selected.left = std::move(indirect.left);
+  selected.left.insert(selected.left.end(), misses.begin(), misses.end());
+  return selected;
+}
+
+Patch::Ref put(Patch& patch, OpCall call, std::string name, std::vector<Patch::Ref> inputs) {
+  return patch.node({.op_type = std::move(call.op_type),
+                     .name = std::move(name),
+                     .inputs = std::move(inputs),
+                     .attributes = std::move(call.attributes)});
+}
+
+// DequantizeLinear in the place of the weight. Its scales are multiplied with that of the tensor first
+// (NVFP4), or cast to the weight's type.
+void replace_by_dequantized(const StoredWeight& stored, QuantizedTensor quantized) {
+  Value* const weight = stored.weight.value;
+  const DType type = weight->constant()->dtype();
+  const std::string base = weight->name();
+  Patch patch(weight->graph());
+  const Patch::Ref codes = patch.constant(base + "_quantized", std::move(quantized.codes));
+  const DType scale_type = quantized.scale.dtype();
+  Patch::Ref scale = patch.constant(base + "_scale", std::move(quantized.scale));
+  QuantizeAttrs attrs;
+  if (quantized.granularity.kind != Granularity::Kind::tensor) attrs.axis = quantized.granularity.axis;
+  if (quantized.granularity.kind == Granularity::Kind::block) attrs.block_size = quantized.granularity.block;
+  if (quantized.outer_scale.defined()) {
+    scale = put(patch, {.op_type = "DequantizeLinear"}, base + "_scale_DequantizeLinear",
+                {scale, patch.constant(base + "_tensor_scale", std::move(quantized.outer_scale))});
+    if (type != DType::float32) attrs.output = type;
+  } else if (scale_type == DType::float8e8m0) {
+    attrs.output = type;
+  } else if (scale_type != type) {
+    scale = put(patch, make_cast(type), base + "_scale_Cast", {scale});
+  }
+  std::vector<Patch::Ref> inputs{codes, scale};
+  if (quantized.zero_point.defined())
+    inputs.push_back(patch.constant(base + "_zero_point", std::move(quantized.zero_point)));
+  patch.replace(weight, put(patch, {.op_type = "DequantizeLinear", .attributes = attrs.to_attributes()},
+                            base + "_DequantizeLinear", std::move(inputs)));
+  patch.apply();
+}
+
+class WeightsOnly {
+ public:
+  WeightsOnly(Model& model, PassContext& context, const QuantizeRequest& request)
+      : model_(model), context_(context), request_(request) {}
+
+  Outcome run() {
+    Selected selected = select_weights(model_, request_);
+    StoragePlan plan = plan_storage(model_, request_, selected.weights, request_.pass);
+    misses_ = std::move(selected.left);
+    misses_.insert(misses_.end(), plan.left.begin(), plan.left.end());
+    outcome_.notes = std::move(plan.notes);
+    quantize_grids(plan);
+    quantize_codebooks(plan);
+    return finish();
+  }
+
+ private:
+  void quantize_grids(const StoragePlan& plan) {
+    std::vector<RoundingTask> tasks;
+    std::vector<const StoredWeight*> stored;
+    for (const StoredWeight& weight : plan.weights) {
+      if (weight.form == Form::codebook) continue;
+      tasks.push_back({weight.weight, weight.type, weight.granularity, weight.grid});
+      stored.push_back(&weight);
+    }
+    std::vector<RoundingResult> results = round_weights(model_, tasks, context_, request_);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      RoundingResult& result = results[i];
+      if (!result.quantized) {
+        leave_not_finite(stored[i]->weight);
+        continue;
+      }
+      const bool contrib = stored[i]->form == Form::contrib;
+      QuantizedRecord record = weight_record(stored[i]->weight, *result.quantized, stored[i]->type,
+                                             contrib ? contrib_name(stored[i]->weight) : "DequantizeLinear");
+      record.output_snr_db = result.output_snr_db;
+      record.note = std::move(result.note);
+      keep(*stored[i], std::move(record));
+      if (contrib) replace_by_contrib(model_, *stored[i], *result.quantized, request_.accuracy_level);
+      else replace_by_dequantized(*stored[i], *std::move(result.quantized));
+      result.quantized.reset();
+    }
+  }
+
+  static std::string_view contrib_name(const Weight& weight) {
+    return weight.node->is("Gather") ? "GatherBlockQuantized" : "MatMulNBits";
+  }
+
+  void quantize_codebooks(const StoragePlan& plan) {
+    for (const StoredWeight& stored : plan.weights) {
+      if (stored.form != Form::codebook) continue;
+      const std::optional<Codebook> codebook = make_codebook(stored, context_.pool);
+      if (!codebook) {
+        leave_not_finite(stored.weight);
+        continue;
+      }
+      const Value& value = *stored.weight.value;
+      keep(stored, {.tensor = value.name(),
+                    .node = stored.weight.node->name,
+                    .op = stored.weight.node->op_type(),
+                    .form = "Gather",
+                    .bits = stored.type.bits,
+                    .storage = stored.type.storage,
+                    .granularity = stored.granularity,
+                    .elements = codebook->indices.size(),
+                    .zeros = codebook->zeros,
+                    .snr_db = codebook->snr_db,
+                    .bytes_before = value.constant()->byte_size(),
+                    .bytes_after = codebook->indices.byte_size() + palette_bytes(stored),
+                    .note = {}});
+      replace_by_codebook(stored, *codebook);
+    }
+  }
+
+  void leave_not_finite(const Weight& weight) {
+    misses_.push_back({std::string(request_.pass), weight.node->describe(),
+                       fmt::format("'{}' holds NaN or infinity", weight.value->name())});
+  }
+
+  void keep(const StoredWeight& stored, const QuantizedRecord& record) {
+    before_ += *record.bytes_before;
+    after_ += *record.bytes_after;
+    for (const DType type : {record.storage, stored.grid.scale_type})
+      if (is_known(type)) model_.ir_version = std::max<std::int64_t>(model_.ir_version, first_ir_version(type));
+    outcome_.layers.push_back(record.to_json());
+  }
+
+  Outcome finish() {
+    outcome_.changed = !outcome_.layers.empty();
+    outcome_.counts = {{"quantized", outcome_.layers.size()},
+                       {"left", misses_.size()},
+                       {"bytes_before", before_},
+                       {"bytes_after", after_}};
+    if (!outcome_.changed) outcome_.notes.emplace_back("no weight to quantize");
+    if (!misses_.empty())
+      outcome_.notes.push_back(fmt::format("{} weights left as they were, the first: {}: {}", misses_.size(),
+                                           misses_[0].subject, misses_[0].reason));
+    if (context_.near_misses)
+      context_.near_misses->insert(context_.near_misses->end(), misses_.begin(), misses_.end());
+    return std::move(outcome_);
+  }
+
+  Model& model_;
+  PassContext& context_;
+  const QuantizeRequest& request_;
+  std::vector<NearMiss> misses_;
+  Outcome outcome_;
+  std::size_t before_ = 0, after_ = 0;
+};
+
+}  // namespace
+
+Outcome quantize_weights_only(Model& model, PassContext& context, const QuantizeRequest& request) {
+  return WeightsOnly(model, context, request).run();
+}
+
+std::int64_t weights_only_opset(const Model& model, const QuantizeRequest& request) {
+  return plan_storage(model, request, select_weights(model, request).weights, request.pass).opset;
+}
 
 }  // namespace onnxpress

@@ -196,25 +196,27 @@ TEST_CASE("out of reach: a larger type with a note, or an error") {
     const auto model = parse_model(text);
     const std::vector<Weight> weights = collect_weights(*model, WeightKinds::all, Selector(""), "test", nullptr);
     REQUIRE(!weights.empty());
-    return plan_storage(*model, {.bits = bits, .only_loadable = loadable}, weights);
+    return plan_storage(*model, {.scheme = Scheme::weights, .weight_bits = bits, .only_loadable = loadable}, weights,
+                        "test");
   };
+  const auto type = [](const StoragePlan& of) { return of.weights.at(0).type.storage; };
   const std::string rest = "initializer w: float32[64,32] = random(1)\na = MatMul(x, w)\ny = Strange(a)\noutput y\n";
   const std::string at13 = "model ir=8 opset=13\ninput x: float32[2,64]\n" + rest;
   const StoragePlan four = plan(at13, 4);
-  CHECK(four.type == DType::int8);
+  CHECK(type(four) == DType::int8);
   CHECK(four.opset == 13);
   REQUIRE(!four.notes.empty());
   CHECK(four.notes[0].find("int4 per channel needs opset 21, which the model cannot reach") != std::string::npos);
   CHECK(four.notes.back().find("4-bit levels are stored as int8") != std::string::npos);
   const StoragePlan per_tensor = plan("model ir=5 opset=10\ninput x: float32[2,64]\n" + rest, 8);
-  CHECK_FALSE(per_tensor.per_channel);
+  CHECK(per_tensor.weights.at(0).granularity == Granularity::per_tensor());
   CHECK(per_tensor.opset == 10);
   CHECK_THROWS_AS(plan("model ir=3 opset=8\ninput x: float32[2,64]\n" + rest, 8), Error);
   const StoragePlan newest = plan("model ir=13 opset=27\ninput x: float32[2,64]\n" + rest, 8);
   CHECK(newest.notes.back().find("newer than what the reference runtime loads") != std::string::npos);
-  CHECK(plan(all_linear(13), 2).type == DType::int2);
-  CHECK(plan(all_linear(13), 2, false).type == DType::int2);
-  CHECK(plan(all_linear(13), 3).type == DType::int4);
+  CHECK(type(plan(all_linear(13), 2)) == DType::int2);
+  CHECK(type(plan(all_linear(13), 2, false)) == DType::int2);
+  CHECK(type(plan(all_linear(13), 3)) == DType::int4);
   CHECK(plan(all_linear(13), 7).notes.back() == "7-bit levels are stored as int8: ONNX has no 7-bit type");
 }
 

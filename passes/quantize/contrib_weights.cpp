@@ -1,0 +1,190 @@
+#include "passes/quantize/contrib_weights.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "graph/base/convert.h"
+#include "graph/ops/gather.h"
+#include "graph/ops/gather_block_quantized.h"
+#include "graph/ops/gemm.h"
+#include "graph/ops/matmul_nbits.h"
+#include "graph/ops/reshape.h"
+#include "graph/rewrite/patch.h"
+
+namespace onnxpress {
+namespace {
+
+constexpr std::int64_t least_block = 16;  // that the operators of com.microsoft take
+
+bool is_lookup(const Node& node) { return node.is("Gather"); }
+
+// Why the node that reads a [rows, columns] weight as input `index` has no counterpart.
+std::optional<std::string> obstacle(const Node& node, std::size_t index) {
+  if (node.is("Gather"))
+    return index == 0 && gather_axis(node) == 0 ? std::nullopt : std::optional<std::string>("Gather along columns");
+  if (node.is("MatMul")) return index == 1 ? std::nullopt : std::optional<std::string>("MatMul with it on the left");
+  if (!node.is("Gemm")) return node.op_type();
+  const GemmAttrs attrs = GemmAttrs::from(node);
+  const Value* bias = node.input(2);
+  if (index != 1 || attrs.transpose_a || attrs.alpha != 1) return "Gemm of other than A * B";
+  const bool adds_row = bias == nullptr || (attrs.beta == 1 && bias->type.shape && bias->type.shape->size() == 1);
+  if (!adds_row) return "Gemm with a bias that is no row";
+  return std::nullopt;
+}
+
+// The axis of the weight that the node sums over, or looks up whole rows along.
+std::int64_t inputs_of(const Node& node) {
+  return node.is("Gather") || (node.is("Gemm") && GemmAttrs::from(node).transpose_b) ? 1 : 0;
+}
+
+// Codes as numbers from 0 on: of signed types plus half the levels, as com.microsoft reads them.
+std::vector<std::uint8_t> unsigned_codes(const Tensor& codes) {
+  const auto count = static_cast<std::size_t>(codes.size());
+  std::vector<std::uint8_t> numbers(count);
+  auto* const bytes = reinterpret_cast<std::byte*>(numbers.data());
+  if (!is_signed_integer(codes.dtype())) {
+    convert_elements(codes.dtype(), codes.bytes().data(), DType::uint8, bytes, count);
+    return numbers;
+  }
+  convert_elements(codes.dtype(), codes.bytes().data(), DType::int8, bytes, count);
+  const unsigned half = 1U << static_cast<unsigned>(bits(codes.dtype()) - 1);
+  for (std::uint8_t& number : numbers) number = static_cast<std::uint8_t>(number + half);
+  return numbers;
+}
+
+// A [rows, columns] matrix, or its transpose, as rows of packed codes that end at a whole byte and at
+// a multiple of `row` codes; what fills up is `filler`.
+Tensor packed_rows(const std::vector<std::uint8_t>& numbers, const Dims& dims, bool transposed, DType type,
+                   std::int64_t row, std::uint8_t filler, Dims packed_dims) {
+  const std::int64_t rows = dims[transposed ? 1 : 0], columns = dims[transposed ? 0 : 1];
+  const std::int64_t row_step = transposed ? 1 : dims[1], column_step = transposed ? dims[1] : 1;
+  const std::int64_t per_byte = 8 / bits(type);
+  const std::int64_t padded = (columns + row - 1) / row * row;
+  const std::int64_t row_bytes = (padded + per_byte - 1) / per_byte;
+  Tensor packed(DType::uint8, std::move(packed_dims));
+  std::uint8_t* out = packed.mutable_data<std::uint8_t>().data();
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t byte = 0; byte < row_bytes; ++byte) {
+      unsigned value = 0;
+      for (std::int64_t part = 0; part < per_byte; ++part) {
+        const std::int64_t column = byte * per_byte + part;
+        const unsigned code = column < columns
+                                  ? numbers[static_cast<std::size_t>(r * row_step + column * column_step)]
+                                  : filler;
+        value |= code << static_cast<unsigned>(part * bits(type));
+      }
+      *out++ = static_cast<std::uint8_t>(value);
+    }
+  }
+  return packed;
+}
+
+// [rows, columns] to [columns, rows].
+Tensor turned(const Tensor& matrix) {
+  const std::size_t width = static_cast<std::size_t>(bits(matrix.dtype()) / 8);
+  const auto rows = static_cast<std::size_t>(matrix.dim(0)), columns = static_cast<std::size_t>(matrix.dim(1));
+  Tensor result = Tensor::uninitialized(matrix.dtype(), {matrix.dim(1), matrix.dim(0)});
+  const std::byte* const from = matrix.bytes().data();
+  std::byte* const to = result.mutable_bytes().data();
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t c = 0; c < columns; ++c) std::copy_n(from + (r * columns + c) * width, width, to + (c * rows + r) * width);
+  return result;
+}
+
+// What the operators read, one row for each output.
+struct Packed {
+  std::int64_t rows = 0, depth = 0, blocks = 0, bits = 0;
+  Tensor codes;        // uint8 [rows, blocks * block * bits / 8]
+  Tensor scales;       // [rows, blocks]
+  Tensor zero_points;  // uint8 [rows, bytes]; undefined: the middle
+
+  Packed(const StoredWeight& stored, const QuantizedTensor& quantized) {
+    const Dims& dims = quantized.codes.dims();
+    const bool transposed = stored.granularity.axis == 0;
+    rows = dims[transposed ? 1 : 0];
+    depth = dims[transposed ? 0 : 1];
+    blocks = (depth + stored.granularity.block - 1) / stored.granularity.block;
+    const DType storage = quantized.codes.dtype();
+    bits = onnxpress::bits(storage);
+    const auto middle = static_cast<std::uint8_t>(1U << static_cast<unsigned>(bits - 1));
+    codes = packed_rows(unsigned_codes(quantized.codes), dims, transposed, storage, stored.granularity.block, middle,
+                        {rows, blocks * stored.granularity.block * bits / 8});
+    scales = transposed ? turned(quantized.scale) : quantized.scale;
+    if (quantized.zero_point.defined())
+      zero_points = packed_rows(unsigned_codes(quantized.zero_point), quantized.zero_point.dims(), transposed, storage,
+                                1, 0, {rows, (blocks * bits + 7) / 8});
+  }
+};
+
+}  // namespace
+
+std::optional<std::string> contrib_obstacle(const Weight& weight, std::int64_t block) {
+  const Tensor& tensor = *weight.value->constant();
+  require(block >= least_block && std::has_single_bit(static_cast<std::uint64_t>(block)),
+          "form=contrib needs blocks of a power of two of at least {}, found {}", least_block, block);
+  if (tensor.rank() != 2 || tensor.size() == 0) return "weights that are no matrix";
+  if (tensor.dtype() != DType::float32 && tensor.dtype() != DType::float16)
+    return fmt::format("weights of {}", name(tensor.dtype()));
+  if (!weight.input_axis) return "operators without inputs along an axis";
+  for (const Use& use : weight.value->uses()) {
+    if (auto reason = obstacle(*use.node, use.index)) return reason;
+    if (inputs_of(*use.node) != *weight.input_axis) return "operators that do not agree on the weight's rows";
+  }
+  const bool in_lookup = std::ranges::any_of(weight.value->uses(), [](const Use& use) { return is_lookup(*use.node); });
+  if (in_lookup && tensor.dim(1) % block != 0)
+    return fmt::format("tables whose rows are no whole number of blocks of {}", block);
+  return std::nullopt;
+}
+
+void replace_by_contrib(Model& model, const StoredWeight& stored, const QuantizedTensor& quantized,
+                        std::int64_t accuracy_level) {
+  const Value* const weight = stored.weight.value;
+  Packed packed(stored, quantized);
+  model.opsets.emplace("com.microsoft", 1);
+  const std::string& base = weight->name();
+  const std::int64_t block = stored.granularity.block;
+  // Operators of subgraphs read what the graph of the weight defines.
+  Graph& home = weight->graph();
+  const auto define = [&](const char* suffix, const Tensor& tensor) -> Value* {
+    return tensor.defined() ? home.add_initializer(home.unique_name(base + suffix), tensor) : nullptr;
+  };
+  const std::vector<Use> uses(weight->uses().begin(), weight->uses().end());
+  const auto looks_up = [](const Use& use) { return is_lookup(*use.node); };
+  const bool has_lookups = std::ranges::any_of(uses, looks_up);
+  const Dims rows_of_blocks{packed.rows, packed.blocks, block * packed.bits / 8};
+  Value* const codes = define("_quantized", has_lookups ? packed.codes : packed.codes.reshaped(rows_of_blocks));
+  Value* const scales = define("_scale", packed.scales);
+  Value* const zero_points = define("_zero_point", packed.zero_points);
+  for (const Use& use : uses) {
+    Node& node = *use.node;
+    Patch patch(node.graph());
+    Patch::NodeTemplate made{.op_type = "MatMulNBits", .domain = "com.microsoft"};
+    if (is_lookup(node)) {
+      made.op_type = "GatherBlockQuantized";
+      made.inputs = {codes, node.input(1), scales, zero_points};
+      made.attributes = GatherBlockQuantizedAttrs{.block_size = block, .bits = packed.bits}.to_attributes();
+    } else {
+      Patch::Ref blocks = codes;
+      if (has_lookups) {
+        OpCall reshape = make_reshape(node.opset(), rows_of_blocks);
+        blocks = patch.node({.op_type = reshape.op_type,
+                             .name = base + "_Reshape",
+                             .inputs = {codes, patch.constant(base + "_blocks", std::move(reshape.constants.at(0)))},
+                             .attributes = std::move(reshape.attributes)});
+      }
+      made.inputs = {node.input(0), blocks, scales, zero_points};
+      if (node.is("Gemm") && node.input(2) != nullptr) {
+        made.inputs.resize(5);
+        made.inputs.push_back(node.input(2));
+      }
+      made.attributes = MatMulNBitsAttrs{.depth = packed.depth, .columns = packed.rows, .bits = packed.bits,
+                                         .block_size = block, .accuracy_level = accuracy_level}
+                            .to_attributes();
+    }
+    patch.replace(node.output(), patch.node(std::move(made)));
+    patch.remove(&node);
+    patch.apply();
+  }
+}
+
+}  // namespace onnxpress

@@ -1,0 +1,144 @@
+#include "passes/quantize/static_grids.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace onnxpress {
+namespace {
+
+float largest_number(DType type) {
+  switch (type) {
+    case DType::float8e4m3fn: return 448.0F;
+    case DType::float8e4m3fnuz: return 240.0F;
+    default: return 57344.0F;  // float8e5m2, float8e5m2fnuz
+  }
+}
+
+// What a code of the storage type can be: QuantizeLinear saturates there.
+std::int64_t least_code(const ActivationType& type) {
+  return is_signed_integer(type.storage) ? -(std::int64_t{1} << (bits(type.storage) - 1)) : 0;
+}
+std::int64_t most_code(const ActivationType& type) {
+  return least_code(type) + (std::int64_t{1} << bits(type.storage)) - 1;
+}
+
+float rounded_up(float scale, DType type) {
+  float rounded = Tensor::scalar(scale).cast(type).to_floats()[0];
+  if (rounded < scale) rounded = Tensor::scalar(scale * (type == DType::bfloat16 ? 1.0078125F : 1.0009766F)).cast(type).to_floats()[0];
+  return std::isfinite(rounded) && rounded > 0 ? rounded : scale;
+}
+
+}  // namespace
+
+Tensor ActivationGrid::scale() const { return Tensor::scalar(parameters.scale).cast(scale_type); }
+
+Tensor ActivationGrid::zero_point() const { return Tensor::scalar(parameters.zero_point).cast(type.storage); }
+
+bool ActivationGrid::saturates_at(double lower, double upper) const {
+  if (!type.is_integer()) return false;
+  const auto code = [&](double value) {
+    const float shifted = std::nearbyint(static_cast<float>(value) / parameters.scale) + static_cast<float>(parameters.zero_point);
+    return std::clamp(shifted, static_cast<float>(least_code(type)), static_cast<float>(most_code(type)));
+  };
+  return (std::isinf(lower) || code(lower) == static_cast<float>(least_code(type))) &&
+         (std::isinf(upper) || code(upper) == static_cast<float>(most_code(type)));
+}
+
+ActivationGrid make_activation_grid(float low, float high, const ActivationType& type, bool power_of_two,
+                                    DType scale_type) {
+  ActivationGrid grid{.type = type, .low = std::min(low, 0.0F), .high = std::max(high, 0.0F), .scale_type = scale_type};
+  QuantizationParameters& p = grid.parameters;
+  const float reach = std::max(-grid.low, grid.high);
+  if (!type.is_integer()) {
+    if (reach > 0) p.scale = std::max(reach / largest_number(type.storage), std::numeric_limits<float>::min());
+  } else if (!type.symmetric) {
+    p = min_max_parameters(grid.low, grid.high, {type.bits, false, type.storage});
+  } else if (!is_signed_integer(type.storage) && grid.low == 0) {
+    p = min_max_parameters(0, grid.high, {type.bits, false, type.storage});
+  } else {
+    p = min_max_parameters(-reach, reach, {type.bits, true, type.storage});
+  }
+  if (power_of_two) p.scale = std::exp2(std::ceil(std::log2(p.scale)));
+  p.scale = rounded_up(p.scale, scale_type);
+  if (!type.is_integer()) return grid;
+  const std::int64_t least = least_code(type);
+  if (type.symmetric) {
+    const bool one_sided = !is_signed_integer(type.storage) && grid.low == 0;
+    p.zero_point = is_signed_integer(type.storage) || one_sided ? 0 : std::int64_t{1} << (type.bits - 1);
+  } else {
+    const double zero = static_cast<double>(least) - static_cast<double>(grid.low) / static_cast<double>(p.scale);
+    p.zero_point = std::clamp(static_cast<std::int64_t>(std::nearbyint(zero)), least, most_code(type));
+  }
+  return grid;
+}
+
+std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, const Calibration& calibration,
+                                                    const StaticTypes& kinds, const QuantizeRequest& request,
+                                                    const TypeInference& types, Exclusions& refused) {
+  struct Range {
+    float low = 0, high = 0;
+    DType scale_type = DType::float32;
+    int bits = 8;
+  };
+  std::vector<Range> ranges(plan.groups);
+  for (const CodedValue& value : plan.values) {
+    Range& range = ranges[value.group];
+    range.bits = value.bits;
+    if (!value.is_source) continue;
+    const std::string key = calibration_key(*value.value);
+    const ValueStatistics* statistics = calibration.find(*value.value);
+    if (statistics == nullptr || statistics->count == 0) {
+      refused.values.emplace(key, fmt::format("'{}' was never computed on the calibration data", value.value->name()));
+      continue;
+    }
+    if (statistics->nonfinite > 0) {
+      refused.values.emplace(key, fmt::format("'{}' held NaN or infinity {} times on the calibration data",
+                                              value.value->name(), statistics->nonfinite));
+      continue;
+    }
+    RangeOptions options = request.range;
+    options.type = kinds.activation_of(value.bits).grid();
+    const auto [low, high] = choose_range(*statistics, options);
+    range.low = std::min(range.low, low);
+    range.high = std::max(range.high, high);
+    const DType type = types.type(value.value).elem;
+    if (is_float(type) && bits(type) == 16) range.scale_type = type;
+  }
+  std::vector<ActivationGrid> grids;
+  for (const Range& range : ranges)
+    grids.push_back(make_activation_grid(range.low, range.high, kinds.activation_of(range.bits), request.power_of_two,
+                                         range.scale_type));
+  return grids;
+}
+
+GridError expected_error(const ValueStatistics& statistics, const ActivationGrid& grid) {
+  GridError error;
+  const double scale = grid.parameters.scale;
+  const double low = grid.type.is_integer() ? (static_cast<double>(least_code(grid.type) - grid.parameters.zero_point) - 0.5) * scale
+                                            : grid.low;
+  const double high = grid.type.is_integer() ? (static_cast<double>(most_code(grid.type) - grid.parameters.zero_point) + 0.5) * scale
+                                             : grid.high;
+  const double width = statistics.histogram.width();
+  // Zeros are on the grid.
+  double signal = 0, noise = 0, outside = 0, total = static_cast<double>(statistics.zeros);
+  double zeros = static_cast<double>(statistics.zeros);
+  for (std::size_t i = 0; i < statistics.histogram.counts.size(); ++i) {
+    const std::int64_t bin = statistics.histogram.first + static_cast<std::int64_t>(i);
+    double count = static_cast<double>(statistics.histogram.counts[i]);
+    if (bin == 0) count -= std::exchange(zeros, 0.0);
+    if (count <= 0) continue;
+    const double middle = (static_cast<double>(bin) + 0.5) * width;
+    const double clipped = std::clamp(middle, low, high);
+    total += count;
+    signal += count * middle * middle;
+    if (clipped != middle) outside += count;
+    const double step = grid.type.is_integer() ? scale * scale / 12 : middle * middle / 768;  // 3 mantissa bits
+    noise += count * (clipped == middle ? step : (middle - clipped) * (middle - clipped));
+  }
+  error.clipped = total > 0 ? outside / total : 0;
+  error.snr_db = noise > 0 && signal > 0 ? 10 * std::log10(signal / noise) : std::numeric_limits<double>::infinity();
+  return error;
+}
+
+}  // namespace onnxpress

@@ -1,0 +1,44 @@
+// Scales and zero points of activations.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "passes/common/calibration.h"
+#include "passes/quantize/static_plan.h"
+
+namespace onnxpress {
+
+// The grid of one group of values.
+struct ActivationGrid {
+  ActivationType type;
+  QuantizationParameters parameters;
+  float low = 0, high = 0;  // range it was chosen for
+  DType scale_type = DType::float32;
+
+  Tensor scale() const;
+  Tensor zero_point() const;  // of the codes' type
+  // Codes that QuantizeLinear makes of all values from `low` on downwards, and from `high` on
+  // upwards, are the same: clipping to these bounds first changes nothing. Infinite: no bound.
+  bool saturates_at(double low, double high) const;
+};
+
+// One grid for a range, which is widened to hold zero.
+ActivationGrid make_activation_grid(float low, float high, const ActivationType& type, bool power_of_two,
+                                    DType scale_type = DType::float32);
+
+// One grid per group of the plan. Values that nothing is known of, or that held NaN or infinity, are
+// added to `refused`: the plan is then to be made anew.
+std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, const Calibration& calibration,
+                                                    const StaticTypes& kinds, const QuantizeRequest& request,
+                                                    const TypeInference& types, Exclusions& refused);
+
+// Of values with these statistics: the share that lies outside the grid, and the expected ratio of
+// signal to quantization noise in dB (bins of the histogram stand for their middle).
+struct GridError {
+  double clipped = 0;
+  double snr_db = 0;
+};
+GridError expected_error(const ValueStatistics& statistics, const ActivationGrid& grid);
+
+}  // namespace onnxpress

@@ -1,0 +1,94 @@
+#include "passes/quantize/static_notes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_set>
+
+namespace onnxpress {
+namespace {
+
+// Values whose ranges differ by more than this lose what 3 of 8 bits tell when they share a scale.
+constexpr double very_different = 8;
+
+double reach(const ValueStatistics& statistics) {
+  return std::max(std::fabs(static_cast<double>(statistics.min)), std::fabs(static_cast<double>(statistics.max)));
+}
+
+std::string describe_range(const Value& value, const ValueStatistics& statistics) {
+  return fmt::format("'{}' [{:.4g}, {:.4g}]", value.name(), statistics.min, statistics.max);
+}
+
+// Whether the value, at most moved, is an output of its graph.
+bool feeds_output(const Value& value, int depth = 0) {
+  if (value.is_output()) return true;
+  if (depth > 16) return false;
+  return std::ranges::any_of(value.uses(), [&](const Use& use) {
+    static constexpr std::string_view movements[] = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Concat", "Split", "Identity"};
+    if (std::ranges::none_of(movements, [&](std::string_view op) { return use.node->is(op); })) return false;
+    return std::ranges::any_of(use.node->outputs(), [&](const Value* out) { return out && feeds_output(*out, depth + 1); });
+  });
+}
+
+}  // namespace
+
+std::set<std::string, std::less<>> static_note_values(const StaticPlan& plan) {
+  std::set<std::string, std::less<>> keys;
+  for (const PlannedNode& planned : plan.nodes) {
+    if (!planned.node->is("Concat")) continue;
+    for (const std::size_t i : planned.use.data)
+      if (!planned.node->input(i)->is_constant()) keys.insert(calibration_key(*planned.node->input(i)));
+  }
+  return keys;
+}
+
+std::vector<std::string> static_notes(const StaticPlan& plan, const Calibration& calibration, const StaticTypes& kinds) {
+  std::vector<std::string> notes;
+  std::vector<const Node*> unfolded;
+  for (const PlannedNode& planned : plan.nodes)
+    if (planned.node->is("BatchNormalization")) unfolded.push_back(planned.node);
+  if (!unfolded.empty())
+    notes.push_back(fmt::format("{} BatchNormalization run in float, which may halve the speed (the first: {}): run "
+                                "fuse_conv_bn, or fuse, before quantize", unfolded.size(), unfolded[0]->describe()));
+  for (const PlannedNode& planned : plan.nodes) {
+    if (!planned.node->is("Concat")) continue;
+    std::vector<std::pair<double, std::string>> ranges;
+    for (const std::size_t i : planned.use.data) {
+      const Value& value = *planned.node->input(i);
+      const ValueStatistics* statistics = calibration.find(value);
+      if (statistics && statistics->count > 0 && reach(*statistics) > 0)
+        ranges.emplace_back(reach(*statistics), describe_range(value, *statistics));
+    }
+    if (ranges.size() < 2) continue;
+    const auto [least, most] = std::ranges::minmax_element(ranges);
+    if (most->first / least->first <= very_different) continue;
+    notes.push_back(fmt::format("{} joins values of very different ranges, {} and {}{}: {}", planned.node->describe(),
+                                least->second, most->second, feeds_output(*planned.result) ? ", and is a model output" : "",
+                                planned.on_codes ? "they share one scale behind it; leave it in float with overrides"
+                                                 : "it is left in float, and each keeps a scale of its own"));
+  }
+  const bool is_ort = kinds.target.id == Target::Id::ort_cpu || kinds.target.id == Target::Id::ort_cpu_avx2;
+  if (is_ort && (bits(kinds.activation.storage) != 8 || bits(kinds.weight.storage) != 8))
+    notes.push_back(fmt::format("{} activations and {} weights are computed in float by {}: only 8-bit ones run on integers",
+                                name(kinds.activation.storage), name(kinds.weight.storage), kinds.target.name()));
+  if (is_ort && kinds.activation.storage == DType::int8)
+    notes.emplace_back("int8 activations run slower than float32 in ONNX Runtime on x86: uint8 is what it is fast with");
+  return notes;
+}
+
+std::vector<NearMiss> static_near_misses(const StaticPlan& plan, const TypeInference& types, std::string_view pass) {
+  std::vector<NearMiss> misses;
+  std::unordered_set<const Node*> absorbed;
+  for (const CodedValue& coded : plan.values)
+    if (coded.maker && coded.made_on_codes && coded.value == coded.maker->result) absorbed.insert(coded.maker->absorbed);
+  for (const PlannedNode& planned : plan.nodes) {
+    if (planned.on_codes || planned.reason.empty() || absorbed.contains(planned.node)) continue;
+    const Value* result = planned.node->output(0);
+    if (!result || !is_float(types.type(result).elem) || planned.node->is("Constant")) continue;
+    if (planned.node->is("QuantizeLinear") || planned.node->is("DequantizeLinear")) continue;
+    misses.push_back({std::string(pass), planned.node->describe(),
+                      planned.weights ? "only its weights are quantized: " + planned.reason : planned.reason});
+  }
+  return misses;
+}
+
+}  // namespace onnxpress
