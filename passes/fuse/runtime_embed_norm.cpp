@@ -200,9 +200,9 @@ void build(const Match& match, const EmbedNorm& found, Patch& patch) {
                            .inputs = {index(found.words.indices), index(found.segments.indices),
                                       found.words.table, found.positions.table,
                                       found.segments.table, norm.input(1), norm.input(2)},
-                           .attributes = {{"epsilon", LayerNormAttrs::from(norm).epsilon}},
                            // ONNX Runtime's shape rule asks for a place of the second.
                            .outputs = 2};
+  node.attributes["epsilon"] = LayerNormAttrs::from(norm).epsilon;
   if (!found.counted) {
     node.inputs.emplace_back();
     node.inputs.push_back(index(found.positions.indices));
