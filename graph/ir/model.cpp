@@ -7,24 +7,36 @@
 namespace onnxpress {
 namespace {
 
-// Where standard operators take quantized weights and biases.
+// Where operators, of whatever domain, take quantized weights and biases.
 struct WeightInput {
   std::string_view op_type;
   std::size_t index;
 };
-constexpr std::array<WeightInput, 8> kIntegerWeights{{{"DequantizeLinear", 0},
-                                                      {"QLinearConv", 3},
-                                                      {"QLinearConv", 8},
-                                                      {"QLinearMatMul", 0},
-                                                      {"QLinearMatMul", 3},
-                                                      {"ConvInteger", 1},
-                                                      {"MatMulInteger", 0},
-                                                      {"MatMulInteger", 1}}};
+constexpr std::array<WeightInput, 18> kIntegerWeights{{{"DequantizeLinear", 0},
+                                                       {"QLinearConv", 3},
+                                                       {"QLinearConv", 8},
+                                                       {"QLinearMatMul", 0},
+                                                       {"QLinearMatMul", 3},
+                                                       {"ConvInteger", 1},
+                                                       {"MatMulInteger", 0},
+                                                       {"MatMulInteger", 1},
+                                                       {"QGemm", 3},
+                                                       {"QGemm", 6},
+                                                       {"QLinearAdd", 0},
+                                                       {"QLinearAdd", 3},
+                                                       {"QLinearMul", 0},
+                                                       {"QLinearMul", 3},
+                                                       {"MatMulIntegerToFloat", 1},
+                                                       {"DynamicQuantizeMatMul", 1},
+                                                       {"DynamicQuantizeLSTM", 1},
+                                                       {"DynamicQuantizeLSTM", 2}}};
 
-bool is_integer_weight(const Value& value) {
-  return std::ranges::any_of(value.uses(), [](const Use& use) {
+bool is_integer_weight(const Value& value, DType type) {
+  return std::ranges::any_of(value.uses(), [type](const Use& use) {
+    // A table of wider integers is not one of codes.
+    if (use.node->is("Gather") && use.index == 0) return bits(type) <= 8;
     return std::ranges::any_of(kIntegerWeights, [&](const WeightInput& weight) {
-      return use.index == weight.index && use.node->is(weight.op_type);
+      return use.index == weight.index && use.node->op_type() == weight.op_type;
     });
   });
 }
@@ -39,7 +51,7 @@ const Tensor* constant_node_tensor(const Node& node) {
 }  // namespace
 
 bool is_parameter(const Value& constant, DType type) {
-  return is_float(type) || (is_integer(type) && is_integer_weight(constant));
+  return is_float(type) || (is_integer(type) && is_integer_weight(constant, type));
 }
 
 namespace {

@@ -73,8 +73,8 @@ std::string to_text(const Model& model, bool inner_types = true);
 std::string to_text(const Graph& graph, bool inner_types = true);
 
 // Elements of the parameters, in all graphs: constants (initializers and Constant nodes) that are
-// of a floating type, or of an integer type and read as a quantized weight or bias by a
-// DequantizeLinear, QLinearConv, QLinearMatMul, ConvInteger or MatMulInteger. A constant counts
+// of a floating type, or of an integer type and read as a quantized weight, bias or table by an
+// operator on codes, DequantizeLinear or (8 bits and fewer) Gather. A constant counts
 // once however often it is read; a sparse one counts what it stores.
 std::int64_t parameter_count(const Model& model);
 // Whether a constant whose elements are of `type` is such a parameter.

@@ -35,15 +35,13 @@ std::vector<float> by_column(const Tensor& numbers, std::int64_t directions, std
 }
 
 // The weight of LSTM [directions, columns, depth] that the codes [directions, depth, columns] stand for.
-Tensor weight_of(KernelContext& context, std::size_t index, std::size_t scale) {
-  const Tensor& codes = context.required_input(index);
+Tensor weight_of(const Tensor& codes, const Tensor& scale, const Tensor& zero) {
   codes_of(codes);  // checks the type
-  require(codes.rank() == 3, "input {}: expected 3 axes, found {}", index, to_string(codes.dims()));
-  const Tensor& zero = context.required_input(scale + 1);
-  require(zero.dtype() == codes.dtype(), "input {}: expected zero points of type {}, found {}", scale + 1,
-          name(codes.dtype()), name(zero.dtype()));
+  require(codes.rank() == 3, "expected codes of 3 axes, found {}", to_string(codes.dims()));
+  require(zero.dtype() == codes.dtype(), "expected zero points of type {}, found {}", name(codes.dtype()),
+          name(zero.dtype()));
   const std::int64_t depth = codes.dim(1), columns = codes.dim(2);
-  const auto scales = by_column(context.required_input(scale), codes.dim(0), columns, "scales");
+  const auto scales = by_column(scale, codes.dim(0), columns, "scales");
   const auto zeros = by_column(zero, codes.dim(0), columns, "zero points");
   const Tensor numbers = codes.cast(DType::float32);
   Tensor weight = Tensor::uninitialized(DType::float32, swapped(codes.dims()));
@@ -61,11 +59,15 @@ Tensor weight_of(KernelContext& context, std::size_t index, std::size_t scale) {
 // LSTM's inputs in place of those of the quantized operator.
 class FloatInputs final : public KernelContext {
  public:
-  explicit FloatInputs(KernelContext& inner) : inner_(inner) {
+  // Undefined weights are made of the codes of the call.
+  FloatInputs(KernelContext& inner, const Tensor& w, const Tensor& r) : inner_(inner) {
     const Tensor& x = inner.required_input(in::x);
     replaced_[in::x] = rounded(inner.pool(), x);
-    replaced_[in::w] = weight_of(inner, in::w, w_scale);
-    replaced_[in::r] = weight_of(inner, in::r, r_scale);
+    const auto made = [&](std::size_t index, std::size_t scale) {
+      return weight_of(inner.required_input(index), inner.required_input(scale), inner.required_input(scale + 1));
+    };
+    replaced_[in::w] = w.defined() ? w : made(in::w, w_scale);
+    replaced_[in::r] = r.defined() ? r : made(in::r, r_scale);
   }
 
   std::size_t input_count() const override { return std::min(inner_.input_count(), in::count); }
@@ -106,8 +108,14 @@ class FloatInputs final : public KernelContext {
 Kernel prepare(const PrepareContext& prepare) {
   RecurrentAttrs attrs = RecurrentAttrs::from(prepare.node());
   attrs.rounds_state = true;
-  return [attrs](KernelContext& context) {
-    FloatInputs inputs(context);
+  const auto made = [&](std::size_t index, std::size_t scale) {
+    const Tensor* const codes = prepare.constant_input(index);
+    const Tensor* const scales = prepare.constant_input(scale);
+    const Tensor* const zeros = prepare.constant_input(scale + 1);
+    return codes && scales && zeros ? weight_of(*codes, *scales, *zeros) : Tensor();
+  };
+  return [attrs, w = made(in::w, w_scale), r = made(in::r, r_scale)](KernelContext& context) {
+    FloatInputs inputs(context, w, r);
     run_recurrent(inputs, attrs);
   };
 }

@@ -204,10 +204,11 @@ void DynamicWriter::lookup(const DynamicSite& site, const StoredCodes& table) {
   Node& node = *site.node;
   Edit edit(*this, node);
   Value* const indices = node.input(1);
-  const auto axis = static_cast<std::size_t>(site.channel_axis);
-  const auto gathered = [&](Patch::Ref data) { return edit.add(make_gather(site.channel_axis), {data, indices}); };
+  const std::int64_t row_axis = site.channel_axis.value();
+  const auto axis = static_cast<std::size_t>(row_axis);
+  const auto gathered = [&](Patch::Ref data) { return edit.add(make_gather(row_axis), {data, indices}); };
   const Patch::Ref codes = gathered(edit.codes_as(table, false));
-  if (table.axis != site.channel_axis) {  // one scale, or one per element of a row
+  if (table.axis != row_axis) {  // one scale
     std::vector<Patch::Ref> inputs{codes, edit.constant("scale", table, table.scale.cast(DType::float32))};
     if (table.zero_point.defined()) inputs.push_back(edit.constant("zero_point", table, table.zero_point));
     Patch::Ref result = edit.add("DequantizeLinear", std::move(inputs));

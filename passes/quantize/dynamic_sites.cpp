@@ -1,6 +1,7 @@
 #include "passes/quantize/dynamic_sites.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <unordered_map>
 
@@ -53,7 +54,7 @@ class Finder {
     // The near misses of these are the weights' own: overridable, sparse, already quantized ...
     const std::vector<Weight> weights =
         collect_weights(model_, WeightKinds::all, selector_, "quantize", &misses_);
-    for (const Weight& weight : weights) readable_.emplace(weight.value, weight);
+    for (const Weight& weight : weights) readable_.emplace(std::pair(weight.node, weight.operand), weight);
     model_.graph.for_each_graph([&](const Graph& graph) {
       for (Node* node : graph.nodes()) visit(*node);
     });
@@ -77,10 +78,11 @@ class Finder {
 
   // A weight that collect_weights found, read by an operator without an integer form.
   void other(Node& node, std::size_t operand) {
-    Value* const value = node.input(operand);
-    const auto known = readable_.find(value);
-    if (known == readable_.end() || known->second.node != &node || known->second.operand != operand) return;
-    add(DynamicForm::weights, {&node, operand, false, known->second.channel_axis.value_or(0)}, value, false);
+    const auto known = readable_.find({&node, operand});
+    if (known == readable_.end()) return;
+    const Weight& weight = known->second;
+    add(DynamicForm::weights, {&node, operand, false, weight.channel_axis}, weight.value,
+        node.input(operand) != weight.value);
   }
 
   void product(Node& node) {
@@ -150,10 +152,6 @@ class Finder {
       made.form = form;
       made.moved = moved;
       made.weight = {value, site.node, site.operand, site.channel_axis};
-      if (form == DynamicForm::weights) {
-        const auto known = readable_.find(value);
-        made.weight.channel_axis = known != readable_.end() ? known->second.channel_axis : site.channel_axis;
-      }
       made.bits = request_.bits_of(*site.node, *value);
       if (made.bits == 0) miss(*site.node, fmt::format("'{}' is left in float, as asked", value->name()));
     }
@@ -186,7 +184,7 @@ class Finder {
   const QuantizeRequest& request_;
   const Selector selector_;
   std::vector<NearMiss>& misses_;
-  std::unordered_map<const Value*, Weight> readable_;
+  std::map<std::pair<const Node*, std::size_t>, Weight> readable_;  // by reader; looked up only
   std::unordered_map<const Value*, std::size_t> index_;
   std::vector<DynamicWeight> found_;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,8 @@ struct DynamicSite {
   std::size_t operand = 0;
   // A product: it multiplies with the weight's transpose (transB, or a Transpose on the way).
   bool transposed = false;
-  // The weight's axis of output channels (rows of an embedding).
-  std::int64_t channel_axis = 0;
+  // The weight's axis of output channels (rows of an embedding); nothing: not known.
+  std::optional<std::int64_t> channel_axis;
 };
 
 // A constant and its readers. Those that are not in `sites` read it through DequantizeLinear.

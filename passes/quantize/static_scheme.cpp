@@ -157,7 +157,14 @@ class StaticScheme {
   }
 
   Outcome convert_model(const Attempt& attempt) {
-    std::vector<NearMiss> misses = indirect_weights(model_, Selector(request_.select), pass_name);
+    std::vector<Weight> direct;
+    for (const StaticWeight& weight : attempt.weights) direct.push_back(weight.weight);
+    IndirectWeights indirect = indirect_weights(model_, Selector(request_.select), pass_name, direct);
+    std::vector<NearMiss> misses = std::move(indirect.left);
+    for (const Weight& moved : indirect.moved)
+      misses.push_back({std::string(pass_name), moved.node->describe(),
+                        fmt::format("'{}' reaches it moved: only a constant that the operator reads itself is quantized",
+                                    moved.value->name())});
     misses.insert(misses.end(), attempt.misses.begin(), attempt.misses.end());
     std::size_t on_codes = 0, only_weights = 0;
     for (const PlannedNode& planned : attempt.plan.nodes) {
