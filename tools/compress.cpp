@@ -6,6 +6,7 @@
 
 #include "graph/exec/engine.h"
 #include "graph/exec/input_shapes.h"
+#include "passes/core/explained.h"
 #include "tools/cli.h"
 #include "tools/judgement.h"
 
@@ -109,6 +110,7 @@ class CompressRun {
     before_hash_ = std::move(loaded.sha256);
     notes_ = loaded.notes;
     original_ = loaded.model->clone();
+    if (!job_.explain_rule.empty()) check_explained(job_.explain_rule, job_.pipeline, *original_);
     if (!job_.shapes.empty())
       shaped_ = in_context([] { return "--input-shape"; },
                            [&] { return with_input_shapes(*original_, job_.shapes); });

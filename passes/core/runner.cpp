@@ -105,7 +105,8 @@ class Runner {
 
   std::vector<std::vector<Tensor>> generate_probes() {
     result_.generated_probes = true;
-    const std::int64_t macs = current_.stats.macs;
+    // Where the batch is open, a set has two samples.
+    const std::int64_t macs = current_.stats.macs * (current_.stats.open_dims.empty() ? 1 : 2);
     const std::uint64_t sets = macs < 50'000'000 ? 4 : macs < 1'000'000'000 ? 2 : 1;
     std::vector<std::vector<Tensor>> probes;
     for (std::uint64_t i = 0; i < sets; ++i)

@@ -153,7 +153,8 @@ std::optional<std::string> split_obstacle(const Match& match) {
 }
 
 void take_split(const Match& match, Patch& patch) {
-  for (const auto& [output, part] : *split_parts(match)) patch.replace(output, part);
+  const auto pairs = split_parts(match);
+  for (const auto& [output, part] : *pairs) patch.replace(output, part);
 }
 
 class TakeConcatParts : public RulePass {
