@@ -173,6 +173,7 @@ std::vector<std::unique_ptr<Verb>> all_verbs() {
   verbs.push_back(eval_verb());
   verbs.push_back(run_verb());
   verbs.push_back(compare_verb());
+  verbs.push_back(analyze_verb());
   verbs.push_back(passes_verb());
   return verbs;
 }

@@ -6,6 +6,7 @@
 
 #include "graph/exec/engine.h"
 #include "graph/exec/input_shapes.h"
+#include "passes/common/sample_slices.h"
 #include "passes/core/explained.h"
 #include "tools/cli.h"
 #include "tools/judgement.h"
@@ -129,9 +130,10 @@ class CompressRun {
     const std::vector<std::string> inputs =
         joined({job_.recipe, job_.eval, job_.calib, job_.data_options.labels.string()},
                session_.settings().plugins);
-    refuse_overwriting(joined({job_.output}, job_.reports), inputs);
-    refuse_overwriting(job_.reports, {job_.input});
+    refuse_overwriting(joined({job_.output, job_.calib_cache}, job_.reports), inputs);
+    refuse_overwriting(joined({job_.calib_cache}, job_.reports), {job_.input});
     if (job_.output != "-") check_writable(job_.output);
+    if (!job_.calib_cache.empty()) check_writable(job_.calib_cache);
     check_report_paths(job_.reports);
   }
 
@@ -175,7 +177,9 @@ class CompressRun {
     options.keep_going = job_.keep_going;
     options.explain = job_.explain;
     options.calibration = calib_.get();
-    if (Dataset* data = probe_data()) options.probes = {first_batch(*data)};
+    options.calibration_cache = job_.calib_cache;
+    if (Dataset* data = probe_data())
+      options.probes = {SampleSlices(shaped_ ? *shaped_ : *original_).first(first_batch(*data))};
     options.input_ranges = job_.ranges;
     options.input_shapes = job_.shapes;
     options.reproducer_folder = job_.reproducers;
@@ -203,7 +207,7 @@ class CompressRun {
     session_.progress().stage("measuring latency");
     judgement_.latency = measure_latency(
         *original_, *result_.model,
-        probe_data() ? first_batch(*probe_data())
+        probe_data() ? first_batch(*probe_data()).inputs
                      : probe_inputs(*original_, session_.settings().seed, job_.ranges, job_.shapes),
         session_.threads());
   }

@@ -21,7 +21,7 @@ struct CompressJob {
   std::string input, output;  // "-": standard input, standard output
   std::string recipe;         // the file that the pipeline came from; may be empty
   Pipeline pipeline;
-  std::string calib, eval;
+  std::string calib, calib_cache, eval;
   std::optional<Metric> metric;
   DataOptions data_options;
   InputRanges ranges;

@@ -7,12 +7,12 @@
 
 namespace onnxpress {
 
-std::vector<Tensor> first_batch(Dataset& data) {
+Batch first_batch(Dataset& data) {
   Batch batch;
   data.rewind();
   require(data.next(batch), "'{}' has no samples", data.description());
   data.rewind();
-  return batch.inputs;
+  return batch;
 }
 
 Metric judged_metric(const std::optional<Metric>& wanted, const Evaluation& evaluation) {

@@ -22,7 +22,7 @@ struct Judgement {
 };
 
 // The first batch of a dataset, and rewinds it.
-std::vector<Tensor> first_batch(Dataset& data);
+Batch first_batch(Dataset& data);
 
 // A metric that was asked for and that the labels allow; throws Error otherwise.
 Metric judged_metric(const std::optional<Metric>& wanted, const Evaluation& evaluation);

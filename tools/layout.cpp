@@ -9,8 +9,6 @@
 
 namespace onnxpress {
 
-namespace {
-
 void add_notes(Document& document, const Json& report) {
   if (!report.contains("notes") || report["notes"].empty()) return;
   Lines lines;
@@ -25,7 +23,7 @@ std::string file_name(const Json& model) {
 }
 
 void add_headline(Document& document, const Json& report, const std::string& what,
-                  const std::string& more = "") {
+                  const std::string& more) {
   Lines lines;
   const std::string& headline = report["headline"].get_ref<const std::string&>();
   const bool bad = !report.value("verified", true) || report.value("generated_data", false);
@@ -37,6 +35,8 @@ void add_headline(Document& document, const Json& report, const std::string& wha
   if (!more.empty()) lines.lines.emplace_back(more, Tone::dim);
   document.emplace_back(std::move(lines));
 }
+
+namespace {
 
 void add_gates(Document& document, const Json& report) {
   if (report["gates"].empty()) return;
@@ -196,6 +196,7 @@ Document layout(const Json& report, bool verbose) {
   static const std::map<std::string, Document (*)(const Json&, bool)> layouts{
       {"compress", layout_compress}, {"compare", layout_compare}, {"eval", layout_eval},
       {"run", layout_run},           {"inspect", layout_inspect}, {"passes", layout_passes},
+      {"analyze", layout_analyze},
   };
   return layouts.at(report["kind"].get<std::string>())(report, verbose);
 }

@@ -28,5 +28,11 @@ void add_operator_table(Document& document, const Json& model, bool verbose);
 void add_type_table(Document& document, const Json& model);
 void add_tensor_table(Document& document, const Json& model);
 Document layout_passes(const Json& report, bool verbose);
+Document layout_analyze(const Json& report, bool verbose);
+// The report's first lines: headline, warnings, what it is about.
+void add_headline(Document& document, const Json& report, const std::string& what,
+                  const std::string& more = "");
+void add_notes(Document& document, const Json& report);
+std::string file_name(const Json& model);  // "(pipe)" for one without
 
 }  // namespace onnxpress

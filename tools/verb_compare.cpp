@@ -85,7 +85,7 @@ class CompareVerb : public Verb {
       session.progress().stage("measuring latency");
       judgement.latency = measure_latency(
           *before.model, *after.model,
-          data ? first_batch(*data)
+          data ? first_batch(*data).inputs
                : probe_inputs(*before.model, session.settings().seed, flags_.ranges()),
           session.threads());
     }

@@ -1,4 +1,5 @@
 // onnxpress compress IN -o OUT: runs a pipeline, measures what it cost, writes a smaller model.
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -72,6 +73,10 @@ class CompressVerb : public Verb {
     app.add_option("--calib", job_.calib, "samples for passes that need calibration")
         ->type_name("DATA")
         ->group(group);
+    app.add_option("--calib-cache", job_.calib_cache,
+                   "keep what was seen of the samples in a file, and use it instead of running the model again")
+        ->type_name("FILE")
+        ->group(group);
     app.add_option(
            "--attribution", attribution_,
            "evaluate after every pass: auto (where one evaluation takes under 30 s), on, off")
@@ -103,6 +108,7 @@ class CompressVerb : public Verb {
     gates_.require_data(!job_.eval.empty());
     require(!job_.pipeline.needs(Needs::calibration) || !job_.calib.empty(),
             "the pipeline has a pass that needs calibration data: give --calib DATA");
+    require(job_.calib_cache.empty() || !job_.calib.empty(), "--calib-cache: expected --calib DATA, found none");
     job_.metric = metric_.metric();
     job_.data_options = data_.options();
     job_.ranges = data_.ranges();
@@ -135,6 +141,9 @@ class CompressVerb : public Verb {
         ->type_name("FILE");
     app.add_option("--preset", preset_, "a named pipeline ('onnxpress passes' lists them)")
         ->type_name("NAME");
+    target_option_ = app.add_option("--target", target_,
+                                    "the runtime that is to run the model: for every pass with an option 'target'")
+                         ->type_name("NAME");
     app.add_flag("--keep-going", job_.keep_going,
                  "a pass that is rolled back is no failure: go on without it");
     explain_option_ = app.add_option("--explain", job_.explain_rule,
@@ -178,11 +187,30 @@ class CompressVerb : public Verb {
     if (by_text)
       job_.pipeline =
           in_context([] { return "--passes"; }, [&] { return Pipeline::parse(passes_); });
+    if (target_option_->count() > 0) choose_target();
+  }
+
+  // Steps that say a target of their own keep it.
+  void choose_target() {
+    bool taken = false;
+    for (PipelineStep& step : job_.pipeline.steps) {
+      const auto options = step.pass->info().options;
+      if (std::ranges::find(options, "target", &OptionSpec::name) == options.end()) continue;
+      taken = true;
+      if (step.options.given("target")) continue;
+      const std::string given = step.options.to_text();
+      in_context([] { return "--target"; }, [&] {
+        step = Pipeline::parse(fmt::format("{}{{{}{}target={}}}", step.pass->info().name, given, given.empty() ? "" : ",",
+                                           quote_option_value(target_)))
+                   .steps.front();
+      });
+    }
+    require(taken, "--target: no pass of the pipeline has a target");
   }
 
   CompressJob job_;
-  std::string passes_, recipe_, preset_, external_ = "auto", attribution_ = "auto";
-  CLI::Option *passes_option_ = nullptr, *explain_option_ = nullptr;
+  std::string passes_, recipe_, preset_, target_, external_ = "auto", attribution_ = "auto";
+  CLI::Option *passes_option_ = nullptr, *explain_option_ = nullptr, *target_option_ = nullptr;
   MetricFlag metric_;
   DataFlags data_;
   GateFlags gates_;

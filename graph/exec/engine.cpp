@@ -100,11 +100,13 @@ struct Engine::State {
         resources(options.threads > 0 ? options.threads : available_cpus()),
         capacity(std::max<std::size_t>(options.plans, 1)) {
     resources.reference = options.reference;
+    resources.lean = options.lean;
     may_fuse = options.fuse && !options.reference;
     resources.on_step = options.on_step;
+    resources.kept = options.kept;
     inline_functions(*model);
     inputs = model->required_inputs();
-    if (may_fuse) wide = widened_half(*model);
+    if (may_fuse && !options.kept) wide = widened_half(*model);
     if (wide) wide_inputs = wide->required_inputs();
   }
 
@@ -194,8 +196,9 @@ std::vector<RuntimeValue> Engine::run(std::span<const RuntimeValue> inputs, Obse
   set_onednn_threads(state_->resources.threads);
   std::vector<Type> types;
   for (const RuntimeValue& input : inputs) types.push_back(type_of(input));
-  GraphPlan& plan = state_->plan(types, observer == nullptr);
-  const Model& planned = state_->planned(observer == nullptr && state_->may_fuse);
+  const bool fuse = observer == nullptr || state_->resources.kept;
+  GraphPlan& plan = state_->plan(types, fuse);
+  const Model& planned = state_->planned(fuse && state_->may_fuse);
   return run_plan(plan, planned, inputs, {}, state_->resources, observer);
 }
 

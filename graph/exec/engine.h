@@ -27,6 +27,9 @@ class Observer {
   virtual ~Observer() = default;
   virtual bool wants(const Value& value) = 0;  // asked before each observe(): cheap
   virtual void observe(const Value& value, const Tensor& tensor) = 0;
+  // Whether the tensor of an image may come with its channels last, as the engine has it at hand,
+  // its dims in the order of memory.
+  virtual bool any_layout(const Value&) { return false; }
 };
 
 // One executed step of a plan, as it ended. A step that runs a subgraph is told after the steps of
@@ -42,8 +45,16 @@ struct EngineOptions {
   bool reference = false;  // plain kernels only (tests)
   // Steps that do the work of several nodes, the fastest algorithms, and float32 between operators
   // on float16 and bfloat16. Without, every node is computed by itself, as its formula says: for comparing models whose nodes differ. Runs with an
-  // observer are so in any case.
+  // observer are so in any case, unless `kept` says which values it is about.
   bool fuse = true;
+  // For models as large as memory that run once or twice: large constants are read where they lie
+  // instead of being kept in the layout that is fastest, what is computed from them alone is computed
+  // in every run, and pages of mapped files are given back step by step.
+  bool lean = false;
+  // Of the values of Engine::model(): plans that fuse produce these, and observers see them (not
+  // those known when the plan is made); others may stay inside a step. float16 and bfloat16 are not
+  // widened then. Asked when a plan is made.
+  std::function<bool(const Value&)> kept = {};
   std::size_t plans = 4;  // LRU of plans by input shapes
   // Called on the thread that runs, after every step; must not throw.
   std::function<void(const StepTiming&)> on_step = {};

@@ -25,15 +25,18 @@ class Planner {
         plan_(std::make_unique<GraphPlan>()) {}
 
   std::unique_ptr<GraphPlan> make(const KnownInputs& known, std::span<const Value* const> captured,
-                                  bool fuse) {
+                                  bool fuse, std::span<const Value* const> kept) {
     plan_->is_fused = fuse;
     add_given(known, captured);
     infer(known);
     for (const Node* node : graph_.nodes())
       in_context([&] { return node->describe(); }, [&] { add_node(*node); });
     for (const Value* output : graph_.outputs()) plan_->outputs.push_back(slot(*output));
+    for (const Value* value : kept) plan_->outputs.push_back(slot(*value));
     drop_unneeded_steps(*plan_, fuse);
     if (fuse) {
+      if (resources_.kept)
+        for (Slot& made : plan_->slots) made.is_kept = resources_.kept(*made.value);
       quantize_steps(*plan_);
       fold_steps();
       scale_integer_steps(*plan_);
@@ -147,6 +150,7 @@ class Planner {
     const OpDef* op = operators().find(node);
     if (!op || !op->prepare || !op->deterministic || !node.subgraphs().empty()) return false;
     if (!gives_tensors(node)) return false;
+    if (resources_.lean && gives_much(node)) return false;
     std::vector<const Tensor*> inputs;
     for (const Value* input : node.inputs()) {
       const Tensor* tensor = input ? constant(*input) : nullptr;
@@ -215,6 +219,16 @@ class Planner {
     drop_unneeded_steps(*plan_, true);
   }
 
+  bool gives_much(const Node& node) const {
+    return std::ranges::any_of(node.outputs(), [&](const Value* output) {
+      if (!output) return false;
+      const Type& type = inference_.type(output);
+      const std::optional<Dims> dims = type.is_tensor() && type.shape ? concrete(*type.shape) : std::nullopt;
+      return dims && is_known(type.elem) &&
+             packed_bytes(type.elem, static_cast<std::size_t>(element_count(*dims))) > large_constant;
+    });
+  }
+
   // False for operators that make sequences and optionals: constants are tensors.
   bool gives_tensors(const Node& node) const {
     return std::ranges::all_of(node.outputs(), [&](const Value* output) {
@@ -252,16 +266,24 @@ class Planner {
     const OpDef* op = operators().find(*step.node);
     require(op && op->prepare, "no kernel for version {}", step.node->opset());
     if (op->cost && has_static_types(step)) step.macs = op->cost(context).macs;
-    if (!resources_.reference)
-      for (const KernelDef* fast : operators().kernels(*step.node))
-        if (fast->supports(context)) {
-          step.kernel = fast->prepare(context);
-          step.backend = fast->backend;
-          drop_packed(step, context.packed_inputs());
-          return;
-        }
+    if (resources_.lean && !resources_.reference &&
+        prepare_fast(step, StepPreparation(*plan_, step, resources_.threads, large_constant)))
+      return;
+    if (!resources_.reference && prepare_fast(step, context)) return;
     step.kernel = op->prepare(context);
     step.backend = "reference";
+  }
+
+  // Whether a fast kernel takes the step.
+  bool prepare_fast(PlanStep& step, const StepPreparation& context) {
+    for (const KernelDef* fast : operators().kernels(*step.node)) {
+      if (!fast->supports(context)) continue;
+      step.kernel = fast->prepare(context);
+      step.backend = fast->backend;
+      drop_packed(step, context.packed_inputs());
+      return true;
+    }
+    return false;
   }
 
   void compute_scaled(Slot& slot) {
@@ -339,8 +361,9 @@ class Planner {
 std::unique_ptr<GraphPlan> make_plan(const Model& model, const Graph& graph,
                                      const KnownInputs& known,
                                      std::span<const Value* const> captured,
-                                     EngineResources& resources, bool fuse) {
-  return Planner(model, graph, resources).make(known, captured, fuse);
+                                     EngineResources& resources, bool fuse,
+                                     std::span<const Value* const> kept) {
+  return Planner(model, graph, resources).make(known, captured, fuse, kept);
 }
 
 }  // namespace onnxpress

@@ -22,13 +22,18 @@
 
 namespace onnxpress {
 
+// Constants of more bytes are what a lean engine saves.
+inline constexpr std::size_t large_constant = std::size_t{64} << 10;
+
 // What all plans of an engine share.
 struct EngineResources {
   explicit EngineResources(int thread_count) : threads(thread_count), pool(thread_count) {}
 
   int threads;
   bool reference = false;
+  bool lean = false;
   std::function<void(const StepTiming&)> on_step;
+  std::function<bool(const Value&)> kept;
   std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
   ThreadPool pool;
   BufferPool buffers;
@@ -79,6 +84,7 @@ struct Slot {
   Type type;
   Layout layout = Layout::row_major;
   Type stored;  // channels last: the type with the dims in the order of memory
+  bool is_kept = false;  // produced for an observer, whoever reads it
   Tensor constant;
   std::shared_ptr<const ScaledWeights> scaled;  // what `constant` is yet to be computed from
   std::size_t bytes = 0, offset = 0;
@@ -139,11 +145,13 @@ class GraphPlan {
 
 // Makes the plan of `graph`, a main graph or subgraph of `model`, for inputs (and captured values)
 // as `known` has them; `captured` lists the latter. With `fuse`, not every value is produced, and
-// some have their channels last. Throws Error with the node's context.
+// some have their channels last. Values in `kept` are outputs of the run as well, behind the
+// graph's. Throws Error with the node's context.
 std::unique_ptr<GraphPlan> make_plan(const Model& model, const Graph& graph,
                                      const KnownInputs& known,
                                      std::span<const Value* const> captured,
-                                     EngineResources& resources, bool fuse);
+                                     EngineResources& resources, bool fuse,
+                                     std::span<const Value* const> kept = {});
 
 // The stages of a plan, in this order; the steps have no kernels before the last.
 // Removes steps that no output depends on, and with `all` those with known results.

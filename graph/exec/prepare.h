@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <utility>
 
 #include "graph/exec/plan.h"
@@ -47,15 +48,19 @@ class NodePreparation : public PrepareContext {
 // need to know of layouts.
 class StepPreparation : public PrepareContext {
  public:
-  StepPreparation(const GraphPlan& plan, const PlanStep& step, int threads)
-      : plan_(plan), step_(step), threads_(threads) {}
+  // Floating-point constants of more than `most_bytes` are shown as values that only a run knows, so
+  // that kernels keep no copies of them.
+  StepPreparation(const GraphPlan& plan, const PlanStep& step, int threads,
+                  std::size_t most_bytes = std::numeric_limits<std::size_t>::max())
+      : plan_(plan), step_(step), threads_(threads), most_bytes_(most_bytes) {}
 
   const Node& node() const override { return *step_.node; }
   const Type* input_type(std::size_t index) const override { return type(step_.inputs, index); }
   const Type* output_type(std::size_t index) const override { return type(step_.outputs, index); }
   const Tensor* constant_input(std::size_t index) const override {
     const Slot* slot = find(step_.inputs, index);
-    return slot && slot->source == Slot::Source::constant ? &slot->constant : nullptr;
+    if (!slot || slot->source != Slot::Source::constant) return nullptr;
+    return is_hidden(slot->constant) ? nullptr : &slot->constant;
   }
   int threads() const override { return threads_; }
   Layout input_layout(std::size_t index) const override {
@@ -68,12 +73,18 @@ class StepPreparation : public PrepareContext {
   }
   std::span<const PostOp> post_ops() const override { return step_.post_ops; }
   bool may_approximate() const override { return plan_.is_fused; }
-  void packed(std::size_t index) const override { packed_.push_back(index); }
+  void packed(std::size_t index) const override {
+    const Slot* slot = find(step_.inputs, index);
+    if (slot && !is_hidden(slot->constant)) packed_.push_back(index);
+  }
 
   // Constant inputs that the prepared kernel does not read.
   const std::vector<std::size_t>& packed_inputs() const { return packed_; }
 
  private:
+  bool is_hidden(const Tensor& constant) const {
+    return constant.defined() && is_float(constant.dtype()) && constant.byte_size() > most_bytes_;
+  }
   const Slot* find(const std::vector<std::size_t>& indices, std::size_t index) const {
     const bool is_there = index < indices.size() && indices[index] != no_slot;
     return is_there ? &plan_.slots[indices[index]] : nullptr;
@@ -87,6 +98,7 @@ class StepPreparation : public PrepareContext {
   const GraphPlan& plan_;
   const PlanStep& step_;
   int threads_;
+  std::size_t most_bytes_;
   mutable std::vector<std::size_t> packed_;
 };
 

@@ -14,6 +14,7 @@
 #include "graph/ir/clone.h"
 #include "graph/ops/gemm.h"
 #include "graph/ops/quantize_linear.h"
+#include "graph/ops/resize.h"
 
 namespace onnxpress {
 namespace {
@@ -34,7 +35,11 @@ class Quantizer {
       const Node& node = *step.node;
       if (node.is("Conv")) convolution(i);
       if (node.is("Gemm")) product(i);
+      if (node.is("MatMul")) matrix_product(i);
       if (node.is("Add")) sum(i);
+      if (node.is("Sigmoid")) table(i, "QLinearSigmoid");
+      if (node.is("LeakyRelu")) table(i, "QLinearLeakyRelu");
+      if (node.is("Concat")) concatenation(i);
       if (node.is("GlobalAveragePool")) global_average(i);
       if (moves_elements(node)) movement(i);
     }
@@ -44,9 +49,11 @@ class Quantizer {
 
  private:
   static bool moves_elements(const Node& node) {
-    static constexpr std::string_view names[] = {"MaxPool", "Reshape",   "Flatten",     "Transpose",
-                                                 "Squeeze", "Unsqueeze", "DepthToSpace"};
-    return std::ranges::any_of(names, [&](std::string_view name) { return node.is(name); });
+    static constexpr std::string_view names[] = {
+        "MaxPool", "Reshape", "Flatten",        "Transpose", "Squeeze",      "Unsqueeze", "Slice",
+        "Gather",  "Expand",  "GatherElements", "Tile",      "DepthToSpace", "SpaceToDepth"};
+    return std::ranges::any_of(names, [&](std::string_view name) { return node.is(name); }) ||
+           (node.is("Resize") && resizes_by_picking(node));
   }
 
   const PlanStep& step(std::size_t i) const { return plan_.steps[i]; }
@@ -189,7 +196,7 @@ class Quantizer {
       if (!values) return;
       inputs.push_back(quantized_bias(*values, *x, *w));
     }
-    replace(i, *y, "QLinearConv", "", Copied::convolution, std::move(inputs));
+    replace(i, y, "QLinearConv", "", Copied::convolution, std::move(inputs));
   }
 
   void product(std::size_t i) {
@@ -197,7 +204,7 @@ class Quantizer {
     if (attrs.alpha != 1 || attrs.beta != 1 || attrs.transpose_a) return;
     const auto a = dequantized(input(step(i), 0));
     const auto y = a ? quantized(step(i).outputs[0]) : std::nullopt;
-    const auto b = y ? quantized_constant(input(step(i), 1), DType::int8) : std::nullopt;
+    const auto b = a ? quantized_constant(input(step(i), 1), DType::int8) : std::nullopt;
     const auto dims = plan_.dims(step(i).outputs[0]);
     if (!b || !dims) return;
     const std::int64_t channels = dims->at(1);
@@ -211,9 +218,55 @@ class Quantizer {
       if (!values) return;
       c = quantized_bias(*values, *a, *b);
     }
-    replace(i, *y, "QGemm", "com.microsoft", Copied::product,
-            {a->tensor, a->scale, a->zero_point, b->tensor, b->scale, b->zero_point, c,
-             y->codes.scale, y->codes.zero_point});
+    std::vector<std::size_t> inputs{a->tensor, a->scale, a->zero_point, b->tensor, b->scale, b->zero_point, c};
+    if (y) {
+      inputs.push_back(y->codes.scale);
+      inputs.push_back(y->codes.zero_point);
+    }
+    replace(i, y, "QGemm", "com.microsoft", Copied::product, std::move(inputs));
+  }
+
+  // Of codes and a constant matrix with one scale, or one per column; to codes or floats.
+  void matrix_product(std::size_t i) {
+    const auto a = dequantized(input(step(i), 0));
+    const auto b = a ? quantized_constant(input(step(i), 1), DType::int8) : std::nullopt;
+    if (!b || constant(b->tensor)->rank() != 2) return;
+    const auto scales = constant(b->scale)->size();
+    const std::int64_t axis = scale_axis(input(step(i), 1));
+    if (scales != 1 && ((axis < 0 ? axis + 2 : axis) != 1 || scales != constant(b->tensor)->dim(1))) return;
+    if (const auto y = quantized(step(i).outputs[0])) {
+      replace(i, y, "QLinearMatMul", "", Copied::nothing,
+              {a->tensor, a->scale, a->zero_point, b->tensor, b->scale, b->zero_point, y->codes.scale, y->codes.zero_point});
+      return;
+    }
+    replace(i, std::nullopt, "MatMulIntegerToFloat", "com.microsoft", Copied::nothing,
+            {a->tensor, b->tensor, a->scale, b->scale, a->zero_point, b->zero_point});
+  }
+
+  // A function of single codes: a table of 256, which the plain kernel looks up.
+  void table(std::size_t i, std::string op_type) {
+    const auto x = dequantized(step(i).inputs[0]);
+    const auto y = x ? quantized(step(i).outputs[0]) : std::nullopt;
+    if (!y || !y->passed.empty() || !same_type(x->zero_point, y->codes.zero_point)) return;
+    replace(i, y, std::move(op_type), "com.microsoft", Copied::function,
+            {x->tensor, x->scale, x->zero_point, y->codes.scale, y->codes.zero_point}, true);
+  }
+
+  // Codes of each part are looked up in a table where its scale is another.
+  void concatenation(std::size_t i) {
+    const auto y = quantized(step(i).outputs[0]);
+    if (!y || !y->passed.empty()) return;
+    std::vector<std::size_t> inputs{y->codes.scale, y->codes.zero_point};
+    for (const std::size_t part : step(i).inputs) {
+      const auto x = dequantized(part);
+      if (!x || !same_type(x->zero_point, y->codes.zero_point)) return;
+      inputs.insert(inputs.end(), {x->tensor, x->scale, x->zero_point});
+    }
+    replace(i, y, "QLinearConcat", "com.microsoft", Copied::axis, std::move(inputs), true);
+  }
+
+  bool same_type(std::size_t a, std::size_t b) const {
+    return constant(a)->dtype() == constant(b)->dtype();
   }
 
   void sum(std::size_t i) {
@@ -221,7 +274,7 @@ class Quantizer {
     const auto a = dequantized(step(i).inputs[0]), b = dequantized(step(i).inputs[1]);
     const auto y = a && b ? quantized(step(i).outputs[0]) : std::nullopt;
     if (!y) return;
-    replace(i, *y, "QLinearAdd", "com.microsoft", Copied::nothing,
+    replace(i, y, "QLinearAdd", "com.microsoft", Copied::nothing,
             {a->tensor, a->scale, a->zero_point, b->tensor, b->scale, b->zero_point, y->codes.scale,
              y->codes.zero_point});
   }
@@ -230,7 +283,7 @@ class Quantizer {
     const auto x = dequantized(step(i).inputs[0]);
     const auto y = x ? quantized(step(i).outputs[0]) : std::nullopt;
     if (!y) return;
-    replace(i, *y, "QLinearGlobalAveragePool", "com.microsoft", Copied::nothing,
+    replace(i, y, "QLinearGlobalAveragePool", "com.microsoft", Copied::nothing,
             {x->tensor, x->scale, x->zero_point, y->codes.scale, y->codes.zero_point});
   }
 
@@ -251,10 +304,13 @@ class Quantizer {
     index_.add(moved, i);
   }
 
-  enum class Copied { nothing, convolution, product };  // attributes
+  enum class Copied { nothing, convolution, product, function, axis };  // attributes
 
-  void replace(std::size_t i, const Target& target, std::string op_type, std::string domain,
-               Copied copied, std::vector<std::size_t> inputs) {
+  // `target`: nothing for an operator whose result is float. `plain`: also where only the plain
+  // kernel has it.
+  void replace(std::size_t i, const std::optional<Target>& target, std::string op_type,
+               std::string domain, Copied copied, std::vector<std::size_t> inputs,
+               bool plain = false) {
     const Node& node = *step(i).node;
     PlanStep made;
     Attributes attributes;
@@ -268,23 +324,27 @@ class Quantizer {
       for (const char* name : {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"})
         copy(name);
     if (copied == Copied::product) copy("transB");
+    if (copied == Copied::function) copy("alpha");
+    if (copied == Copied::axis) copy("axis");
     made.node = made_up()->add_node({.op_type = std::move(op_type),
                                      .domain = std::move(domain),
                                      .name = node.name,
                                      .attributes = std::move(attributes)});
     made.inputs = std::move(inputs);
-    made.outputs = step(target.step).outputs;
+    made.outputs = target ? step(target->step).outputs : step(i).outputs;
     const StepPreparation context(plan_, made, 1);
     const auto rows = operators().kernels(*made.node);
-    if (std::ranges::none_of(rows, [&](const KernelDef* row) { return row->supports(context); }))
+    if (!plain && std::ranges::none_of(rows, [&](const KernelDef* row) { return row->supports(context); }))
       return;  // in float then
     index_.forget(i, step(i).inputs);
-    index_.forget(target.step, step(target.step).inputs);
-    for (const std::size_t passed : target.passed) {
-      index_.forget(passed, step(passed).inputs);
-      plan_.steps[passed] = PlanStep{};
+    if (target) {
+      index_.forget(target->step, step(target->step).inputs);
+      for (const std::size_t passed : target->passed) {
+        index_.forget(passed, step(passed).inputs);
+        plan_.steps[passed] = PlanStep{};
+      }
+      plan_.steps[target->step] = PlanStep{};
     }
-    plan_.steps[target.step] = PlanStep{};
     plan_.steps[i] = std::move(made);
     index_.add(plan_.steps[i], i);
   }

@@ -1,5 +1,6 @@
 // Execution of a plan.
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <list>
 #include <new>
@@ -8,7 +9,9 @@
 #include "graph/exec/arena.h"
 #include "graph/exec/plan.h"
 #include "graph/exec/step_timer.h"
+#include "graph/onnx/mapped_pages.h"
 #include "graph/ops/evaluate.h"
+#include "graph/ops/transpose.h"
 
 namespace onnxpress {
 namespace {
@@ -16,6 +19,14 @@ namespace {
 // A subgraph that met this many different sets of shapes is planned once more, without dims.
 constexpr std::size_t most_subgraph_plans = 8;
 constexpr std::size_t kept_subgraph_plans = 4;
+
+// The axes of an image with its channels last in the order of its dims.
+std::vector<std::int64_t> row_major_order(std::size_t rank) {
+  std::vector<std::int64_t> order{0, static_cast<std::int64_t>(rank) - 1};
+  for (std::size_t axis = 1; axis + 1 < rank; ++axis)
+    order.push_back(static_cast<std::int64_t>(axis));
+  return order;
+}
 
 struct Run {
   const Model& model;
@@ -27,6 +38,15 @@ struct Run {
   }
   void show(const Value& value, const RuntimeValue& given) const {
     if (given.is_tensor()) show(value, given.tensor());
+  }
+  void show(const Slot& slot, const RuntimeValue& given) const {
+    if (slot.layout == Layout::row_major) return show(*slot.value, given);
+    if (!observer->wants(*slot.value)) return;
+    const Tensor& tensor = given.tensor();
+    if (observer->any_layout(*slot.value))
+      observer->observe(*slot.value, tensor);
+    else
+      observer->observe(*slot.value, transposed(tensor, row_major_order(tensor.rank())));
   }
 };
 
@@ -85,8 +105,8 @@ class StepContext final : public KernelContext {
   const Tensor* input(std::size_t index) const override {
     if (index >= step_.inputs.size() || step_.inputs[index] == no_slot) return nullptr;
     const Slot& slot = plan_.slots[step_.inputs[index]];
-    return slot.source == Slot::Source::constant ? &slot.constant
-                                                 : &plan_.values[step_.inputs[index]].tensor();
+    if (slot.source != Slot::Source::constant) return &plan_.values[step_.inputs[index]].tensor();
+    return run_.resources.lean ? &aligned(slot.constant) : &slot.constant;
   }
 
   RuntimeValue input_value(std::size_t index) const override {
@@ -150,6 +170,22 @@ class StepContext final : public KernelContext {
   RuntimeValue value(std::size_t index) const {
     const Slot& slot = plan_.slots[index];
     return slot.source == Slot::Source::constant ? slot.constant : plan_.values[index];
+  }
+
+  // A large constant that a mapped file holds at an odd address, copied for this step alone: its own
+  // copy would stay.
+  const Tensor& aligned(const Tensor& constant) const {
+    const auto bytes = constant.bytes();
+    if (bytes.size() <= large_constant || reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(double) == 0)
+      return constant;
+    for (const auto& [original, copy] : copies_)
+      if (original == &constant) return copy;
+    Tensor copy = run_.resources.buffers.tensor(constant.dtype(), constant.dims());
+    std::byte* target = copy.mutable_bytes().data();
+    for_each_block(bytes, [&](std::span<const std::byte> block) {
+      target = std::ranges::copy(block, target).out;
+    });
+    return copies_.emplace_back(&constant, std::move(copy)).second;
   }
 
   // The storage of `tensor` stays the slot's: planned as an alias of a value in the arena.
@@ -220,6 +256,7 @@ class StepContext final : public KernelContext {
   PlanStep& step_;
   const Run& run_;
   std::list<Tensor> unwanted_;  // outputs that a kernel writes although nobody wants them
+  mutable std::list<std::pair<const Tensor*, Tensor>> copies_;  // of constants at odd addresses
 };
 
 // Drops the run's tensors; also when it ends by an exception.
@@ -250,6 +287,13 @@ class RunningPlan {
   GraphPlan& plan_;
 };
 
+// Pages of mapped files that the step has read.
+void release_constants(const GraphPlan& plan, const PlanStep& step) {
+  for (const std::size_t index : step.inputs)
+    if (index != no_slot && plan.slots[index].source == Slot::Source::constant)
+      release_pages(plan.slots[index].constant.bytes());
+}
+
 void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
   if (step.kernel) {
     StepContext context(plan, step, run);
@@ -262,13 +306,14 @@ void run_step(GraphPlan& plan, PlanStep& step, const Run& run) {
     const bool is_constant = slot.source == Slot::Source::constant;
     require(is_constant || plan.values[index].defined(), "output '{}' was not produced",
             slot.value->name());
-    if (!run.observer) continue;
+    if (!run.observer || step.is_relayout) continue;
     if (is_constant)
       run.show(*slot.value, slot.constant);
     else
-      run.show(*slot.value, plan.values[index]);
+      run.show(slot, plan.values[index]);
   }
   for (std::size_t index : step.release) release(plan, index);
+  if (run.resources.lean) release_constants(plan, step);
 }
 
 }  // namespace

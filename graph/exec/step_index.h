@@ -23,6 +23,8 @@ class StepIndex {
         is_kept_(plan.slots.size(), false),
         producer_(plan.slots.size()) {
     for (std::size_t output : plan.outputs) is_kept_[output] = true;
+    for (std::size_t i = 0; i < plan.slots.size(); ++i)
+      if (plan.slots[i].is_kept) is_kept_[i] = true;
     for (std::size_t i = 0; i < plan.steps.size(); ++i) {
       const PlanStep& step = plan.steps[i];
       for (std::size_t k = 0; k < step.inputs.size(); ++k)
@@ -34,7 +36,8 @@ class StepIndex {
     }
   }
 
-  // The one read of a slot that is neither an output of the plan nor captured by a subgraph.
+  // The one read of a slot that is neither an output of the plan nor captured by a subgraph nor
+  // kept.
   std::optional<Read> only_reader(std::size_t slot) const {
     if (slot >= reads_.size() || is_kept_[slot] || reads_[slot].size() != 1) return std::nullopt;
     return reads_[slot][0];
@@ -50,8 +53,8 @@ class StepIndex {
     std::ranges::replace(reads_[slot], Read{from, from_input}, Read{step, input});
   }
 
-  // How many inputs read a slot that is neither an output of the plan nor captured; nothing for
-  // others.
+  // How many inputs read a slot that is neither an output of the plan nor captured nor kept;
+  // nothing for others.
   std::optional<std::size_t> readers(std::size_t slot) const {
     return is_kept_[slot] ? std::nullopt : std::optional(reads_[slot].size());
   }

@@ -220,10 +220,10 @@ void PrimitiveKernel::add_number(int arg, std::size_t index) {
   state_->numbers.push_back({.argument = state_->main.add(arg, without_data(plain({1}, DataType::s32))), .index = index});
 }
 
-void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted) {
+void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted, int arg) {
   state_->given_output = given;
   state_->wanted_output = wanted;
-  state_->output.argument = state_->main.add(DNNL_ARG_DST, without_data(wanted));
+  state_->output.argument = state_->main.add(arg, without_data(wanted));
   if (given == wanted) return;
   state_->output.reorder = state_->make_reorder(wanted, given);
   state_->output.copy = state_->add_copy(wanted);

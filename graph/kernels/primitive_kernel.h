@@ -27,10 +27,10 @@ class PrimitiveKernel {
                     const memory::desc& wanted);
   // A constant of any element type that is used as it lies.
   void add_argument(int arg, const Tensor& tensor, const memory::desc& layout);
+  // The first output, as argument `arg`.
+  void set_output(const memory::desc& given, const memory::desc& wanted, int arg = DNNL_ARG_DST);
   // Input `index`, one 8-bit number (0 when omitted), as an int32 argument of one element.
   void add_number(int arg, std::size_t index);
-  // The first output.
-  void set_output(const memory::desc& given, const memory::desc& wanted);
   // The primitive adds to its destination, which is to hold input `index` before: of the output's
   // layout. Nothing is copied when both are at the same place.
   void set_accumulated(std::size_t index);

@@ -1,4 +1,4 @@
-// QGemm on oneDNN: 8-bit activations, int8 weights, integer sums.
+// QGemm and QLinearMatMul on oneDNN: 8-bit activations, int8 weights, integer sums.
 #include "graph/kernels/quantized_primitive.h"
 #include "graph/ops/attributes.h"
 #include "graph/ops/registry.h"
@@ -10,9 +10,17 @@ using onednn::dims_of;
 using onednn::is_code_operand;
 using onednn::memory;
 
-// Inputs: A, its scale and zero point, B, ..., C, y's.
-constexpr std::size_t a_scale = 1, a_zero = 2, b_input = 3, b_scale = 4, b_zero = 5, c_input = 6,
-                      y_scale = 7, y_zero = 8;
+// Inputs: A, its scale and zero point, B, ..., then C (of QGemm), y's.
+constexpr std::size_t a_scale = 1, a_zero = 2, b_input = 3, b_scale = 4, b_zero = 5, none = 99;
+struct Operands {
+  std::size_t c_input, y_scale, y_zero;
+};
+constexpr Operands gemm_operands{6, 7, 8}, matmul_operands{none, 6, 7};
+
+// A as a matrix: its rows are those of all its matrices.
+Dims as_matrix(const Dims& dims) {
+  return {element_count(std::span(dims).first(dims.size() - 1)), dims.back()};
+}
 
 bool is_scalar_or_absent(const PrepareContext& context, std::size_t index) {
   if (!context.input_type(index)) return true;
@@ -20,18 +28,18 @@ bool is_scalar_or_absent(const PrepareContext& context, std::size_t index) {
   return tensor && tensor->size() == 1;
 }
 
-bool supports(const PrepareContext& context) {
+bool supports(const PrepareContext& context, const Operands& operands) {
+  const auto [c_input, y_scale, y_zero] = operands;
   if (!onednn::has_exact_sums()) return false;
-  const Node& node = context.node();
   const Type* y = context.output_type(0);
   const bool is_float = !context.input_type(y_scale);
-  if (!is_code_operand(context.input_type(0)) || get_float(node, "alpha", 1) != 1 ||
-      get_bool(node, "transA", false) ||
-      !(is_float ? onednn::is_float_operand(y) : is_code_operand(y)))
+  if (!is_code_operand(context.input_type(0)) ||
+      !(is_float ? onednn::is_float_operand(y) : is_code_operand(y)) || dims_of(y).size() < 2 ||
+      dims_of(context.input_type(0)).size() < 2)
     return false;
   const Tensor* b = context.constant_input(b_input);
   if (!b || b->dtype() != DType::int8 || b->rank() != 2 || b->size() == 0) return false;
-  const std::int64_t columns = dims_of(y).at(1);
+  const std::int64_t columns = dims_of(y).back();
   const Tensor* scale = context.constant_input(b_scale);
   if (!context.constant_input(a_scale) || !scale ||
       (scale->size() != 1 && scale->size() != columns) ||
@@ -45,11 +53,12 @@ bool supports(const PrepareContext& context) {
   return c && c->dtype() == DType::int32 && c->size() == columns && c->dims().back() == columns;
 }
 
-Kernel prepare(const PrepareContext& context) {
+Kernel prepare(const PrepareContext& context, const Operands& operands, bool is_transposed) {
+  const auto [c_input, y_scale, y_zero] = operands;
   return onednn::guarded([&]() -> Kernel {
     const Tensor& b = *context.constant_input(b_input);
-    const Dims a = dims_of(context.input_type(0)), y = dims_of(context.output_type(0));
-    const bool is_transposed = get_bool(context.node(), "transB", false);
+    const Dims result = dims_of(context.output_type(0));
+    const Dims a = as_matrix(dims_of(context.input_type(0))), y = as_matrix(result);
     const std::int64_t depth = a[1], columns = y[1];
     const Tensor* scale = context.constant_input(y_scale);
     auto requantization = onednn::Requantization::of(*context.constant_input(a_scale),
@@ -70,7 +79,7 @@ Kernel prepare(const PrepareContext& context) {
         onednn::plain(y, onednn::data_type(y_type)),
         onednn::attributes(requantization, context.post_ops(), {.weights = 2, .destination = 2}));
     onednn::PrimitiveKernel kernel(dnnl::matmul(descriptor), descriptor.scratchpad_desc(), y_type,
-                                   y);
+                                   result);
     kernel.add_input(DNNL_ARG_SRC, 0, left, descriptor.src_desc(), nullptr);
     kernel.add_constant(DNNL_ARG_WEIGHTS, b, right, descriptor.weights_desc());
     if (c) onednn::add_bias(kernel, requantization, *c, bias_dims);
@@ -81,14 +90,29 @@ Kernel prepare(const PrepareContext& context) {
   });
 }
 
+bool supports_gemm(const PrepareContext& context) {
+  const Node& node = context.node();
+  return get_float(node, "alpha", 1) == 1 && !get_bool(node, "transA", false) && supports(context, gemm_operands);
+}
+Kernel prepare_gemm(const PrepareContext& context) {
+  return prepare(context, gemm_operands, get_bool(context.node(), "transB", false));
+}
+
+bool supports_matmul(const PrepareContext& context) { return supports(context, matmul_operands); }
+Kernel prepare_matmul(const PrepareContext& context) { return prepare(context, matmul_operands, false); }
+
 }  // namespace
 
 OPERATORS(onednn_qgemm) {
   registry.add(KernelDef{.name = "QGemm",
                          .domain = "com.microsoft",
                          .backend = "onednn",
-                         .supports = supports,
-                         .prepare = prepare});
+                         .supports = supports_gemm,
+                         .prepare = prepare_gemm});
+  registry.add(KernelDef{.name = "QLinearMatMul",
+                         .backend = "onednn",
+                         .supports = supports_matmul,
+                         .prepare = prepare_matmul});
 }
 
 }  // namespace onnxpress

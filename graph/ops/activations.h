@@ -22,6 +22,13 @@ struct LeakyReluAttrs {
   Attributes to_attributes() const;
 };
 
+// gamma * x where it is positive, gamma * alpha * (exp(x) - 1) elsewhere.
+struct SeluAttrs {
+  float alpha, gamma;
+
+  static SeluAttrs from(const Node& node);
+};
+
 // Swish, opset 24, and QuickGelu of com.microsoft: x * sigmoid(alpha x).
 Attributes swish_attributes(float alpha);
 

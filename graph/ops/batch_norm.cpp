@@ -6,48 +6,11 @@
 #include "graph/ops/compute_type.h"
 #include "graph/ops/dispatch.h"
 #include "graph/ops/registry.h"
+#include "graph/ops/run_sum.h"
+#include "graph/ops/training_loss.h"
 
 namespace onnxpress {
 namespace {
-
-// The inputs seen as [batch, channels, cells].
-struct Planes {
-  std::int64_t batch, channels, cells;
-
-  static Planes of(const Dims& dims, bool per_channel) {
-    require(!dims.empty(), "expected an input of at least 1 axis, found a scalar");
-    const std::int64_t rest = element_count(std::span(dims).subspan(1));
-    if (!per_channel) return {dims[0], rest, 1};
-    const std::int64_t channels = dims.size() > 1 ? dims[1] : 1;
-    return {dims[0], channels, dims.size() > 2 ? element_count(std::span(dims).subspan(2)) : 1};
-  }
-};
-
-struct Statistics {
-  std::vector<double> mean, variance;
-};
-
-template <class T>
-Statistics measure(const Planes& planes, const T* x) {
-  const auto channels = static_cast<std::size_t>(planes.channels);
-  Statistics found{std::vector<double>(channels), std::vector<double>(channels)};
-  const auto count = static_cast<double>(planes.batch * planes.cells);
-  for (std::int64_t c = 0; c < planes.channels; ++c) {
-    const auto each = [&](auto&& body) {
-      for (std::int64_t n = 0; n < planes.batch; ++n)
-        for (std::int64_t i = 0; i < planes.cells; ++i)
-          body(x[(n * planes.channels + c) * planes.cells + i]);
-    };
-    double sum = 0;
-    each([&](T value) { sum += value; });
-    const double mean = sum / count;
-    double squares = 0;
-    each([&](T value) { squares += (value - mean) * (value - mean); });
-    found.mean[static_cast<std::size_t>(c)] = mean;
-    found.variance[static_cast<std::size_t>(c)] = squares / count;
-  }
-  return found;
-}
 
 std::vector<double> channel_values(const KernelContext& context, std::size_t index,
                                    std::int64_t channels) {
@@ -71,10 +34,10 @@ void put_running(KernelContext& context, std::size_t index, const std::vector<do
 
 void normalize(KernelContext& context, const BatchNormAttrs& attrs) {
   const Tensor& x = context.required_input(0);
-  const Planes planes = Planes::of(x.dims(), attrs.per_channel);
+  const BatchNormPlanes planes = BatchNormPlanes::of(x.dims(), attrs.per_channel);
   const auto scale = channel_values(context, 1, planes.channels);
   const auto bias = channel_values(context, 2, planes.channels);
-  Statistics used{channel_values(context, 3, planes.channels),
+  BatchStatistics used{channel_values(context, 3, planes.channels),
                   channel_values(context, 4, planes.channels)};
   Tensor& y = context.output(0, x.dtype(), x.dims());
   dispatch_floats(x.dtype(), [&](auto tag) {
@@ -82,10 +45,13 @@ void normalize(KernelContext& context, const BatchNormAttrs& attrs) {
     const T* in = x.data<T>().data();
     T* out = y.mutable_data<T>().data();
     if (attrs.training) {
-      Statistics batch = measure(planes, in);
+      BatchStatistics batch = BatchStatistics::of(context.pool(), planes, x);
       put_running(context, 1, used.mean, batch.mean, attrs.momentum, context.required_input(3));
-      put_running(context, 2, used.variance, batch.variance, attrs.momentum,
-                  context.required_input(4));
+      std::vector<double> variance = batch.variance;
+      const auto count = static_cast<double>(planes.batch * planes.cells);
+      if (attrs.unbiased && count > 1)
+        for (double& value : variance) value *= count / (count - 1);
+      put_running(context, 2, used.variance, variance, attrs.momentum, context.required_input(4));
       used = std::move(batch);
     }
     context.pool().parallel_for(
@@ -134,9 +100,47 @@ OperandAxes batch_norm_axes(const Node& node) {
 
 }  // namespace
 
+BatchNormPlanes BatchNormPlanes::of(const Dims& dims, bool per_channel) {
+  require(!dims.empty(), "expected an input of at least 1 axis, found a scalar");
+  const std::int64_t rest = element_count(std::span(dims).subspan(1));
+  if (!per_channel) return {dims[0], rest, 1};
+  const std::int64_t channels = dims.size() > 1 ? dims[1] : 1;
+  return {dims[0], channels, dims.size() > 2 ? element_count(std::span(dims).subspan(2)) : 1};
+}
+
+BatchStatistics BatchStatistics::of(ThreadPool& pool, const BatchNormPlanes& planes,
+                                    const Tensor& x) {
+  const auto channels = static_cast<std::size_t>(planes.channels);
+  BatchStatistics found{std::vector<double>(channels), std::vector<double>(channels)};
+  const auto count = static_cast<double>(planes.batch * planes.cells);
+  dispatch_floats(x.dtype(), [&]<class T>(std::type_identity<T>) {
+    const T* const values = x.data<T>().data();
+    pool.parallel_for(planes.channels, 1, [&](std::int64_t c, std::int64_t) {
+      const auto sum = [&](auto&& of) {
+        double total = 0;
+        for (std::int64_t n = 0; n < planes.batch; ++n) {
+          const T* run = values + (n * planes.channels + c) * planes.cells;
+          total += run_sum(planes.cells,
+                           [&](std::int64_t i) { return of(static_cast<double>(run[i])); });
+        }
+        return total;
+      };
+      const double mean = sum([](double value) { return value; }) / count;
+      found.mean[static_cast<std::size_t>(c)] = mean;
+      found.variance[static_cast<std::size_t>(c)] =
+          sum([mean](double value) { return (value - mean) * (value - mean); }) / count;
+    });
+  });
+  return found;
+}
+
 BatchNormAttrs BatchNormAttrs::from(const Node& node) {
   BatchNormAttrs attrs{.epsilon = get_float(node, "epsilon", 1e-5f),
                        .momentum = get_float(node, "momentum", 0.9f)};
+  if (node.domain() == training_domain) {
+    attrs.training = attrs.unbiased = true;
+    return attrs;
+  }
   const std::int64_t opset = node.opset();
   if (opset < 9) attrs.per_channel = get_bool(node, "spatial", true);
   if (opset >= 14)
@@ -151,6 +155,10 @@ OPERATORS(batch_norm) {
                      .infer = infer_batch_norm,
                      .prepare = prepare_batch_norm,
                      .axes = batch_norm_axes});
+  registry.add(OpDef{.name = "BatchNormalization",
+                     .domain = std::string(training_domain),
+                     .infer = infer_batch_norm,
+                     .prepare = prepare_batch_norm});
 }
 
 }  // namespace onnxpress

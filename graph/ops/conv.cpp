@@ -52,29 +52,35 @@ void gather_columns(const WindowGeometry& g, std::int64_t channels, const T* ima
         }
 }
 
+// Positions whose columns are gathered at a time.
+std::int64_t columns_at_a_time(std::int64_t depth) {
+  return std::clamp<std::int64_t>(65536 / std::max<std::int64_t>(depth, 1), 64, 4096);
+}
+
+// The im2col matrix is the image itself.
+bool is_pointwise(const WindowGeometry& g) {
+  return g.kernel_size() == 1 && g.output_size() == g.input_size() &&
+         std::ranges::all_of(g.pad, [](std::int64_t pad) { return pad == 0; });
+}
+
 template <class T>
-void convolve_as(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, const Tensor& w,
-                 const Tensor* bias, Tensor& y) {
-  const Dims in_spatial(x.dims().begin() + 2, x.dims().end());
-  const Dims out_spatial(y.dims().begin() + 2, y.dims().end());
-  const WindowGeometry g = WindowGeometry::of(attrs.window, in_spatial, out_spatial);
+void convolve_as(ThreadPool& pool, const WindowGeometry& g, std::int64_t groups, const Tensor& x,
+                 const Tensor& w, const Tensor* bias, Tensor& y) {
   const std::int64_t channels = w.dim(1);
-  const std::int64_t filters = w.dim(0) / attrs.group;
+  const std::int64_t filters = w.dim(0) / groups;
   const std::int64_t depth = channels * g.kernel_size();
   const std::int64_t positions = g.output_size();
-  const bool pointwise = g.kernel_size() == 1 && positions == g.input_size() &&
-                         std::ranges::all_of(g.pad, [](std::int64_t pad) { return pad == 0; });
-  const std::int64_t width =
-      std::clamp<std::int64_t>(65536 / std::max<std::int64_t>(depth, 1), 64, 4096);
+  const bool pointwise = is_pointwise(g);
+  const std::int64_t width = columns_at_a_time(depth);
   const std::int64_t pieces = (positions + width - 1) / width;
   const T* const image = x.data<T>().data();
   const T* const weights = w.data<T>().data();
   const T* const offsets = bias != nullptr ? bias->data<T>().data() : nullptr;
   T* const out = y.mutable_data<T>().data();
-  pool.parallel_for(x.dim(0) * attrs.group * pieces, 1, [&](std::int64_t task, std::int64_t) {
+  pool.parallel_for(x.dim(0) * groups * pieces, 1, [&](std::int64_t task, std::int64_t) {
     const std::int64_t begin = task % pieces * width;
     const std::int64_t end = std::min(positions, begin + width);
-    const std::int64_t group = task / pieces % attrs.group;
+    const std::int64_t group = task / pieces % groups;
     const std::int64_t plane = task / pieces;  // batch * groups + group
     const T* input = image + plane * channels * g.input_size();
     T* target = out + plane * filters * positions + begin;
@@ -90,6 +96,56 @@ void convolve_as(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, cons
       gather_columns(g, channels, input, begin, end, columns.data());
       add_product<T>(filters, end - begin, depth, taps, {columns.data(), end - begin},
                      {target, positions});
+    }
+  });
+}
+
+// Adds the taps' sums of one image and group: dw[filters, depth] += dy columns'.
+template <class T>
+void add_taps(const WindowGeometry& g, std::int64_t channels, std::int64_t filters, const T* image,
+              const T* dy, T* dw) {
+  const std::int64_t depth = channels * g.kernel_size();
+  const std::int64_t positions = g.output_size();
+  if (is_pointwise(g))
+    return add_product<T>(filters, depth, positions, {dy, positions}, {image, positions, true},
+                          {dw, depth});
+  const std::int64_t width = columns_at_a_time(depth);
+  std::vector<T> columns;
+  for (std::int64_t begin = 0; begin < positions; begin += width) {
+    const std::int64_t end = std::min(positions, begin + width);
+    columns.resize(static_cast<std::size_t>(depth * (end - begin)));
+    gather_columns(g, channels, image, begin, end, columns.data());
+    add_product<T>(filters, depth, end - begin, {dy + begin, positions},
+                   {columns.data(), end - begin, true}, {dw, depth});
+  }
+}
+
+template <class T>
+void correlate_as(ThreadPool& pool, const WindowGeometry& g, std::int64_t groups, const Tensor& x,
+                  const Tensor& dy, Tensor& dw) {
+  constexpr std::int64_t most_parts = 8;  // of the batch, summed apart
+  const std::int64_t batch = x.dim(0);
+  const std::int64_t channels = dw.dim(1);
+  const std::int64_t filters = dw.dim(0) / groups;
+  const std::int64_t area = filters * channels * g.kernel_size();  // of one group
+  const std::int64_t parts = std::clamp<std::int64_t>(batch, 1, most_parts);
+  std::vector<T> sums(static_cast<std::size_t>(parts * groups * area));
+  const T* const image = x.data<T>().data();
+  const T* const gradient = dy.data<T>().data();
+  pool.parallel_for(parts * groups, 1, [&](std::int64_t task, std::int64_t) {
+    const std::int64_t part = task / groups, group = task % groups;
+    for (std::int64_t n = part; n < batch; n += parts)
+      add_taps(g, channels, filters, image + (n * groups + group) * channels * g.input_size(),
+               gradient + (n * groups + group) * filters * g.output_size(),
+               sums.data() + task * area);
+  });
+  T* const out = dw.mutable_data<T>().data();
+  pool.parallel_for(groups * area, 4096, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      T total = 0;
+      for (std::int64_t part = 0; part < parts; ++part)
+        total += sums[static_cast<std::size_t>(part * groups * area + i)];
+      out[i] = total;
     }
   });
 }
@@ -168,8 +224,23 @@ void convolve(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, const T
               const Tensor* bias, Tensor& y) {
   require(bias == nullptr || bias->size() == w.dim(0), "expected {} biases, found {}", w.dim(0),
           bias == nullptr ? 0 : bias->size());
+  const Dims in_spatial(x.dims().begin() + 2, x.dims().end());
+  const Dims out_spatial(y.dims().begin() + 2, y.dims().end());
+  convolve(pool, WindowGeometry::of(attrs.window, in_spatial, out_spatial), attrs.group, x, w, bias,
+           y);
+}
+
+void convolve(ThreadPool& pool, const WindowGeometry& geometry, std::int64_t groups,
+              const Tensor& x, const Tensor& w, const Tensor* bias, Tensor& y) {
   dispatch_floats(x.dtype(), [&](auto tag) {
-    convolve_as<typename decltype(tag)::type>(pool, attrs, x, w, bias, y);
+    convolve_as<typename decltype(tag)::type>(pool, geometry, groups, x, w, bias, y);
+  });
+}
+
+void correlate(ThreadPool& pool, const WindowGeometry& geometry, std::int64_t groups,
+               const Tensor& x, const Tensor& dy, Tensor& dw) {
+  dispatch_floats(x.dtype(), [&](auto tag) {
+    correlate_as<typename decltype(tag)::type>(pool, geometry, groups, x, dy, dw);
   });
 }
 

@@ -33,6 +33,13 @@ struct ConvAttrs {
 void convolve(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, const Tensor& w,
               const Tensor* bias, Tensor& y);
 
+// The same for a geometry of its own: x [N, C, input], w [M, C / groups, kernel], y [N, M, output].
+void convolve(ThreadPool& pool, const WindowGeometry& geometry, std::int64_t groups,
+              const Tensor& x, const Tensor& w, const Tensor* bias, Tensor& y);
+// The gradient of its weights: dw [M, C / groups, kernel] from x and the gradient dy of y.
+void correlate(ThreadPool& pool, const WindowGeometry& geometry, std::int64_t groups,
+               const Tensor& x, const Tensor& dy, Tensor& dw);
+
 // The result's shape, as far as it is known, for the attributes of `node` and what is known of x
 // [N,C,spatial...] and w (nullptr: nothing). Throws Error when they do not fit.
 std::optional<Shape> conv_shape(const Node& node, const Shape* x, const Shape* w);

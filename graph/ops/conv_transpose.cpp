@@ -34,7 +34,7 @@ void scatter_columns(const WindowGeometry& g, std::int64_t channels, const T* co
 }
 
 template <class T>
-void convolve_transposed(ThreadPool& pool, const WindowGeometry& g, std::int64_t groups,
+void convolve_transposed_as(ThreadPool& pool, const WindowGeometry& g, std::int64_t groups,
                          const Tensor& x, const Tensor& w, const Tensor* bias, Tensor& y) {
   const std::int64_t channels = w.dim(0) / groups;
   const std::int64_t filters = w.dim(1);
@@ -90,14 +90,7 @@ Kernel prepare_conv_transpose(const PrepareContext& prepare) {
       Dims dims{x.dim(0), w.dim(1) * attrs.group};
       dims.insert(dims.end(), resolved.spatial.begin(), resolved.spatial.end());
       Tensor& y = inner.output(0, x.dtype(), dims);
-      Window backward = attrs.window;
-      backward.auto_pad = AutoPad::notset;
-      backward.pads = resolved.pads;
-      const WindowGeometry g = WindowGeometry::of(backward, resolved.spatial, in_spatial);
-      dispatch_floats(x.dtype(), [&](auto tag) {
-        convolve_transposed<typename decltype(tag)::type>(inner.pool(), g, attrs.group, x, w, bias,
-                                                          y);
-      });
+      convolve_transposed(inner.pool(), attrs.geometry(in_spatial), attrs.group, x, w, bias, y);
     });
   };
 }
@@ -226,6 +219,21 @@ ConvTransposeAttrs::Resolved ConvTransposeAttrs::resolve(const Dims& input_spati
     resolved.spatial[axis] = one.size;
   }
   return resolved;
+}
+
+WindowGeometry ConvTransposeAttrs::geometry(const Dims& input_spatial) const {
+  const Resolved resolved = resolve(input_spatial);
+  Window backward = window;
+  backward.auto_pad = AutoPad::notset;
+  backward.pads = resolved.pads;
+  return WindowGeometry::of(backward, resolved.spatial, input_spatial);
+}
+
+void convolve_transposed(ThreadPool& pool, const WindowGeometry& geometry, std::int64_t groups,
+                         const Tensor& x, const Tensor& w, const Tensor* bias, Tensor& y) {
+  dispatch_floats(x.dtype(), [&](auto tag) {
+    convolve_transposed_as<typename decltype(tag)::type>(pool, geometry, groups, x, w, bias, y);
+  });
 }
 
 OPERATORS(conv_transpose) {

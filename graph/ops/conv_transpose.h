@@ -1,6 +1,7 @@
 // ConvTranspose over 1 to 3 spatial axes.
 #pragma once
 
+#include "graph/base/threads.h"
 #include "graph/ops/window.h"
 
 namespace onnxpress {
@@ -27,6 +28,13 @@ struct ConvTransposeAttrs {
     Dims spatial;
   };
   Resolved resolve(const Dims& input_spatial) const;
+  // Of the convolution that it transposes: from the result back to the input.
+  WindowGeometry geometry(const Dims& input_spatial) const;
 };
+
+// The transpose of the convolution of that geometry, from its result x [N, C, output] and weights
+// w [C, M / groups, kernel] to y [N, M, input]. All float32 or all float64.
+void convolve_transposed(ThreadPool& pool, const WindowGeometry& geometry, std::int64_t groups,
+                         const Tensor& x, const Tensor& w, const Tensor* bias, Tensor& y);
 
 }  // namespace onnxpress

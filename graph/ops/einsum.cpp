@@ -1,9 +1,8 @@
-// Einsum: sums of products by index labels, as numpy's einsum.
+#include "graph/ops/einsum.h"
+
 #include <algorithm>
 #include <cctype>
-#include <map>
 #include <set>
-#include <string>
 #include <type_traits>
 
 #include "graph/ops/attributes.h"
@@ -15,117 +14,9 @@
 namespace onnxpress {
 namespace {
 
-// A letter, or ellipsis_label + k for the k-th axis from the right of an ellipsis.
-using Label = int;
-using Labels = std::vector<Label>;
-constexpr Label ellipsis_label = 256;
-
-// One side of a comma: letters before and after an ellipsis.
-struct Term {
-  std::string before, after;
-  bool has_ellipsis = false;
-
-  static Term parse(std::string_view text) {
-    Term term;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      if (text.substr(i, 3) == "...") {
-        require(!term.has_ellipsis, "equation term '{}' has two ellipses", text);
-        term.has_ellipsis = true;
-        i += 2;
-        continue;
-      }
-      require(std::isalpha(static_cast<unsigned char>(text[i])) != 0,
-              "expected letters and '...' in equation term '{}', found '{}'", text, text[i]);
-      (term.has_ellipsis ? term.after : term.before) += text[i];
-    }
-    return term;
-  }
-
-  Labels labels(std::size_t ellipsis_rank) const {
-    Labels result(before.begin(), before.end());
-    for (std::size_t k = has_ellipsis ? ellipsis_rank : 0; k-- > 0;)
-      result.push_back(ellipsis_label + static_cast<Label>(k));
-    result.insert(result.end(), after.begin(), after.end());
-    return result;
-  }
-};
-
-struct EinsumAttrs {
-  std::vector<Term> terms;
-  std::optional<Term> output;  // nothing: labels that occur once, in alphabetical order
-
-  static EinsumAttrs from(const Node& node) {
-    std::string text = get_string(node, "equation", "");
-    std::erase_if(text, [](unsigned char c) { return std::isspace(c) != 0; });
-    require(!text.empty(), "expected an equation, found none");
-    EinsumAttrs attrs;
-    const std::size_t arrow = text.find("->");
-    if (arrow != std::string::npos) {
-      attrs.output = Term::parse(std::string_view(text).substr(arrow + 2));
-      text.resize(arrow);
-    }
-    for (std::size_t begin = 0;;) {
-      const std::size_t comma = text.find(',', begin);
-      attrs.terms.push_back(Term::parse(std::string_view(text).substr(
-          begin, comma == std::string::npos ? std::string::npos : comma - begin)));
-      if (comma == std::string::npos) break;
-      begin = comma + 1;
-    }
-    require(attrs.terms.size() == node.input_count(), "expected {} operands, found {}",
-            attrs.terms.size(), node.input_count());
-    return attrs;
-  }
-};
-
-// Labels of every operand's axes and of the output's.
-struct Equation {
-  std::vector<Labels> operands;
-  Labels output;
-
-  Equation(const EinsumAttrs& attrs, std::span<const std::size_t> ranks) {
-    std::size_t widest = 0;
-    for (std::size_t i = 0; i < ranks.size(); ++i) {
-      const Term& term = attrs.terms[i];
-      const std::size_t named = term.before.size() + term.after.size();
-      require(term.has_ellipsis ? ranks[i] >= named : ranks[i] == named,
-              "operand {}: expected {}{} axes, found {}", i, term.has_ellipsis ? "at least " : "",
-              named, ranks[i]);
-      operands.push_back(term.labels(ranks[i] - named));
-      widest = std::max(widest, ranks[i] - named);
-    }
-    if (attrs.output) {
-      output = attrs.output->labels(widest);
-    } else {
-      std::map<Label, int> counts;
-      for (const Labels& labels : operands)
-        for (const Label label : labels) ++counts[label];
-      output = Term{.before = {}, .after = {}, .has_ellipsis = true}.labels(widest);
-      for (const auto& [label, count] : counts)
-        if (label < ellipsis_label && count == 1) output.push_back(label);
-    }
-    std::set<Label> known, seen;
-    for (const Labels& labels : operands) known.insert(labels.begin(), labels.end());
-    for (const Label label : output) {
-      require(known.contains(label), "output label '{}' is in no operand",
-              static_cast<char>(label));
-      require(seen.insert(label).second, "output label '{}' is there twice",
-              static_cast<char>(label));
-    }
-  }
-
-  // Sizes by label; an axis of 1 stretches.
-  std::map<Label, Dim> sizes(std::span<const Shape> shapes) const {
-    std::map<Label, Dim> found;
-    for (std::size_t i = 0; i < operands.size(); ++i)
-      for (std::size_t axis = 0; axis < operands[i].size(); ++axis) {
-        const Dim& dim = shapes[i][axis];
-        const auto [entry, fresh] = found.try_emplace(operands[i][axis], dim);
-        if (!fresh) entry->second = broadcast(Shape{entry->second}, Shape{dim}).front();
-      }
-    return found;
-  }
-};
-
+using Label = EinsumLabel;
+using Labels = EinsumLabels;
+using Equation = EinsumEquation;
 using Sizes = std::map<Label, std::int64_t>;
 
 Sizes concrete_sizes(const Equation& equation, std::span<const Dims> dims) {
@@ -405,6 +296,94 @@ OperandAxes einsum_axes(const Node& node) {
 }
 
 }  // namespace
+
+EinsumTerm EinsumTerm::parse(std::string_view text) {
+  EinsumTerm term;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text.substr(i, 3) == "...") {
+      require(!term.has_ellipsis, "equation term '{}' has two ellipses", text);
+      term.has_ellipsis = true;
+      i += 2;
+      continue;
+    }
+    require(std::isalpha(static_cast<unsigned char>(text[i])) != 0,
+            "expected letters and '...' in equation term '{}', found '{}'", text, text[i]);
+    (term.has_ellipsis ? term.after : term.before) += text[i];
+  }
+  return term;
+}
+
+EinsumLabels EinsumTerm::labels(std::size_t ellipsis_rank) const {
+  EinsumLabels result(before.begin(), before.end());
+  for (std::size_t k = has_ellipsis ? ellipsis_rank : 0; k-- > 0;)
+    result.push_back(einsum_ellipsis + static_cast<EinsumLabel>(k));
+  result.insert(result.end(), after.begin(), after.end());
+  return result;
+}
+
+EinsumAttrs EinsumAttrs::from(const Node& node) {
+  std::string text = get_string(node, "equation", "");
+  std::erase_if(text, [](unsigned char c) { return std::isspace(c) != 0; });
+  require(!text.empty(), "expected an equation, found none");
+  EinsumAttrs attrs;
+  const std::size_t arrow = text.find("->");
+  if (arrow != std::string::npos) {
+    attrs.output = EinsumTerm::parse(std::string_view(text).substr(arrow + 2));
+    text.resize(arrow);
+  }
+  for (std::size_t begin = 0;;) {
+    const std::size_t comma = text.find(',', begin);
+    attrs.terms.push_back(EinsumTerm::parse(std::string_view(text).substr(
+        begin, comma == std::string::npos ? std::string::npos : comma - begin)));
+    if (comma == std::string::npos) break;
+    begin = comma + 1;
+  }
+  require(attrs.terms.size() == node.input_count(), "expected {} operands, found {}",
+          attrs.terms.size(), node.input_count());
+  return attrs;
+}
+
+EinsumEquation::EinsumEquation(const EinsumAttrs& attrs, std::span<const std::size_t> ranks) {
+  std::size_t widest = 0;
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    const EinsumTerm& term = attrs.terms[i];
+    const std::size_t named = term.before.size() + term.after.size();
+    require(term.has_ellipsis ? ranks[i] >= named : ranks[i] == named,
+            "operand {}: expected {}{} axes, found {}", i, term.has_ellipsis ? "at least " : "",
+            named, ranks[i]);
+    operands.push_back(term.labels(ranks[i] - named));
+    widest = std::max(widest, ranks[i] - named);
+  }
+  if (attrs.output) {
+    output = attrs.output->labels(widest);
+  } else {
+    std::map<EinsumLabel, int> counts;
+    for (const EinsumLabels& labels : operands)
+      for (const EinsumLabel label : labels) ++counts[label];
+    output = EinsumTerm{.before = {}, .after = {}, .has_ellipsis = true}.labels(widest);
+    for (const auto& [label, count] : counts)
+      if (label < einsum_ellipsis && count == 1) output.push_back(label);
+  }
+  std::set<EinsumLabel> known, seen;
+  for (const EinsumLabels& labels : operands) known.insert(labels.begin(), labels.end());
+  for (const EinsumLabel label : output) {
+    require(known.contains(label), "output label '{}' is in no operand",
+            static_cast<char>(label));
+    require(seen.insert(label).second, "output label '{}' is there twice",
+            static_cast<char>(label));
+  }
+}
+
+std::map<EinsumLabel, Dim> EinsumEquation::sizes(std::span<const Shape> shapes) const {
+  std::map<EinsumLabel, Dim> found;
+  for (std::size_t i = 0; i < operands.size(); ++i)
+    for (std::size_t axis = 0; axis < operands[i].size(); ++axis) {
+      const Dim& dim = shapes[i][axis];
+      const auto [entry, fresh] = found.try_emplace(operands[i][axis], dim);
+      if (!fresh) entry->second = broadcast(Shape{entry->second}, Shape{dim}).front();
+    }
+  return found;
+}
 
 OPERATORS(einsum) {
   registry.add(OpDef{.name = "Einsum",

@@ -146,14 +146,12 @@ struct Celu {
   }
 };
 struct Selu {
-  float alpha, gamma;
-  // Before opset 6 the defaults had four digits.
-  explicit Selu(const Node& node)
-      : alpha(get_float(node, "alpha", node.opset() < 6 ? 1.6732f : 1.67326319217681884765625f)),
-        gamma(get_float(node, "gamma", node.opset() < 6 ? 1.0507f : 1.05070102214813232421875f)) {}
+  SeluAttrs attrs;
+  explicit Selu(const Node& node) : attrs(SeluAttrs::from(node)) {}
   template <class T>
   T operator()(T x) const {
-    return static_cast<T>(gamma) * (x > 0 ? x : static_cast<T>(alpha) * std::expm1(x));
+    return static_cast<T>(attrs.gamma) *
+           (x > 0 ? x : static_cast<T>(attrs.alpha) * std::expm1(x));
   }
 };
 struct HardSigmoid {
@@ -247,6 +245,13 @@ Attributes LeakyReluAttrs::to_attributes() const {
   Attributes attributes;
   attributes["alpha"] = alpha;
   return attributes;
+}
+
+// Before opset 6 the defaults had four digits.
+SeluAttrs SeluAttrs::from(const Node& node) {
+  const bool is_old = node.opset() < 6;
+  return {.alpha = get_float(node, "alpha", is_old ? 1.6732f : 1.67326319217681884765625f),
+          .gamma = get_float(node, "gamma", is_old ? 1.0507f : 1.05070102214813232421875f)};
 }
 
 Attributes swish_attributes(float alpha) {

@@ -37,6 +37,9 @@ struct GemmSizes {
 // What is known of the result's shape for what is known of the operands (nullptr: nothing).
 Shape gemm_shape(const GemmAttrs& attrs, const Shape* a, const Shape* b);
 
+// The gradient of C, summed over the axes it was broadcast along, times beta.
+void put_gemm_bias(BackwardContext& context, const GemmAttrs& attrs, const Node& node);
+
 // Axis roles of a product whose operands and bias are the inputs of those numbers.
 OperandAxes gemm_axes(const Node& node, std::size_t a, std::size_t b, std::size_t c);
 

@@ -1,4 +1,5 @@
-// NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss.
+#include "graph/ops/loss.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -9,41 +10,6 @@
 
 namespace onnxpress {
 namespace {
-
-struct LossAttrs {
-  enum class Reduction { none, sum, mean } reduction = Reduction::mean;
-  std::optional<std::int64_t> ignored;  // a target that counts nowhere
-
-  static LossAttrs from(const Node& node) {
-    LossAttrs attrs{.ignored = find_int(node, "ignore_index")};
-    const std::string text = get_string(node, "reduction", "mean");
-    if (text == "none")
-      attrs.reduction = Reduction::none;
-    else if (text == "sum")
-      attrs.reduction = Reduction::sum;
-    else
-      require(text == "mean", "attribute 'reduction': expected none, sum or mean, found '{}'",
-              text);
-    return attrs;
-  }
-};
-
-// Scores [samples, classes, inner...] and targets [samples, inner...].
-struct LossShape {
-  std::int64_t samples, classes, inner;
-
-  LossShape(const Dims& scores, const Dims& targets) {
-    require(scores.size() >= 2, "expected scores [samples, classes, ...], found {}",
-            to_string(scores));
-    Dims expected = scores;
-    expected.erase(expected.begin() + 1);
-    require(targets == expected, "expected targets {}, found {}", to_string(expected),
-            to_string(targets));
-    samples = scores[0];
-    classes = scores[1];
-    inner = element_count(std::span(scores).subspan(2));
-  }
-};
 
 // The losses of all targets, or what `attrs` makes of them, as output 0. A mean is that of the
 // targets not ignored, by weight: not a number when these weigh nothing.
@@ -169,6 +135,30 @@ void infer_cross_entropy(InferContext& context) {
 }
 
 }  // namespace
+
+LossAttrs LossAttrs::from(const Node& node) {
+  LossAttrs attrs{.ignored = find_int(node, "ignore_index")};
+  const std::string text = get_string(node, "reduction", "mean");
+  if (text == "none")
+    attrs.reduction = Reduction::none;
+  else if (text == "sum")
+    attrs.reduction = Reduction::sum;
+  else
+    require(text == "mean", "attribute 'reduction': expected none, sum or mean, found '{}'", text);
+  return attrs;
+}
+
+LossShape::LossShape(const Dims& scores, const Dims& targets) {
+  require(scores.size() >= 2, "expected scores [samples, classes, ...], found {}",
+          to_string(scores));
+  Dims expected = scores;
+  expected.erase(expected.begin() + 1);
+  require(targets == expected, "expected targets {}, found {}", to_string(expected),
+          to_string(targets));
+  samples = scores[0];
+  classes = scores[1];
+  inner = element_count(std::span(scores).subspan(2));
+}
 
 OPERATORS(loss) {
   registry.add(OpDef{.name = "NegativeLogLikelihoodLoss",

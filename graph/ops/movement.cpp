@@ -59,13 +59,15 @@ void put_view(KernelContext& context, std::size_t index, const Tensor& from,
     copy_view(context.pool(), from.strings().data(), view, strings.data());
     return context.forward_output(index, Tensor::of_strings(dims, std::move(strings)));
   }
-  Tensor& out = context.output(index, from.dtype(), dims);
-  std::byte* target = out.mutable_bytes().data();
+  write_view(context.pool(), from, view, context.output(index, from.dtype(), dims));
+}
+
+void write_view(ThreadPool& pool, const Tensor& from, const StridedView& view, Tensor& to) {
+  std::byte* target = to.mutable_bytes().data();
   const std::byte* source = from.aligned_bytes();
   dispatch_storage(from.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
-    copy_view(context.pool(), reinterpret_cast<const T*>(source), view,
-              reinterpret_cast<T*>(target));
+    copy_view(pool, reinterpret_cast<const T*>(source), view, reinterpret_cast<T*>(target));
   });
 }
 

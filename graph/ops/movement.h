@@ -24,6 +24,9 @@ struct StridedView {
 void put_view(KernelContext& context, std::size_t index, const Tensor& from,
               const StridedView& view, const Dims& dims);
 
+// The same into a tensor of as many elements of the same type; not for strings.
+void write_view(ThreadPool& pool, const Tensor& from, const StridedView& view, Tensor& to);
+
 // An output written in runs of elements. Not for sub-byte types.
 class ElementSink {
  public:

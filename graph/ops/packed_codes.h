@@ -20,7 +20,7 @@ class PackedCodes {
     require(is_known(type) && bits(type) >= 2 && bits(type) <= 8 && type != DType::boolean,
             "expected a type of at most 8 bits, found {}", name(type));
     width_ = static_cast<unsigned>(bits(type));
-    per_byte_ = 8 / width_;
+    per_byte_ = static_cast<std::int64_t>(8 / width_);
     for (unsigned code = 0; code < 1u << bits(type); ++code) {
       const auto byte = static_cast<std::byte>(code);
       convert_elements(type, &byte, DType::float32, reinterpret_cast<std::byte*>(&numbers_[code]),
@@ -29,15 +29,23 @@ class PackedCodes {
   }
 
   float operator[](std::int64_t index) const {
-    const auto at = static_cast<std::size_t>(index);
-    const auto byte = static_cast<unsigned>(data_[at / per_byte_]);
-    return numbers_[byte >> at % per_byte_ * width_ & ((1u << width_) - 1)];
+    const auto byte = static_cast<unsigned>(data_[index / per_byte_]);
+    return numbers_[byte >> static_cast<unsigned>(index % per_byte_) * width_ & ((1u << width_) - 1)];
+  }
+
+  // out[i] = element first + i.
+  void decode(std::int64_t first, std::int64_t count, float* out) const {
+    for (; first % per_byte_ != 0 && count > 0; --count) *out++ = (*this)[first++];
+    const std::byte* bytes = data_ + first / per_byte_;
+    if (width_ == 8) return decode_as<8>(bytes, count, out);
+    if (width_ == 4) return decode_as<4>(bytes, count, out);
+    decode_as<2>(bytes, count, out);
   }
 
   // out[i] = (element first + i - zero) * scale, elements of 2, 4 or 8 unsigned bits and `first` at
   // a whole byte.
   void read(std::int64_t first, std::int64_t count, float zero, float scale, float* out) const {
-    const std::byte* const bytes = data_ + static_cast<std::size_t>(first) / per_byte_;
+    const std::byte* const bytes = data_ + first / per_byte_;
     const auto size = static_cast<std::size_t>(count);
     if (width_ == 2) return read_as<2>(bytes, size, zero, scale, out);
     if (width_ == 4) return read_as<4>(bytes, size, zero, scale, out);
@@ -45,6 +53,18 @@ class PackedCodes {
   }
 
  private:
+  template <unsigned width>
+  void decode_as(const std::byte* bytes, std::int64_t count, float* out) const {
+    constexpr std::int64_t per_byte = 8 / width;
+    constexpr unsigned mask = (1u << width) - 1;
+    for (; count >= per_byte; count -= per_byte) {
+      const auto byte = static_cast<unsigned>(*bytes++);
+      for (unsigned part = 0; part < per_byte; ++part) *out++ = numbers_[byte >> part * width & mask];
+    }
+    for (std::int64_t i = 0; i < count; ++i)
+      out[i] = numbers_[static_cast<unsigned>(*bytes) >> static_cast<unsigned>(i) * width & mask];
+  }
+
   template <unsigned width>
   static void read_as(const std::byte* bytes, std::size_t count, float zero, float scale,
                       float* out) {
@@ -61,7 +81,8 @@ class PackedCodes {
   }
 
   const std::byte* data_ = nullptr;
-  unsigned width_ = 8, per_byte_ = 1;
+  unsigned width_ = 8;
+  std::int64_t per_byte_ = 1;
   std::array<float, 256> numbers_{};
 };
 

@@ -7,54 +7,11 @@
 #include "graph/ops/attributes.h"
 #include "graph/ops/compute_type.h"
 #include "graph/ops/dispatch.h"
+#include "graph/ops/pool_walk.h"
 #include "graph/ops/registry.h"
 
 namespace onnxpress {
 namespace {
-
-// Calls tap(input offset) for each cell of the window at output (o0, o1, o2) that lies in the
-// input.
-template <class Tap>
-void for_each_tap(const WindowGeometry& g, const std::int64_t (&o)[3], Tap&& tap) {
-  for (std::int64_t k0 = 0; k0 < g.kernel[0]; ++k0) {
-    const std::int64_t i0 = o[0] * g.stride[0] - g.pad[0] + k0 * g.dilation[0];
-    if (i0 < 0 || i0 >= g.input[0]) continue;
-    for (std::int64_t k1 = 0; k1 < g.kernel[1]; ++k1) {
-      const std::int64_t i1 = o[1] * g.stride[1] - g.pad[1] + k1 * g.dilation[1];
-      if (i1 < 0 || i1 >= g.input[1]) continue;
-      for (std::int64_t k2 = 0; k2 < g.kernel[2]; ++k2) {
-        const std::int64_t i2 = o[2] * g.stride[2] - g.pad[2] + k2 * g.dilation[2];
-        if (i2 >= 0 && i2 < g.input[2]) tap((i0 * g.input[1] + i1) * g.input[2] + i2);
-      }
-    }
-  }
-}
-
-// Calls body(plane, output offset within the plane, output position) for all planes in parallel.
-template <class Body>
-void for_each_output(ThreadPool& pool, std::int64_t planes, const WindowGeometry& g, Body&& body) {
-  pool.parallel_for(planes, 1, [&](std::int64_t plane, std::int64_t) {
-    std::int64_t offset = 0;
-    std::int64_t o[3];
-    for (o[0] = 0; o[0] < g.output[0]; ++o[0])
-      for (o[1] = 0; o[1] < g.output[1]; ++o[1])
-        for (o[2] = 0; o[2] < g.output[2]; ++o[2], ++offset) body(plane, offset, o);
-  });
-}
-
-struct PoolCall {
-  Dims dims;
-  WindowGeometry geometry;
-  std::int64_t planes;
-};
-
-PoolCall pool_call(const PoolAttrs& attrs, const Tensor& x) {
-  const Dims dims = attrs.output_dims(x.dims());
-  const Dims in_spatial(x.dims().begin() + 2, x.dims().end());
-  const Dims out_spatial(dims.begin() + 2, dims.end());
-  const WindowGeometry geometry = WindowGeometry::of(attrs.window, in_spatial, out_spatial);
-  return {dims, geometry, x.dim(0) * x.dim(1)};
-}
 
 Kernel prepare_max_pool(const PrepareContext& prepare) {
   return [attrs = PoolAttrs::from(prepare.node())](KernelContext& context) {
@@ -72,20 +29,6 @@ Kernel prepare_max_pool(const PrepareContext& prepare) {
   };
 }
 
-// Cells an average divides by: those of the window inside the input and, with count_include_pad,
-// the padding (but not what ceil_mode adds beyond it).
-std::int64_t averaged_cells(const WindowGeometry& g, const std::int64_t (&pad_end)[3],
-                            const std::int64_t (&o)[3]) {
-  std::int64_t cells = 1;
-  for (std::size_t i = 0; i < 3; ++i) {
-    std::int64_t inside = 0;
-    for (std::int64_t k = 0; k < g.kernel[i]; ++k)
-      inside += o[i] * g.stride[i] - g.pad[i] + k * g.dilation[i] < g.input[i] + pad_end[i];
-    cells *= inside;
-  }
-  return cells;
-}
-
 Kernel prepare_average_pool(const PrepareContext& prepare) {
   return [attrs = PoolAttrs::from(prepare.node())](KernelContext& context) {
     run_as(context, float_compute_type, [&](KernelContext& inner) {
@@ -94,14 +37,6 @@ Kernel prepare_average_pool(const PrepareContext& prepare) {
       average_pool(inner.pool(), attrs, x, y);
     });
   };
-}
-
-// Attribute p of LpPool and GlobalLpPool, a float before opset 2.
-double exponent_of(const Node& node) {
-  const double p = node.opset() < 2 ? double{get_float(node, "p", 2)}
-                                    : static_cast<double>(get_int(node, "p", 2));
-  require(p > 0 && std::isfinite(p), "attribute 'p': expected a number above 0, found {}", p);
-  return p;
 }
 
 template <class T>
@@ -114,7 +49,7 @@ Kernel prepare_lp_pool(const PrepareContext& prepare) {
   return [attrs = PoolAttrs::from(prepare.node())](KernelContext& context) {
     run_as(context, float_compute_type, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
-      const PoolCall call = pool_call(attrs, x);
+      const PoolCall call = PoolCall::of(attrs, x.dims());
       const WindowGeometry& g = call.geometry;
       Tensor& y = inner.output(0, x.dtype(), call.dims);
       dispatch_floats(x.dtype(), [&](auto tag) {
@@ -140,7 +75,7 @@ enum class GlobalKind { average, max, lp };
 
 template <GlobalKind kind>
 Kernel prepare_global(const PrepareContext& prepare) {
-  return [p = kind == GlobalKind::lp ? exponent_of(prepare.node()) : 2](KernelContext& context) {
+  return [p = kind == GlobalKind::lp ? pool_exponent(prepare.node()) : 2](KernelContext& context) {
     run_as(context, float_compute_type, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
       require(x.rank() >= 2, "expected an input of at least 2 axes, found {}", to_string(x.dims()));
@@ -206,12 +141,19 @@ OperandAxes pool_axes(const Node& node) {
 
 }  // namespace
 
+double pool_exponent(const Node& node) {
+  const double p = node.opset() < 2 ? double{get_float(node, "p", 2)}
+                                    : static_cast<double>(get_int(node, "p", 2));
+  require(p > 0 && std::isfinite(p), "attribute 'p': expected a number above 0, found {}", p);
+  return p;
+}
+
 PoolAttrs PoolAttrs::from(const Node& node) {
   PoolAttrs attrs{.window = Window::from(node, require_ints(node, "kernel_shape"))};
   attrs.count_include_pad = get_bool(node, "count_include_pad", false);
   attrs.count_beyond_padding = node.is("QLinearAveragePool", "com.microsoft");
   attrs.column_major_indices = get_bool(node, "storage_order", false);
-  if (node.is("LpPool")) attrs.p = exponent_of(node);
+  if (node.is("LpPool")) attrs.p = pool_exponent(node);
   return attrs;
 }
 
@@ -238,7 +180,7 @@ Shape PoolAttrs::output_shape(const Shape& input) const {
 
 void max_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Tensor& y,
               std::int64_t* indices) {
-  const PoolCall call = pool_call(attrs, x);
+  const PoolCall call = PoolCall::of(attrs, x.dims());
   const WindowGeometry& g = call.geometry;
   dispatch_numbers(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -268,12 +210,9 @@ void max_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Tensor&
 }
 
 void average_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Tensor& y) {
-  const PoolCall call = pool_call(attrs, x);
+  const PoolCall call = PoolCall::of(attrs, x.dims());
   const WindowGeometry& g = call.geometry;
-  const std::size_t rank = attrs.window.rank();
-  const auto pads = attrs.window.resolved_pads(Dims(x.dims().begin() + 2, x.dims().end()));
-  std::int64_t pad_end[3] = {};
-  for (std::size_t i = 0; i < rank; ++i) pad_end[3 - rank + i] = pads[rank + i];
+  const AverageCells divisor(attrs, x.dims(), g);
   dispatch_floats(x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const T* in = x.data<T>().data();
@@ -288,8 +227,7 @@ void average_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Ten
             sum += cells[i];
             ++count;
           });
-          if (attrs.count_include_pad)
-            count = attrs.count_beyond_padding ? g.kernel_size() : averaged_cells(g, pad_end, o);
+          count = divisor.count(o, count);
           out[plane * g.output_size() + offset] = count == 0 ? T(0) : sum / static_cast<T>(count);
         });
   });

@@ -23,6 +23,9 @@ struct PoolAttrs {
   Shape output_shape(const Shape& input) const;
 };
 
+// Attribute p of LpPool and GlobalLpPool, a float before opset 2.
+double pool_exponent(const Node& node);
+
 // y, of attrs.output_dims(), from x: float32, float64, int64 or uint64 for the maximum (with the
 // flat index of each, unless nullptr), float32 or float64 for the average.
 void max_pool(ThreadPool& pool, const PoolAttrs& attrs, const Tensor& x, Tensor& y,

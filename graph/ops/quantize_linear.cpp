@@ -6,6 +6,7 @@
 #include "graph/base/convert.h"
 #include "graph/ops/attributes.h"
 #include "graph/ops/compute_type.h"
+#include "graph/ops/packed_codes.h"
 #include "graph/ops/registry.h"
 
 namespace onnxpress {
@@ -54,6 +55,44 @@ struct Grid {
       }
     }
   }
+
+  // body(first element, count, index of its scale, whether all have that one) for neighbours in
+  // [begin, end); otherwise the next element has the next scale.
+  template <class Body>
+  void each_run(std::int64_t begin, std::int64_t end, Body&& body) const {
+    for (std::int64_t element = begin; element < end;) {
+      const std::int64_t row = element / layout.inner, i = element % layout.inner;
+      std::int64_t count = layout.inner - i;
+      bool same = layout.inner_step == 0;
+      // One element to a row: those of a block, or of neighbouring channels.
+      if (layout.inner == 1 && layout.block > 1) {
+        same = true;
+        const std::int64_t at = row % layout.axis;
+        count = std::min(layout.block - at % layout.block, layout.axis - at);
+      } else if (layout.inner == 1 && layout.axis_step == 1) {
+        same = false;
+        count = layout.axis - row % layout.axis;
+      }
+      count = std::min(count, end - element);
+      body(element, count, static_cast<std::size_t>(layout.row_start(row) + i * layout.inner_step), same);
+      element += count;
+    }
+  }
+
+  // (value - zero point) * scale, for codes that float32 holds exactly.
+  void apply(float* values, std::int64_t count, std::size_t scale, bool same) const {
+    const auto size = static_cast<std::size_t>(count);
+    const float* const factors = scales.data() + scale;
+    const double* const points = zeros.empty() ? nullptr : zeros.data() + scale;
+    if (same) {
+      const float factor = *factors, zero = points != nullptr ? static_cast<float>(*points) : 0.0F;
+      for (std::size_t k = 0; k < size; ++k) values[k] = (values[k] - zero) * factor;
+    } else if (points == nullptr) {
+      for (std::size_t k = 0; k < size; ++k) values[k] *= factors[k];
+    } else {
+      for (std::size_t k = 0; k < size; ++k) values[k] = (values[k] - static_cast<float>(points[k])) * factors[k];
+    }
+  }
 };
 
 // Each value to the nearest of a narrower float type.
@@ -78,6 +117,17 @@ void dequantize(KernelContext& context, const QuantizeAttrs& attrs, DType otherw
   const std::byte* in = x.bytes().data();
   std::byte* out = y.mutable_bytes().data();
   const DType from = x.dtype();
+  if (bits(from) <= 8 && type == DType::float32) {
+    const PackedCodes codes(from, x.bytes());
+    float* const values = reinterpret_cast<float*>(out);
+    context.pool().parallel_for(x.size(), piece, [&](std::int64_t begin, std::int64_t end) {
+      grid.each_run(begin, end, [&](std::int64_t first, std::int64_t count, std::size_t index, bool same) {
+        codes.decode(first, count, values + first);
+        grid.apply(values + first, count, index, same);
+      });
+    });
+    return;
+  }
   context.pool().parallel_for(x.size(), piece, [&](std::int64_t begin, std::int64_t end) {
     const auto count = static_cast<std::size_t>(end - begin);
     std::vector<double> codes(count);  // exact for every input type

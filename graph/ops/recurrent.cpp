@@ -239,18 +239,25 @@ Shape RecurrentSizes::state(const RecurrentAttrs& attrs) const {
 }
 
 RecurrentCall RecurrentCall::of(const RecurrentAttrs& attrs, const KernelContext& context) {
+  return of(attrs, [&](std::size_t index) {
+    return index < context.input_count() ? context.input(index) : nullptr;
+  });
+}
+
+RecurrentCall RecurrentCall::of(const RecurrentAttrs& attrs,
+                                const std::function<const Tensor*(std::size_t)>& input) {
   std::array<Shape, in::count> shapes;
   std::vector<const Shape*> given(in::count, nullptr);
-  const DType type = context.required_input(in::x).dtype();
-  context.required_input(in::w);
-  context.required_input(in::r);
+  for (const std::size_t index : {in::x, in::w, in::r})
+    require(input(index) != nullptr, "input {} is required", index);
+  const Tensor& x = *input(in::x);
   for (std::size_t i = 0; i < in::count; ++i) {
-    const Tensor* tensor = i < context.input_count() ? context.input(i) : nullptr;
+    const Tensor* tensor = input(i);
     if (tensor == nullptr) continue;
     shapes[i] = to_shape(tensor->dims());
     given[i] = &shapes[i];
-    require(i == in::sequence_lens || tensor->dtype() == type, "expected {} for input {}, found {}",
-            name(type), i, name(tensor->dtype()));
+    require(i == in::sequence_lens || tensor->dtype() == x.dtype(),
+            "expected {} for input {}, found {}", name(x.dtype()), i, name(tensor->dtype()));
   }
   const RecurrentSizes sizes = RecurrentSizes::of(attrs, given);
   RecurrentCall call{.steps = sizes.steps.value(),
@@ -259,11 +266,11 @@ RecurrentCall RecurrentCall::of(const RecurrentAttrs& attrs, const KernelContext
                      .hidden = sizes.hidden.value(),
                      .lengths = {}};
   constexpr std::int64_t most_empty = 1 << 24;  // sequences that take no memory of X
-  require(call.batch <= std::max(context.required_input(in::x).size(), most_empty),
+  require(call.batch <= std::max(x.size(), most_empty),
           "a batch of {} empty sequences is too large", call.batch);
   call.lengths.assign(static_cast<std::size_t>(call.batch), call.steps);
   if (given[in::sequence_lens] == nullptr) return call;
-  const Tensor lengths = context.input(in::sequence_lens)->cast(DType::int64);
+  const Tensor lengths = input(in::sequence_lens)->cast(DType::int64);
   for (std::size_t b = 0; b < call.lengths.size(); ++b) {
     call.lengths[b] = lengths.data<std::int64_t>()[b];
     require(0 <= call.lengths[b] && call.lengths[b] <= call.steps,

@@ -1,7 +1,9 @@
 // RNN, GRU and LSTM: what the operators share.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -84,6 +86,8 @@ struct RecurrentCall {
 
   // Throws Error for inputs that do not fit together.
   static RecurrentCall of(const RecurrentAttrs& attrs, const KernelContext& context);
+  static RecurrentCall of(const RecurrentAttrs& attrs,
+                          const std::function<const Tensor*(std::size_t)>& input);
 
   // The step of X and Y that sequence `b` is at in its `s`th step (s < lengths[b]).
   std::int64_t time(std::int64_t b, std::int64_t s, bool reverse) const {
@@ -98,6 +102,10 @@ struct RecurrentCall {
   Dims y_dims(const RecurrentAttrs& attrs) const;
   Dims state_dims(const RecurrentAttrs& attrs) const;
 };
+
+// A gate's activation of what goes into it, bounded to [-clip, clip] unless that is 0.
+template <class T>
+T activate_gate(const GateActivation& activation, T x, float clip);
 
 // The reference kernel.
 void run_recurrent(KernelContext& context, const RecurrentAttrs& attrs);

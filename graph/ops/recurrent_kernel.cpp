@@ -283,6 +283,14 @@ void compute(KernelContext& context, const RecurrentAttrs& attrs, const Recurren
 
 }  // namespace
 
+template <class T>
+T activate_gate(const GateActivation& activation, T x, float clip) {
+  return activate(activation, clipped(x, clip));
+}
+
+template float activate_gate<float>(const GateActivation&, float, float);
+template double activate_gate<double>(const GateActivation&, double, float);
+
 void run_recurrent(KernelContext& context, const RecurrentAttrs& attrs) {
   run_as(context, float_compute_type, [&](KernelContext& inner) {
     const RecurrentCall call = RecurrentCall::of(attrs, inner);

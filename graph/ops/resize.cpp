@@ -305,10 +305,10 @@ void round_to(DType type, Tensor& y) {
   });
 }
 
-std::vector<ResizedAxis> resized_axes(const ResizeAttrs& attrs, const KernelContext& context) {
-  const Tensor& x = context.required_input(0);
+std::vector<ResizedAxis> resized_axes(const ResizeAttrs& attrs, const Dims& x,
+                                      const InputTensors& input) {
   const auto given = [&](std::size_t index) -> const Tensor* {
-    const Tensor* tensor = index != 0 ? context.input(index) : nullptr;
+    const Tensor* tensor = index != 0 ? input(index) : nullptr;
     return tensor != nullptr && tensor->size() > 0 ? tensor : nullptr;
   };
   const Tensor* sizes = given(attrs.sizes_input);
@@ -316,9 +316,9 @@ std::vector<ResizedAxis> resized_axes(const ResizeAttrs& attrs, const KernelCont
   require(scales == nullptr || sizes == nullptr, "expected scales or sizes, found both");
   std::vector<ResizedAxis> resized;
   if (sizes != nullptr)
-    resized = by_sizes(attrs, x.dims(), sizes->to_ints());
+    resized = by_sizes(attrs, x, sizes->to_ints());
   else
-    resized = by_scales(attrs, x.dims(), scales != nullptr ? scales->to_floats() : attrs.scales);
+    resized = by_scales(attrs, x, scales != nullptr ? scales->to_floats() : attrs.scales);
   if (attrs.coordinates == Coordinates::tf_crop_and_resize) {
     const Tensor* roi = given(attrs.roi_input);
     require(roi != nullptr || resized.empty(), "tf_crop_and_resize needs a roi");
@@ -335,7 +335,8 @@ std::vector<ResizedAxis> resized_axes(const ResizeAttrs& attrs, const KernelCont
 Kernel prepare_resize(const PrepareContext& prepare) {
   return [attrs = ResizeAttrs::from(prepare.node())](KernelContext& context) {
     const Tensor& x = context.required_input(0);
-    const std::vector<ResizedAxis> resized = resized_axes(attrs, context);
+    const std::vector<ResizedAxis> resized =
+        resized_axes(attrs, x.dims(), [&](std::size_t index) { return context.input(index); });
     if (resized.empty()) return context.forward_output(0, x);
     Dims dims = x.dims();
     for (const ResizedAxis& axis : resized) dims[axis.axis] = axis.output;
@@ -445,6 +446,13 @@ OperandAxes resize_axes(const Node& node) {
 }
 
 }  // namespace
+
+std::vector<AxisTaps> resize_taps(const Node& node, const Dims& x, const InputTensors& input) {
+  const ResizeAttrs attrs = ResizeAttrs::from(node);
+  std::vector<AxisTaps> taps;
+  for (const ResizedAxis& axis : resized_axes(attrs, x, input)) taps.push_back(taps_of(attrs, axis));
+  return taps;
+}
 
 bool resizes_by_picking(const Node& node) {
   const ResizeAttrs attrs = ResizeAttrs::from(node);

@@ -47,22 +47,9 @@ Kernel prepare_softmax(const PrepareContext& prepare) {
       const Tensor& x = inner.required_input(0);
       Tensor& y = inner.output(0, x.dtype(), x.dims());
       if (x.size() == 0) return;
-      const std::span<const std::int64_t> dims = x.dims();
-      std::size_t axis = 0;
-      if (!dims.empty() && attrs.axis != static_cast<std::int64_t>(dims.size()))
-        axis = static_cast<std::size_t>(normalize_axis(attrs.axis, dims.size()));
-      else
-        require(dims.empty() || attrs.flattens, "axis {} is out of range for rank {}", attrs.axis,
-                dims.size());
-      const bool past_end = attrs.flattens && attrs.axis == static_cast<std::int64_t>(dims.size());
-      std::int64_t size = 1;
-      std::int64_t step = 1;
-      if (!past_end && !dims.empty()) {
-        size = attrs.flattens ? element_count(dims.subspan(axis)) : dims[axis];
-        step = attrs.flattens ? 1 : element_count(dims.subspan(axis + 1));
-      }
+      const auto [size, step] = attrs.rows(x.dims());
       const std::int64_t rows = x.size() / size;
-      dispatch_floats(x.dtype(), [&](auto tag) {
+      dispatch_floats(x.dtype(), [&, size = size, step = step](auto tag) {
         using T = typename decltype(tag)::type;
         const T* in = x.data<T>().data();
         T* out = y.mutable_data<T>().data();
@@ -90,6 +77,16 @@ std::optional<Attributes> SoftmaxAttrs::along(std::int64_t opset, std::int64_t a
     attributes["axis"] = axis;
   }
   return attributes;
+}
+
+SoftmaxAttrs::Rows SoftmaxAttrs::rows(const Dims& dims) const {
+  const auto rank = static_cast<std::int64_t>(dims.size());
+  if (flattens && axis == rank) return {};
+  if (dims.empty()) return {};
+  const auto at = static_cast<std::size_t>(normalize_axis(axis, dims.size()));
+  const std::span<const std::int64_t> all = dims;
+  if (flattens) return {.size = element_count(all.subspan(at))};
+  return {.size = dims[at], .step = element_count(all.subspan(at + 1))};
 }
 
 SoftmaxAttrs SoftmaxAttrs::from(const Node& node) {

@@ -159,6 +159,11 @@ Tensor transposed(const Tensor& tensor, const std::vector<std::int64_t>& permuta
   return result.cast(tensor.dtype());
 }
 
+void transpose_into(ThreadPool& pool, const Tensor& tensor,
+                    const std::vector<std::int64_t>& permutation, Tensor& result) {
+  write_view(pool, tensor, permuted(tensor.dims(), permutation), result);
+}
+
 OPERATORS(transpose) {
   registry.add(OpDef{.name = "Transpose",
                      .infer = infer_transpose,

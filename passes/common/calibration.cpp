@@ -8,6 +8,7 @@
 #include "graph/base/random.h"
 #include "graph/exec/engine.h"
 #include "graph/ops/registry.h"
+#include "passes/common/calibration_cache.h"
 #include "passes/common/sample_slices.h"
 #include "passes/common/value_accumulator.h"
 #include "passes/core/fingerprint.h"
@@ -46,7 +47,7 @@ class Statistician : public Observer {
       : pool_(pool), scratch_(pool.size()) {
     const ConstantValues constants(model.graph);
     const auto add = [&](const Value& value) {
-      if (constants.contains(value)) return;
+      if (value.is_constant() || (!request.computed_constants && constants.contains(value))) return;
       const bool is_known = value.type.is_tensor() && value.type.elem != DType::undefined;
       if (is_known && !is_float(value.type.elem)) return;
       std::string key = calibration_key(value);
@@ -67,6 +68,7 @@ class Statistician : public Observer {
   }
 
   bool wants(const Value& value) override { return accumulators_.contains(&value); }
+  bool any_layout(const Value& value) override { return !accumulators_.at(&value).accumulator.has_channels(); }
   void observe(const Value& value, const Tensor& tensor) override {
     accumulators_.at(&value).accumulator.observe(tensor, pool_, scratch_);
   }
@@ -126,6 +128,83 @@ void observe_data(Engine& engine, Dataset& data, Statistician& statistician, con
   require(calibration.samples > 0, "the calibration data {} holds no samples", data.description());
 }
 
+void add(Hasher& hasher, const RuntimeValue& value) {
+  hasher.add(static_cast<std::int64_t>(value.kind()));
+  if (value.is_tensor()) {
+    const Tensor& tensor = value.tensor();
+    hasher.add(name(tensor.dtype())).add(to_string(tensor.dims()));
+    if (tensor.dtype() == DType::string)
+      for (const std::string& text : tensor.strings()) hasher.add(text);
+    else if (tensor.defined())
+      hasher.add_bytes(tensor.bytes());
+  } else if (value.kind() == Type::Kind::optional) {
+    if (value.content() != nullptr) add(hasher, *value.content());
+  } else {
+    for (const RuntimeValue& element : value.elements()) add(hasher, element);
+  }
+}
+
+// The hash of the file says nothing of how the model is given it: that the first batch shows.
+std::string hash_as_given(Dataset& data) {
+  const std::string of_file = data.hash();
+  if (of_file.empty()) return {};
+  Hasher hasher;
+  hasher.add(of_file);
+  Batch batch;
+  data.rewind();
+  if (data.next(batch)) {
+    std::vector<RuntimeValue> values = batch.values;
+    values.insert(values.end(), batch.inputs.begin(), batch.inputs.end());
+    for (const RuntimeValue& value : values) add(hasher, value);
+  }
+  return hasher.finish().hex();
+}
+
+Calibration gather(const Model& model, PassContext& context, const CalibrationRequest& request) {
+  Calibration calibration;
+  std::optional<Statistician> gathered;
+  EngineOptions options{.threads = context.pool.size(), .plans = 2};
+  // Plans that fuse do not compute what is known.
+  if (!request.computed_constants) options.kept = [&](const Value& value) { return gathered->wants(value); };
+  Engine engine(model, options);
+  check_keys(engine.model(), request);
+  Statistician& statistician = gathered.emplace(engine.model(), request, context.pool);
+  if (Dataset* data = context.calibration) {
+    calibration.data = data->description();
+    calibration.generated = data->generated();
+    observe_data(engine, *data, statistician, context, calibration);
+  } else {
+    calibration.data = "generated inputs";
+    calibration.generated = true;
+    for (std::uint64_t i = 0; i < request.generated_sets; ++i) {
+      const std::vector<Tensor> inputs = probe_inputs(model, Random(context.seed).split(i).next());
+      engine.run(std::span<const Tensor>(inputs), &statistician);
+      ++calibration.samples;
+    }
+  }
+  statistician.finish(calibration);
+  return calibration;
+}
+
+Calibration from_cache(const Model& model, PassContext& context, const CalibrationRequest& request) {
+  const std::string data_hash = hash_as_given(*context.calibration);
+  require(!data_hash.empty(), "calibration cache '{}': {} cannot be told from other data",
+          context.calibration_cache.string(), context.calibration->description());
+  const std::string model_hash = fingerprint(model).hash.hex();
+  CalibrationCache cache(context.calibration_cache, data_hash);
+  const bool is_first = context.calibrated == nullptr || context.calibrated->empty();
+  cache.require_model(model_hash, is_first);
+  if (context.calibrated != nullptr) context.calibrated->push_back(model_hash);
+  const CalibrationCache::Entry* known = cache.find(model_hash);
+  if (known != nullptr && covers(known->request, request)) return known->calibration;
+  const CalibrationRequest wanted = known != nullptr ? joined(known->request, request) : request;
+  Calibration calibration = gather(model, context, wanted);
+  calibration.model_hash = model_hash;
+  calibration.data_hash = data_hash;
+  cache.store({wanted, calibration});
+  return calibration;
+}
+
 }  // namespace
 
 const ValueStatistics* Calibration::find(const Value& value) const {
@@ -155,26 +234,8 @@ std::string calibration_key(const Value& value) {
 Calibration calibrate(const Model& model, PassContext& context, const CalibrationRequest& request) {
   require(context.calibration != nullptr || request.generated_sets > 0,
           "expected calibration data (--calib), found none");
-  Calibration calibration{.model_hash = fingerprint(model).hash.hex()};
-  Engine engine(model, {.threads = context.pool.size(), .plans = 2});
-  check_keys(engine.model(), request);
-  Statistician statistician(engine.model(), request, context.pool);
-  if (Dataset* data = context.calibration) {
-    calibration.data_hash = data->hash();
-    calibration.data = data->description();
-    calibration.generated = data->generated();
-    observe_data(engine, *data, statistician, context, calibration);
-  } else {
-    calibration.data = "generated inputs";
-    calibration.generated = true;
-    for (std::uint64_t i = 0; i < request.generated_sets; ++i) {
-      const std::vector<Tensor> inputs = probe_inputs(model, Random(context.seed).split(i).next());
-      engine.run(std::span<const Tensor>(inputs), &statistician);
-      ++calibration.samples;
-    }
-  }
-  statistician.finish(calibration);
-  return calibration;
+  if (context.calibration != nullptr && !context.calibration_cache.empty()) return from_cache(model, context, request);
+  return gather(model, context, request);
 }
 
 }  // namespace onnxpress

@@ -25,7 +25,7 @@ namespace onnxpress {
 struct ValueStatistics {
   std::int64_t count = 0;      // finite elements
   std::int64_t nonfinite = 0;  // NaN and infinities, which are in nothing below
-  std::int64_t zeros = 0;
+  std::int64_t zeros = 0;      // of both signs; 0 without histograms
   float min = 0, max = 0;              // of all samples; 0 when count is
   float ema_min = 0, ema_max = 0;      // moving average over batches, in the order of the data
   Histogram histogram;
@@ -43,8 +43,9 @@ struct Calibration {
   // Keys of floating-point values that were wanted and never computed: of a branch that was not
   // taken, or that no output depends on.
   std::set<std::string, std::less<>> unseen;
-  std::string model_hash;   // structural, weights and names included
-  std::string data_hash;    // empty for generated data
+  // Structural (weights and names included), and of the data as the model is given it; only where a
+  // cache is used.
+  std::string model_hash, data_hash;
   std::string data;         // for people
   std::int64_t samples = 0;
   bool generated = false;   // random inputs: real ones may look otherwise
@@ -63,13 +64,15 @@ struct CalibrationRequest {
   // Keys -> axis of channel statistics (not negative); other tensors than of that rank have none.
   std::map<std::string, std::int64_t, std::less<>> channels;
   bool histograms = true;
+  bool computed_constants = false;  // also values computed from constants alone
   // Without context.calibration: so many sets of generated inputs (probe_inputs).
   std::size_t generated_sets = 0;
 };
 
-// Runs the model on context.calibration. Uses and updates context.calibration_cache, which holds
-// statistics of one model and data: those of another are refused (Error) with both hashes named.
-// Throws Error for an empty set, for batches that do not fit the model, and when the engine cannot
+// Runs the model on context.calibration, unless context.calibration_cache (a file, written as soon as
+// the model has run) knows the result. A file of another model or of other data is refused (Error)
+// with both hashes named; passes of one run that calibrate one after another (context.calibrated)
+// share it. Throws Error for an empty set, for batches that do not fit the model, and when the engine cannot
 // run the model; values that hold NaN or infinity are told in `nonfinite`. Constants, integers and
 // booleans are not observed.
 Calibration calibrate(const Model& model, PassContext& context, const CalibrationRequest& request);

@@ -94,13 +94,20 @@ class Search {
       for (const std::size_t begin : ends(0, std::min(most_begin, room))) consider(begin, best_.end);
       if (before.begin == best_.begin && before.end == best_.end) break;
     }
+    const Candidate coarse = best_;
+    const std::size_t reach = bins_.size() / candidates + 1;
+    for (std::size_t end = coarse.end - std::min(reach, coarse.end); end <= coarse.end + reach; ++end)
+      if (end >= least_end) consider(coarse.begin, end);
+    for (std::size_t begin = coarse.begin - std::min(reach, coarse.begin); begin <= coarse.begin + reach; ++begin)
+      if (begin <= most_begin) consider(begin, best_.end);
     return best_;
   }
 
  private:
+  static constexpr std::size_t candidates = 256;
+
   // Both bounds and evenly between them.
   static std::vector<std::size_t> ends(std::size_t from, std::size_t to) {
-    constexpr std::size_t candidates = 256;
     std::vector<std::size_t> found;
     if (from > to) return found;
     const std::size_t step = std::max<std::size_t>((to - from) / candidates, 1);

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "passes/common/grid_error.h"
+#include "passes/common/rounding_error.h"
 
 namespace onnxpress {
 namespace {
@@ -37,7 +37,7 @@ class ErrorSearch {
   }
 
   double error(const Range& range) const {
-    return density_.mean_square_error(grid(range), type_);
+    return density_.mean_square_error(Levels::of(grid(range), type_));
   }
   const Range& full() const { return full_; }
   double least() const { return least_; }
@@ -68,7 +68,7 @@ class ErrorSearch {
   Verdict consider(const Range& shares) {
     const Range range = bounded(shares);
     const QuantizationParameters parameters = grid(range);
-    const double found = density_.mean_square_error(parameters, type_);
+    const double found = density_.mean_square_error(Levels::of(parameters, type_));
     if (found < least_) {
       least_ = found;
       best_ = range;

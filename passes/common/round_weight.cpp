@@ -92,7 +92,8 @@ bool is_clipped(float value, const QuantizationParameters& p, const QuantizedTyp
 }
 
 // Scales, zero points and sums beside the codes.
-void finish(QuantizedTensor& result, const Tensor& weight, const WeightGrid& grid, const std::vector<RoundingSums>& parts) {
+void finish(QuantizedTensor& result, const Tensor& weight, const WeightGrid& grid,
+            const std::vector<RoundingSums>& parts) {
   RoundingSums sums;
   for (const RoundingSums& part : parts) sums += part;
   result.zeros = sums.zeros;
@@ -104,7 +105,7 @@ void finish(QuantizedTensor& result, const Tensor& weight, const WeightGrid& gri
   const std::span<float> scales = scale.mutable_data<float>();
   for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = grid.parameters[i].scale / grid.outer_scale;
   result.scale = scale.cast(grid.scale_type);
-  if (grid.outer_scale != 1 || grid.scale_type == DType::float8e4m3fn) result.outer_scale = Tensor::scalar(grid.outer_scale);
+  if (grid.scale_type == DType::float8e4m3fn) result.outer_scale = Tensor::scalar(grid.outer_scale);
   if (grid.type.symmetric || grid.type.has_float_codes()) return;
   Tensor zero_point = Tensor::uninitialized(DType::int32, dims);
   const std::span<std::int32_t> zeros = zero_point.mutable_data<std::int32_t>();

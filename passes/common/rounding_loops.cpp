@@ -81,8 +81,8 @@ HWY_INLINE void round_vector(const float* x, const float* scale, const float* ze
   hn::StoreU(hn::DemoteTo(narrow, hn::ConvertTo(Integers(), code)), narrow, codes);
   sums.clipped += static_cast<std::int64_t>(hn::CountTrue(d, hn::Ne(unbounded, code)));
   sums.zeros += static_cast<std::int64_t>(hn::CountTrue(d, hn::Eq(code, middle)));
-  const auto error = hn::PromoteTo(Doubles(), hn::Sub(value, hn::Mul(hn::Sub(code, middle), step)));
   const auto wide = hn::PromoteTo(Doubles(), value);
+  const auto error = hn::Sub(wide, hn::PromoteTo(Doubles(), hn::Mul(hn::Sub(code, middle), step)));
   signal = hn::MulAdd(wide, wide, signal);
   noise = hn::MulAdd(error, error, noise);
 }

@@ -24,6 +24,20 @@ Tensor rows(const Tensor& tensor, std::int64_t begin, std::int64_t count) {
       owner->bytes().subspan(static_cast<std::size_t>(begin) * row, static_cast<std::size_t>(count) * row), owner);
 }
 
+std::vector<Tensor> rows(const std::vector<Tensor>& tensors, std::int64_t begin, std::int64_t count) {
+  std::vector<Tensor> parts;
+  for (const Tensor& tensor : tensors) parts.push_back(rows(tensor, begin, count));
+  return parts;
+}
+
+// At most `most`, and where that is not much less so that all pieces are of one size: every size
+// needs a plan of its own.
+std::int64_t piece(std::int64_t samples, std::int64_t most) {
+  for (std::int64_t size = most; 2 * size > most; --size)
+    if (samples % size == 0) return size;
+  return most;
+}
+
 }  // namespace
 
 SampleSlices::SampleSlices(const Model& model) : model_(model) {
@@ -67,15 +81,21 @@ std::int64_t SampleSlices::samples_at_once(const Batch& batch) {
   return found->second;
 }
 
+std::int64_t SampleSlices::most_samples(const Batch& batch) {
+  return may_be_cut(batch) ? samples_at_once(batch) : batch.samples;
+}
+
+std::vector<Tensor> SampleSlices::first(const Batch& batch) {
+  const std::int64_t most = most_samples(batch);
+  return most < batch.samples ? rows(batch.inputs, 0, most) : batch.inputs;
+}
+
 void SampleSlices::for_each(const Batch& batch, const std::function<void(std::span<const Tensor>)>& run) {
-  const std::int64_t at_once = may_be_cut(batch) ? samples_at_once(batch) : batch.samples;
-  if (at_once >= batch.samples) return run(batch.inputs);
-  for (std::int64_t begin = 0; begin < batch.samples; begin += at_once) {
-    std::vector<Tensor> inputs;
-    for (const Tensor& input : batch.inputs)
-      inputs.push_back(rows(input, begin, std::min(at_once, batch.samples - begin)));
-    run(inputs);
-  }
+  const std::int64_t most = most_samples(batch);
+  if (most >= batch.samples) return run(batch.inputs);
+  const std::int64_t at_once = piece(batch.samples, most);
+  for (std::int64_t begin = 0; begin < batch.samples; begin += at_once)
+    run(rows(batch.inputs, begin, std::min(at_once, batch.samples - begin)));
 }
 
 }  // namespace onnxpress

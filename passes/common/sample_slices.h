@@ -20,9 +20,12 @@ class SampleSlices {
   // Calls run with the inputs of a few samples after another. A batch goes whole when the leading
   // dims of the inputs are declared as numbers, or do not count samples.
   void for_each(const Batch& batch, const std::function<void(std::span<const Tensor>)>& run);
+  // The inputs of as many samples from the start of the batch as run at once.
+  std::vector<Tensor> first(const Batch& batch);
 
  private:
   bool may_be_cut(const Batch& batch) const;
+  std::int64_t most_samples(const Batch& batch);
   std::int64_t samples_at_once(const Batch& batch);
 
   const Model& model_;

@@ -25,6 +25,8 @@ class ValueAccumulator {
 
   // Folds in a floating-point tensor; others are left out.
   void observe(const Tensor& tensor, ThreadPool& pool, HistogramScratch& scratch);
+  // Needs dims in the order of the model's.
+  bool has_channels() const { return statistics_.channel_axis.has_value(); }
   bool is_seen() const { return observations_ > 0; }
   ValueStatistics finish() const;
 

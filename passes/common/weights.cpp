@@ -45,7 +45,7 @@ std::vector<OperandWeight> uncontracted(const Node& node) {
   if (node.domain() == "com.microsoft") return contributed(node);
   if (!node.is("Gather")) return {};
   const auto rank = static_cast<std::int64_t>(rank_of(node, 0));
-  if (rank == 0) return {{0, 0, std::nullopt}};
+  if (rank < 2) return {};  // a list of numbers has no rows
   const std::int64_t along = normalize_axis(gather_axis(node), static_cast<std::size_t>(rank));
   return {{0, along, along == rank - 1 ? std::nullopt : std::optional(rank - 1)}};
 }

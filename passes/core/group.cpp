@@ -101,7 +101,10 @@ Outcome GroupPass::run(Model& model, PassContext& context) const {
                         .calibration = context.calibration,
                         .training = context.training,
                         .teacher = context.teacher,
-                        .near_misses = context.near_misses ? &last_misses : nullptr};
+                        .near_misses = context.near_misses ? &last_misses : nullptr,
+                        .calibration_cache = context.calibration_cache,
+                        .calibrated = context.calibrated,
+                        .progress = context.progress};
       Outcome outcome =
           in_context([&] { return fmt::format("running member {}", member->info().name); },
                      [&] { return member->run(model, inner); });

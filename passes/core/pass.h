@@ -109,6 +109,8 @@ struct PassContext {
   const Model* teacher = nullptr;
   std::vector<NearMiss>* near_misses = nullptr;  // collected for --explain; may be nullptr
   std::filesystem::path calibration_cache = {};  // --calib-cache; empty: none
+  // Hashes of the models that passes of this run have calibrated with that file so far.
+  std::vector<std::string>* calibrated = nullptr;
   // "calibrating", units done and in all; may be empty. Called on the thread that runs the pass.
   std::function<void(const std::string&, std::size_t, std::size_t)> progress = {};
 };

@@ -162,8 +162,11 @@ std::optional<std::string> broken_rounding(const OutputError& error, double allo
 }  // namespace
 
 ProbeOutputs run_probes(const Model& model, const std::vector<std::vector<Tensor>>& probes,
-                        bool reference, int threads) {
-  Engine engine(model, {.threads = threads, .reference = reference, .fuse = false});
+                        ProbeKernels kernels, int threads) {
+  Engine engine(model, {.threads = threads,
+                        .reference = kernels == ProbeKernels::reference,
+                        .fuse = false,
+                        .lean = kernels == ProbeKernels::lean});
   ProbeOutputs outputs;
   for (const std::vector<Tensor>& inputs : probes) outputs.push_back(engine.run(inputs));
   return outputs;

@@ -13,9 +13,19 @@ namespace onnxpress {
 // Per probe set, the model's outputs in order.
 using ProbeOutputs = std::vector<std::vector<Tensor>>;
 
-// Runs the model on every set with the plain kernels (`reference`) or the fast ones. Throws Error.
+enum class ProbeKernels {
+  lean,       // fast ones, on large weights as they lie (EngineOptions::lean)
+  fast,
+  reference,  // the plain ones
+};
+
+// Runs the model on every set. Throws Error.
 ProbeOutputs run_probes(const Model& model, const std::vector<std::vector<Tensor>>& probes,
-                        bool reference, int threads);
+                        ProbeKernels kernels, int threads);
+inline ProbeOutputs run_probes(const Model& model, const std::vector<std::vector<Tensor>>& probes,
+                               bool reference, int threads) {
+  return run_probes(model, probes, reference ? ProbeKernels::reference : ProbeKernels::fast, threads);
+}
 
 // Per output of `model`. Positions that are NaN on both sides, or the same infinity, are equal;
 // outputs that changed type or dims are infinitely far, and so are unequal strings.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 
 #include "graph/base/random.h"
 #include "graph/exec/engine.h"
@@ -9,6 +10,7 @@
 #include "graph/rewrite/pattern.h"
 #include "passes/core/fingerprint.h"
 #include "passes/core/group.h"
+#include "passes/core/prepared_pass.h"
 #include "passes/core/probe.h"
 #include "passes/core/registry.h"
 #include "passes/core/reproducer.h"
@@ -36,18 +38,18 @@ struct Current {
   std::unique_ptr<Model> model;
   Fingerprint fingerprint;
   ModelStats stats;
-  std::optional<ProbeOutputs> reference_outputs, fast_outputs;  // made when first asked for
+  std::map<ProbeKernels, ProbeOutputs> outputs;  // made when first asked for
   std::vector<OutputError> total_errors;
   std::optional<Evaluation> evaluation;
 
   Current clone() const {
-    return {model->clone(), fingerprint,  stats,     reference_outputs,
-            fast_outputs,   total_errors, evaluation};
+    return {model->clone(), fingerprint, stats, outputs, total_errors, evaluation};
   }
 };
 
 // Each group runs to a fixed point of its own: more turns than this are a ping-pong.
 constexpr std::size_t most_rounds_of_groups = 16;
+constexpr std::int64_t large_model_bytes = std::int64_t{64} << 20;
 
 class Runner {
  public:
@@ -64,6 +66,7 @@ class Runner {
     current_.fingerprint = fingerprint(*current_.model);
     current_.stats = measure(*current_.model, options_.input_shapes, nullptr);
     result_.before = current_.stats;
+    is_large_ = current_.stats.serialized_bytes > large_model_bytes;
     prepare_probes();
   }
 
@@ -74,7 +77,7 @@ class Runner {
         options_.progress(fmt::format("running {}", step.pass->info().name), i,
                           pipeline_.steps.size());
       number_ = i + 1;
-      if (!run_with_opset(step)) {
+      if (!run_prepared(step)) {
         result_.rolled_back = true;
         if (!options_.keep_going) break;
       }
@@ -96,7 +99,7 @@ class Runner {
       const bool all_exact = std::ranges::all_of(pipeline_.steps, [](const PipelineStep& step) {
         return step.pass->info().effect == Effect::exact;
       });
-      if (!all_exact) original_outputs_ = outputs(current_, false);
+      if (!all_exact) original_outputs_ = outputs(current_, quick_kernels());
     } catch (const Error& error) {
       give_up_probing(
           fmt::format("the model given does not run on the probe inputs: {}", error.what()));
@@ -129,17 +132,22 @@ class Runner {
     return false;
   }
 
-  const ProbeOutputs& outputs(Current& of, bool reference) {
-    std::optional<ProbeOutputs>& known = reference ? of.reference_outputs : of.fast_outputs;
-    if (!known) known = run_probes(*of.model, probes_, reference, probe_threads(reference));
-    return *known;
+  // Those that cost least: models of many weights run once or twice here, which does not pay for
+  // bringing all weights into the layout of the fastest kernels.
+  ProbeKernels quick_kernels() const { return is_large_ ? ProbeKernels::lean : ProbeKernels::fast; }
+
+  const ProbeOutputs& outputs(Current& of, ProbeKernels kernels) {
+    const auto known = of.outputs.find(kernels);
+    if (known != of.outputs.end()) return known->second;
+    return of.outputs[kernels] =
+               run_probes(*of.model, probes_, kernels, probe_threads(kernels));
   }
 
   // Threads that wait for one another cost a short run more than they save, above all where other
   // programs want the processors too. Outputs do not depend on their number.
-  int probe_threads(bool reference) const {
+  int probe_threads(ProbeKernels kernels) const {
     const std::int64_t macs = current_.stats.macs * std::ssize(probes_);
-    const std::int64_t serial = reference ? 50'000'000 : 500'000'000;
+    const std::int64_t serial = kernels == ProbeKernels::reference ? 50'000'000 : 500'000'000;
     return macs < serial ? 1 : options_.threads;
   }
 
@@ -191,6 +199,46 @@ class Runner {
   }
 
   // --- steps ------------------------------------------------------------------------------------
+
+  // Runs what the step is better with first; undone when the step does not stay or changes nothing.
+  bool run_prepared(const PipelineStep& step) {
+    check_selectors(step, *current_.model);
+    const auto* prepared = dynamic_cast<const PreparedPass*>(step.pass);
+    if (prepared == nullptr) return run_with_opset(step);
+    std::vector<std::string> wanted;
+    try {
+      wanted = prepared->preparations(*current_.model, step.options);
+    } catch (const std::exception& error) {
+      refuse(step, error.what());
+      return false;
+    }
+    if (wanted.empty()) return run_with_opset(step);
+    const Current checkpoint = current_.clone();
+    const std::size_t first_record = result_.passes.size();
+    std::vector<std::string> changing;
+    for (const std::string& name : wanted) {
+      const Pass& pass = passes().find(name);
+      const PipelineStep inserted{&pass, Options(pass.info().name, pass.info().options, {})};
+      run_with_opset(inserted, fmt::format("{} is better with it before", step.pass->info().name));
+      if (result_.passes.back().changed)
+        changing.push_back(name);
+      else if (!result_.passes.back().rolled_back)
+        result_.passes.pop_back();
+    }
+    const std::size_t end = result_.passes.size();
+    const bool stayed = run_with_opset(step);
+    const bool changed = stayed && result_.passes.back().changed;
+    if (changed) {
+      for (const std::string& name : changing)
+        result_.notes.push_back(fmt::format("{} was run before {}", name, step.pass->info().name));
+    } else {
+      current_ = checkpoint.clone();
+      result_.passes.erase(result_.passes.begin() + static_cast<std::ptrdiff_t>(first_record),
+                           result_.passes.begin() + static_cast<std::ptrdiff_t>(end));
+      rebase(result_.passes.back());
+    }
+    return stayed;
+  }
 
   // False when the step did not stay. `again`: why it is run once more; else empty.
   bool run_with_opset(const PipelineStep& step, const std::string& again = "") {
@@ -306,6 +354,7 @@ class Runner {
                         .teacher = has_data ? options_.teacher : nullptr,
                         .near_misses = options_.explain ? &record.near_misses : nullptr,
                         .calibration_cache = options_.calibration_cache,
+                        .calibrated = &calibrated_,
                         .progress = options_.progress};
     try {
       if (context.calibration) context.calibration->rewind();
@@ -346,39 +395,41 @@ class Runner {
     if (probes_.empty() || !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
       return std::nullopt;
     const Effect effect = record.effect;
-    auto broken = compare(step, next, record, false);
+    auto broken = compare(step, next, record, quick_kernels());
     if (!broken || !record.probed || effect == Effect::approximate || effect == Effect::lossy)
       return broken;
+    // Weights in another layout may be summed in another order, unless all are brought into one.
+    if (effect == Effect::exact && is_large_ && !compare(step, next, record, ProbeKernels::fast)) return std::nullopt;
     // The fast kernels may sum in another order than the kernel that folded a constant did.
-    if (effect == Effect::exact) return compare(step, next, record, true);
+    if (effect == Effect::exact) return compare(step, next, record, ProbeKernels::reference);
     // Deep models may turn the last bits of a layer into more: how much, the order of summation
     // shows on the first inputs.
-    const ProbeOutputs& before = outputs(current_, false);
+    const ProbeOutputs& before = outputs(current_, quick_kernels());
     const ProbeOutputs plain =
-        run_probes(*current_.model, {probes_.front()}, true, probe_threads(true));
-    return broken_effect(effect, record.outcome.min_snr_db, before, outputs(next, false),
+        run_probes(*current_.model, {probes_.front()}, ProbeKernels::reference,
+                   probe_threads(ProbeKernels::reference));
+    return broken_effect(effect, record.outcome.min_snr_db, before, outputs(next, quick_kernels()),
                          record.errors,
                          measure_errors(*next.model, plain, {before.front()}));
   }
 
-  // How the outputs of the two models break the pass's effect, by the plain kernels (`reference`)
-  // or the fast ones; or nothing.
+  // How the outputs of the two models break the pass's effect, by these kernels; or nothing.
   std::optional<std::string> compare(const PipelineStep& step, Current& next, PassRecord& record,
-                                     bool reference) {
+                                     ProbeKernels kernels) {
     try {
-      outputs(current_, reference);
+      outputs(current_, kernels);
     } catch (const Error& error) {
       give_up_probing(fmt::format("the model before {} does not run on the probe inputs: {}",
                                   step.pass->info().name, error.what()));
       return std::nullopt;
     }
     try {
-      outputs(next, reference);
+      outputs(next, kernels);
     } catch (const Error& error) {
       return fmt::format("the model it left does not run on the probe inputs: {}", error.what());
     }
-    const ProbeOutputs& before = outputs(current_, reference);
-    const ProbeOutputs& after = outputs(next, reference);
+    const ProbeOutputs& before = outputs(current_, kernels);
+    const ProbeOutputs& after = outputs(next, kernels);
     record.errors = measure_errors(*next.model, before, after);
     record.probed = true;
     check_judgeable(record.errors);
@@ -441,11 +492,13 @@ class Runner {
   const Pipeline& pipeline_;
   const RunOptions& options_;
   ThreadPool pool_;
+  std::vector<std::string> calibrated_;  // hashes of the models
   Current current_;
   std::vector<std::string> contradictions_;  // of declared shapes in the model given
   std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared
   std::optional<ProbeOutputs>
-      original_outputs_;  // by the fast kernels, when some step is not exact
+      original_outputs_;  // by quick_kernels(), when some step is not exact
+  bool is_large_ = false;  // the model given
   std::size_t number_ = 0;
   RunResult result_;
 };

@@ -7,6 +7,7 @@
 #include "graph/ops/batch_norm.h"
 #include "graph/ops/clip.h"
 #include "passes/common/linear_operator.h"
+#include "passes/core/registry.h"
 
 namespace onnxpress {
 namespace {
@@ -126,7 +127,7 @@ void move(const Source& source, const Value& between) {
 
 }  // namespace
 
-AbsorbedBiases absorb_biases(Model& model, const Selector& selector, bool likely) {
+AbsorbedBiases absorb_biases(Model& model, const Selector& selector, AbsorbWhat what) {
   AbsorbedBiases absorbed;
   model.graph.for_each_graph([&](Graph& graph) {
     for (Node* relu : graph.nodes()) {
@@ -134,7 +135,7 @@ AbsorbedBiases absorb_biases(Model& model, const Selector& selector, bool likely
       Node& maker = *relu->input(0)->producer();
       if (!selector.matches(maker) || relu->input(0) != maker.output()) continue;
       std::optional<Source> source = proven_source(maker);
-      if (!source && likely) source = likely_source(maker);
+      if (!source && what == AbsorbWhat::likely) source = likely_source(maker);
       if (!source) continue;
       const auto channels = std::ranges::count_if(source->excess, [](double c) { return c > 0; });
       const Value& between = *relu->output();
@@ -150,5 +151,34 @@ AbsorbedBiases absorb_biases(Model& model, const Selector& selector, bool likely
   });
   return absorbed;
 }
+
+namespace {
+
+constexpr OptionSpec option_specs[] = {
+    {.name = "select", .kind = OptionSpec::Kind::selector, .help = "operators around the Relu; default: all"},
+};
+
+class AbsorbBiases : public Pass {
+ public:
+  static constexpr PassInfo pass_info{
+      .name = "absorb_biases",
+      .summary = "moves high biases from in front of a Relu into the next layer, as far as BatchNormalization makes likely",
+      .options = option_specs,
+      .effect = Effect::lossy};
+
+  const PassInfo& info() const override { return pass_info; }
+
+  Outcome run(Model& model, PassContext& context) const override {
+    const AbsorbedBiases absorbed = absorb_biases(model, Selector(context.options.text("select")), AbsorbWhat::likely);
+    Outcome outcome{.changed = absorbed.channels > 0};
+    outcome.counts = {{"channels", absorbed.channels}, {"likely", absorbed.likely}};
+    if (!outcome.changed) outcome.notes.emplace_back("no Relu is read by linear operators without padding only");
+    return outcome;
+  }
+};
+
+}  // namespace
+
+PASS(absorb_biases) { registry.add(std::make_unique<AbsorbBiases>()); }
 
 }  // namespace onnxpress

@@ -1,10 +1,8 @@
 #include "passes/quantize/channel_classes.h"
 
 #include <algorithm>
-#include <deque>
+#include <cmath>
 #include <map>
-#include <numeric>
-#include <set>
 
 #include "graph/ops/batch_norm.h"
 #include "graph/ops/broadcasting.h"
@@ -18,14 +16,10 @@
 #include "graph/ops/reduce.h"
 #include "graph/ops/skip_layer_norm.h"
 #include "graph/ops/transpose.h"
+#include "passes/quantize/channel_union.h"
 
 namespace onnxpress {
 namespace {
-
-// Channels of one value: elements [first, first + count) of the union.
-struct View {
-  std::size_t axis = 0, first = 0, count = 0;
-};
 
 bool is_linear(const Node& node) {
   return node.is("Conv") || node.is("ConvTranspose") || node.is("Gemm") || node.is("MatMul");
@@ -75,8 +69,7 @@ std::optional<std::string> weight_obstacle(const Node& node) {
 
 class Builder {
  public:
-  Builder(Model& model, std::vector<ScalingEnd>& ends) : types_(model), ends_(ends) {
-    types_.run();
+  Builder(Model& model, std::vector<ScalingEnd>& ends) : channels_(model), ends_(ends) {
     model.graph.for_each_graph([&](Graph& graph) {
       for (Node* node : graph.nodes()) {
         order_.emplace(node, order_.size());
@@ -89,7 +82,7 @@ class Builder {
       seed(*node, node->output(), true);
       seed(*node, node->input(0), false);
     }
-    for (; !queue_.empty(); queue_.pop_front()) explore(queue_.front());
+    while (Value* value = channels_.next()) explore(value);
   }
 
   std::vector<ChannelClass> classes() {
@@ -98,10 +91,10 @@ class Builder {
     std::ranges::sort(found_ends_, {}, [&](const FoundEnd& found) { return order_.at(found.end.node); });
     for (FoundEnd& found : found_ends_) {
       const std::size_t index = ends_.size();
-      const auto number = [&](const View& view, std::vector<std::size_t>& into, bool produces) {
+      const auto number = [&](const ChannelSpan& view, std::vector<std::size_t>& into, bool produces) {
         for (std::size_t c = 0; c < view.count; ++c) {
-          const std::size_t root = find(view.first + c);
-          if (blocked_.contains(root)) {
+          const std::size_t root = channels_.root(view.first + c);
+          if (channels_.blocked(root)) {
             into.push_back(ChannelClasses::fixed);
             continue;
           }
@@ -123,11 +116,10 @@ class Builder {
   // Why channels that `node` makes are fixed; empty when none are.
   std::string reason(const Node& node) {
     if (const auto found = obstacles_.find(&node); found != obstacles_.end()) return found->second;
-    const auto view = views_.find(node.output());
-    if (view == views_.end()) return fmt::format("the shape of '{}' is not known", node.output()->name());
-    for (std::size_t c = 0; c < view->second.count; ++c)
-      if (const auto blocked = blocked_.find(find(view->second.first + c)); blocked != blocked_.end())
-        return blocked->second;
+    const ChannelSpan* view = channels_.find(node.output());
+    if (!view) return fmt::format("the shape of '{}' is not known", node.output()->name());
+    for (std::size_t c = 0; c < view->count; ++c)
+      if (const std::string* why = channels_.blocked(channels_.root(view->first + c))) return *why;
     return {};
   }
 
@@ -136,62 +128,8 @@ class Builder {
  private:
   struct FoundEnd {
     ScalingEnd end;
-    std::optional<View> out, in;
+    std::optional<ChannelSpan> out, in;
   };
-
-  // --- union of channels ------------------------------------------------------------------------
-
-  std::size_t find(std::size_t element) {
-    while (parents_[element] != element) element = parents_[element] = parents_[parents_[element]];
-    return element;
-  }
-
-  void unite(std::size_t a, std::size_t b) {
-    a = find(a);
-    b = find(b);
-    if (a == b) return;
-    if (b < a) std::swap(a, b);
-    parents_[b] = a;
-    if (const auto blocked = blocked_.find(b); blocked != blocked_.end()) {
-      blocked_.emplace(a, blocked->second);
-      blocked_.erase(b);
-    }
-  }
-
-  void block(const View& view, const std::string& reason) {
-    for (std::size_t c = 0; c < view.count; ++c) blocked_.emplace(find(view.first + c), reason);
-  }
-
-  // The value's channels along `axis`; nothing when they are not known or it has other channels.
-  std::optional<View> visit(Value* value, std::size_t axis) {
-    if (const auto known = views_.find(value); known != views_.end()) {
-      if (known->second.axis == axis) return known->second;
-      block(known->second, fmt::format("'{}' has channels along two axes", value->name()));
-      return std::nullopt;
-    }
-    const Type& type = types_.type(value);
-    if (!type.shape || axis >= type.shape->size() || !(*type.shape)[axis].is_known()) return std::nullopt;
-    const View view{axis, parents_.size(), static_cast<std::size_t>((*type.shape)[axis].value())};
-    parents_.resize(view.first + view.count);
-    std::iota(parents_.begin() + static_cast<std::ptrdiff_t>(view.first), parents_.end(), view.first);
-    views_.emplace(value, view);
-    queue_.push_back(value);
-    return view;
-  }
-
-  std::optional<std::size_t> rank(const Value* value) const {
-    const Type& type = types_.type(value);
-    return type.shape ? std::optional(type.shape->size()) : std::nullopt;
-  }
-
-  // Channel `c` of the view is channel `offset + c * repeat` and the repeat - 1 behind it of `other`.
-  void tie(const View& view, Value* other, std::size_t axis, std::size_t offset = 0, std::size_t repeat = 1) {
-    const std::optional<View> peer = visit(other, axis);
-    if (!peer || peer->count < offset + view.count * repeat)
-      return block(view, fmt::format("the channels of '{}' are not known to be the same", other->name()));
-    for (std::size_t c = 0; c < view.count; ++c)
-      for (std::size_t i = 0; i < repeat; ++i) unite(view.first + c, peer->first + offset + c * repeat + i);
-  }
 
   // --- ends -------------------------------------------------------------------------------------
 
@@ -204,7 +142,7 @@ class Builder {
   void seed(Node& node, Value* value, bool is_output) {
     const std::optional<std::size_t> axes = rank(value);
     if (!axes || *axes == 0) return;
-    if (const auto axis = linear_axis(node, *axes, is_output)) visit(value, *axis);
+    if (const auto axis = linear_axis(node, *axes, is_output)) channels_.visit(value, *axis);
   }
 
   std::optional<std::size_t> linear_axis(const Node& node, std::size_t axes, bool is_output) const {
@@ -217,7 +155,7 @@ class Builder {
     return axes - 1 - view.behind;
   }
 
-  void touch_linear(Node& node, const Value& value, const View& view, bool is_output) {
+  void touch_linear(Node& node, const Value& value, const ChannelSpan& view, bool is_output) {
     if (const auto found = obstacles_.find(&node); found != obstacles_.end())
       return block(view, fmt::format("{}: {}", node.describe(), found->second));
     const std::optional<std::size_t> axis = linear_axis(node, *rank(&value), is_output);
@@ -234,6 +172,7 @@ class Builder {
       if (bias && (!bias->constant() || !fits_last(*bias->constant(), channels, node.is("Gemm"))))
         return block(view, fmt::format("bias '{}' of {} is not one constant per channel", bias->name(), node.describe()));
     }
+    if (!is_output) found.end.in_axis = view.axis;
     (is_output ? found.out : found.in) = view;
   }
 
@@ -243,7 +182,7 @@ class Builder {
     return bias.size() == 1 || (bias.rank() > 0 && bias.dims().back() == channels && bias.size() > 0);
   }
 
-  void touch_batch_norm(Node& node, const View& view, bool is_output) {
+  void touch_batch_norm(Node& node, const ChannelSpan& view, bool is_output) {
     const BatchNormAttrs attrs = BatchNormAttrs::from(node);
     if (attrs.training || !attrs.per_channel) return block(view, node.describe() + " is not that of inference");
     for (std::size_t i = 1; i < 5; ++i)
@@ -258,7 +197,7 @@ class Builder {
   }
 
   // Scale and bias of a normalization, whose output has its channels along `axis`.
-  void touch_norm(Node& node, const View& view, std::size_t axis, std::size_t scale, std::optional<std::size_t> shift) {
+  void touch_norm(Node& node, const ChannelSpan& view, std::size_t axis, std::size_t scale, std::optional<std::size_t> shift) {
     for (const std::size_t input : {scale, shift.value_or(scale)}) {
       const Value* value = node.input(input);
       if (!value && input != scale) continue;
@@ -274,7 +213,7 @@ class Builder {
   }
 
   // Whether the node is a normalization that makes `value`; then it is taken for an end.
-  bool try_norm(Node& node, const Value& value, const View& view) {
+  bool try_norm(Node& node, const Value& value, const ChannelSpan& view) {
     if (value.output_index() != 0) return false;
     const std::size_t axes = *rank(&value);
     if (node.is("LayerNormalization") || node.is("RMSNormalization") || node.is("SimplifiedLayerNormalization")) {
@@ -306,7 +245,7 @@ class Builder {
 
   // Dims of the operand as it lines up with the last axes, when it is float, by channel or one value
   // for all; nothing otherwise.
-  static std::optional<Dims> channel_dims(const Node& node, std::size_t index, const View& view, std::size_t axes) {
+  static std::optional<Dims> channel_dims(const Node& node, std::size_t index, const ChannelSpan& view, std::size_t axes) {
     const Tensor& constant = *node.input(index)->constant();
     if (!is_float(constant.dtype()) || bits(constant.dtype()) < 16) return std::nullopt;
     const Dims dims = index == 1 ? legacy_broadcast_dims(node, axes, constant.dims()) : constant.dims();
@@ -318,20 +257,20 @@ class Builder {
     return dims;
   }
 
-  static bool has_channels(const Dims& dims, const View& view, std::size_t axes) {
+  static bool has_channels(const Dims& dims, const ChannelSpan& view, std::size_t axes) {
     const std::size_t behind = axes - 1 - view.axis;
     return behind < dims.size() && dims[dims.size() - 1 - behind] == static_cast<std::int64_t>(view.count);
   }
 
   // Mul or Div with a constant.
-  void touch_scale(Node& node, std::size_t operand, Value& value, const View& view, bool is_output) {
+  void touch_scale(Node& node, std::size_t operand, Value& value, const ChannelSpan& view, bool is_output) {
     Value* other = is_output ? node.input(1 - operand) : node.output();
     const std::optional<std::size_t> axes = rank(&value), others = rank(other);
     if (!axes || axes != others || (node.is("Div") && operand == 0))
       return block(view, fmt::format("{} is no scale by channel", node.describe()));
     const std::optional<Dims> dims = channel_dims(node, operand, view, *axes);
     if (!dims) return block(view, fmt::format("'{}' is no scale by channel", node.input(operand)->name()));
-    if (!has_channels(*dims, view, *axes)) return tie(view, other, view.axis);
+    if (!has_channels(*dims, view, *axes)) return channels_.tie(view, other, view.axis);
     FoundEnd& found = end_of(node);
     found.end.kind = ScalingEnd::Kind::multiply;
     found.end.constant = operand;
@@ -340,7 +279,7 @@ class Builder {
   }
 
   // Add or Sub with a constant: it goes with what passes through.
-  void touch_shift(Node& node, std::size_t operand, Value& value, const View& view, bool is_output) {
+  void touch_shift(Node& node, std::size_t operand, Value& value, const ChannelSpan& view, bool is_output) {
     Value* other = is_output ? node.input(1 - operand) : node.output();
     const std::optional<std::size_t> axes = rank(&value), others = rank(other);
     const std::optional<Dims> dims = axes == others && axes ? channel_dims(node, operand, view, *axes) : std::nullopt;
@@ -352,11 +291,11 @@ class Builder {
     found.end.constant = operand;
     found.end.behind = static_cast<std::int64_t>(*axes - 1 - view.axis);
     if (is_output) found.out = view;
-    tie(view, other, view.axis);
+    channels_.tie(view, other, view.axis);
   }
 
   // Elementwise over operands that have the same channels at the same place from the end.
-  void pass_broadcast(Node& node, Value& value, const View& view, bool skip_gates = false) {
+  void pass_broadcast(Node& node, Value& value, const ChannelSpan& view, bool skip_gates = false) {
     const std::size_t behind = *rank(&value) - 1 - view.axis;
     std::vector<Value*> others{node.output()};
     for (Value* input : node.inputs()) others.push_back(input);
@@ -366,59 +305,59 @@ class Builder {
       const std::optional<std::size_t> axes = rank(other);
       if (!axes || *axes <= behind || other->constant())
         return block(view, fmt::format("'{}' of {} has other channels", other->name(), node.describe()));
-      tie(view, other, *axes - 1 - behind);
+      channels_.tie(view, other, *axes - 1 - behind);
       // Operands that are stretched along the channels: every channel of the result is their one.
-      if (const auto peer = views_.find(other); peer != views_.end() && peer->second.count != view.count)
-        block(peer->second, fmt::format("{} stretches '{}' over channels", node.describe(), other->name()));
+      if (const ChannelSpan* peer = channels_.find(other); peer && peer->count != view.count)
+        block(*peer, fmt::format("{} stretches '{}' over channels", node.describe(), other->name()));
     }
   }
 
   // x times a gate, which stays as it is.
-  void pass_product(Node& node, Value& value, const View& view) {
+  void pass_product(Node& node, Value& value, const ChannelSpan& view) {
     const auto gates = std::ranges::count_if(node.inputs(), [](const Value* input) { return input && is_gate(*input); });
     if (gates != 1 || is_gate(value)) return block(view, node.describe() + " multiplies two values");
     pass_broadcast(node, value, view, true);
   }
 
-  void pass_unary(Node& node, Value& value, const View& view) {
+  void pass_unary(Node& node, Value& value, const ChannelSpan& view) {
     Value* other = &value == node.output() ? node.input(0) : node.output();
     if (rank(other) != rank(&value)) return block(view, node.describe() + " changes the rank");
-    tie(view, other, view.axis);
+    channels_.tie(view, other, view.axis);
   }
 
-  void pass_transpose(Node& node, Value& value, const View& view) {
+  void pass_transpose(Node& node, Value& value, const ChannelSpan& view) {
     const std::vector<std::int64_t> permutation = transpose_permutation(node, *rank(&value));
-    if (&value == node.output()) return tie(view, node.input(0), static_cast<std::size_t>(permutation[view.axis]));
+    if (&value == node.output()) return channels_.tie(view, node.input(0), static_cast<std::size_t>(permutation[view.axis]));
     const auto at = std::ranges::find(permutation, static_cast<std::int64_t>(view.axis)) - permutation.begin();
-    tie(view, node.output(), static_cast<std::size_t>(at));
+    channels_.tie(view, node.output(), static_cast<std::size_t>(at));
   }
 
   // `parts` in a row are `whole`, along `axis`; with `side_by_side` along the channels, else each has
   // all of them. Every value of them comes by here: what fails for one fails for all.
-  void tie_parts(const View& view, Value* whole, std::span<Value* const> parts, bool side_by_side) {
-    const std::optional<View> all = visit(whole, view.axis);
+  void tie_parts(const ChannelSpan& view, Value* whole, std::span<Value* const> parts, bool side_by_side) {
+    const std::optional<ChannelSpan> all = channels_.visit(whole, view.axis);
     if (!all) return block(view, fmt::format("the channels of '{}' are not known", whole->name()));
     std::size_t offset = 0;
     for (Value* part : parts) {
-      const std::optional<View> channels = part && !part->constant() ? visit(part, view.axis) : std::nullopt;
+      const std::optional<ChannelSpan> channels = part && !part->constant() ? channels_.visit(part, view.axis) : std::nullopt;
       if (!channels || offset + channels->count > all->count)
         return block(view, fmt::format("the channels of all parts of '{}' are not known", whole->name()));
-      for (std::size_t c = 0; c < channels->count; ++c) unite(channels->first + c, all->first + offset + c);
+      for (std::size_t c = 0; c < channels->count; ++c) channels_.unite(channels->first + c, all->first + offset + c);
       if (side_by_side) offset += channels->count;
     }
   }
 
-  void pass_concat(Node& node, Value& value, const View& view) {
+  void pass_concat(Node& node, Value& value, const ChannelSpan& view) {
     const auto axis = static_cast<std::size_t>(normalize_axis(concat_axis(node), *rank(&value)));
     tie_parts(view, node.output(), node.inputs(), axis == view.axis);
   }
 
-  void pass_split(Node& node, Value& value, const View& view) {
+  void pass_split(Node& node, Value& value, const ChannelSpan& view) {
     const auto axis = static_cast<std::size_t>(normalize_axis(SplitAttrs::from(node).axis, *rank(&value)));
     tie_parts(view, node.input(0), node.outputs(), axis == view.axis);
   }
 
-  void pass_reduction(Node& node, Value& value, const View& view) {
+  void pass_reduction(Node& node, Value& value, const ChannelSpan& view) {
     const ReduceAttrs attrs = ReduceAttrs::from(node);
     const std::optional<std::size_t> axes = rank(node.input(0));
     if (!attrs.axes || !axes) return block(view, "the axes of " + node.describe() + " are not known");
@@ -431,12 +370,12 @@ class Builder {
     const auto at = std::ranges::find(kept, in_axis);
     if (std::ranges::binary_search(reduced, static_cast<std::int64_t>(in_axis)) || at == kept.end())
       return block(view, node.describe() + " reduces the channels");
-    tie(view, from_output ? node.input(0) : node.output(), from_output ? in_axis : static_cast<std::size_t>(at - kept.begin()));
+    channels_.tie(view, from_output ? node.input(0) : node.output(), from_output ? in_axis : static_cast<std::size_t>(at - kept.begin()));
   }
 
   // Reshape and its kin: one channel of the input may become several in a row of the output.
-  void pass_reshape(Node& node, Value& value, const View& view) {
-    const Type &in = types_.type(node.input(0)), &out = types_.type(node.output());
+  void pass_reshape(Node& node, Value& value, const ChannelSpan& view) {
+    const Type &in = channels_.type(node.input(0)), &out = channels_.type(node.output());
     if (!in.shape || !out.shape) return block(view, "the shapes around " + node.describe() + " are not known");
     const auto behind = [](const Shape& shape, std::size_t axis) -> std::optional<std::int64_t> {
       std::int64_t product = 1;
@@ -455,19 +394,19 @@ class Builder {
       if (!in_behind || !out_behind || *out_behind == 0 || *in_behind % *out_behind != 0) continue;
       const std::int64_t repeat = *in_behind / *out_behind;
       if (!from.is_known() || !to.is_known() || to.value() != from.value() * repeat || repeat == 0) continue;
-      const std::optional<View> input = visit(node.input(0), a);
+      const std::optional<ChannelSpan> input = channels_.visit(node.input(0), a);
       if (!input) break;
       if (from_output) {
         for (std::size_t c = 0; c < view.count; ++c)
-          unite(view.first + c, input->first + c / static_cast<std::size_t>(repeat));
+          channels_.unite(view.first + c, input->first + c / static_cast<std::size_t>(repeat));
         return;
       }
-      return tie(view, node.output(), b, 0, static_cast<std::size_t>(repeat));
+      return channels_.tie(view, node.output(), b, 0, static_cast<std::size_t>(repeat));
     }
     block(view, node.describe() + " takes the channels apart");
   }
 
-  void pass_pad(Node& node, Value& value, const View& view) {
+  void pass_pad(Node& node, Value& value, const ChannelSpan& view) {
     const PadAttrs attrs = PadAttrs::from(node);
     const bool homogeneous = attrs.mode != PadMode::constant || attrs.value == 0.0;
     const std::size_t axes = *rank(&value);
@@ -477,7 +416,7 @@ class Builder {
     pass_unary(node, value, view);
   }
 
-  void pass(Node& node, Value& value, const View& view) {
+  void pass(Node& node, Value& value, const ChannelSpan& view) {
     if (value.producer() == &node && value.output_index() != 0 && !node.is("Split"))
       return block(view, fmt::format("'{}' is not the first result of {}", value.name(), node.describe()));
     if (is_homogeneous_unary(node)) {
@@ -501,7 +440,7 @@ class Builder {
     block(view, fmt::format("{} is between, which is not homogeneous", node.describe()));
   }
 
-  void touch(Node& node, Value& value, const View& view, std::optional<std::size_t> index) {
+  void touch(Node& node, Value& value, const ChannelSpan& view, std::optional<std::size_t> index) {
     const bool is_output = !index;
     if (is_linear(node)) {
       if (index.value_or(0) == 0) return touch_linear(node, value, view, is_output);
@@ -523,7 +462,7 @@ class Builder {
   }
 
   void explore(Value* value) {
-    const View view = views_.at(value);
+    const ChannelSpan view = *channels_.find(value);
     if (value->is_input() || value->initializer() || !value->producer())
       block(view, fmt::format("'{}' is an input", value->name()));
     if (value->is_output()) block(view, fmt::format("'{}' is an output", value->name()));
@@ -532,15 +471,14 @@ class Builder {
       touch(*use.node, *value, view, use.index);
   }
 
-  TypeInference types_;
+  void block(const ChannelSpan& span, const std::string& reason) { channels_.block(span, reason); }
+  std::optional<std::size_t> rank(const Value* value) const { return channels_.rank(value); }
+
+  ChannelUnion channels_;
   std::vector<ScalingEnd>& ends_;
   std::map<const Node*, std::size_t> order_;
   std::vector<Node*> linear_;
   std::map<const Node*, std::string> obstacles_;
-  std::map<const Value*, View> views_;
-  std::deque<Value*> queue_;
-  std::vector<std::size_t> parents_;
-  std::map<std::size_t, std::string> blocked_;  // root -> why
   std::vector<FoundEnd> found_ends_;
   std::map<const Node*, std::size_t> end_index_;
 };
@@ -558,9 +496,9 @@ ChannelClasses ChannelClasses::of(Model& model, std::string_view pass, std::vect
   return found;
 }
 
-std::vector<std::size_t> ChannelClasses::of_input(const Node& linear) const {
+const ScalingEnd* ChannelClasses::find(const Node& linear) const {
   const auto end = std::ranges::find(ends_, &linear, [](const ScalingEnd& e) -> const Node* { return e.node; });
-  return end == ends_.end() ? std::vector<std::size_t>{} : end->in;
+  return end == ends_.end() || !end->linear ? nullptr : &*end;
 }
 
 }  // namespace onnxpress

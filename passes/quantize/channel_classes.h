@@ -32,6 +32,7 @@ struct ScalingEnd {
   std::size_t constant = 0;               // input of multiply and add; the scale of norm
   std::optional<std::size_t> shift;       // input of norm that is its bias
   std::int64_t behind = 0;                // axes behind the channel axis, of multiply and add
+  std::size_t in_axis = 0;                // of the channels in input 0, of linear
   // Class of each channel; `fixed` where there is none.
   std::vector<std::size_t> out, in;
 };
@@ -56,9 +57,8 @@ class ChannelClasses {
 
   const std::vector<ScalingEnd>& ends() const { return ends_; }
   const std::vector<ChannelClass>& classes() const { return classes_; }
-  // Class of the channels of `value`, in order along `axis`; empty when they are in none.
-  // (`fixed` for single channels.)
-  std::vector<std::size_t> of_input(const Node& linear) const;
+  // The end that a linear operator is; nullptr when nothing is known of its channels.
+  const ScalingEnd* find(const Node& linear) const;
 
   // Divides the channels of every class by its scale (positive; rounded to a power of two for narrow
   // classes), in what makes them, and multiplies it into what reads them. False, and nothing is

@@ -110,8 +110,9 @@ std::optional<Codebook> make_codebook(const StoredWeight& stored, ThreadPool& po
   pool.parallel_for(palettes, 1, [&](std::int64_t index, std::int64_t) {
     const auto sorted = sorted_elements(stored, index * block, std::min((index + 1) * block, channels));
     finite[static_cast<std::size_t>(index)] = sorted.has_value();
-    if (sorted)
-      std::ranges::copy(palette_of(*sorted, count, weight.dtype()), numbers.begin() + index * static_cast<std::int64_t>(count));
+    if (!sorted) return;
+    const std::vector<float> palette = palette_of(*sorted, count, weight.dtype());
+    std::ranges::copy(palette, numbers.begin() + index * static_cast<std::int64_t>(count));
   });
   if (std::ranges::find(finite, 0) != finite.end()) return std::nullopt;
 

@@ -87,7 +87,8 @@ Tensor turned(const Tensor& matrix) {
   const std::byte* const from = matrix.bytes().data();
   std::byte* const to = result.mutable_bytes().data();
   for (std::size_t r = 0; r < rows; ++r)
-    for (std::size_t c = 0; c < columns; ++c) std::copy_n(from + (r * columns + c) * width, width, to + (c * rows + r) * width);
+    for (std::size_t c = 0; c < columns; ++c)
+      std::copy_n(from + (r * columns + c) * width, width, to + (c * rows + r) * width);
   return result;
 }
 

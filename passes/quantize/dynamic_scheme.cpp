@@ -6,10 +6,8 @@
 #include <unordered_map>
 
 #include "graph/base/error.h"
-#include "graph/onnx/mapped_pages.h"
 #include "graph/ops/upgrade.h"
 #include "passes/quantize/dynamic_forms.h"
-#include "passes/quantize/indirect_weights.h"
 #include "passes/quantize/records.h"
 #include "passes/quantize/rounding.h"
 
@@ -42,26 +40,14 @@ class DynamicScheme {
       : model_(model), context_(context), request_(request) {}
 
   Outcome run() {
-    std::vector<NearMiss> indirect = indirect_weights(model_, Selector(request_.select), "quantize");
     weights_ = find_dynamic_weights(model_, request_, misses_);
-    std::erase_if(indirect, [&](const NearMiss& miss) { return is_reached(miss); });
-    std::erase_if(weights_, [&](const DynamicWeight& weight) { return would_grow(weight); });
+    if (!request_.may_grow) std::erase_if(weights_, [&](const DynamicWeight& weight) { return would_grow(weight); });
     round();
     convert();
-    misses_.insert(misses_.begin(), indirect.begin(), indirect.end());
     return tell();
   }
 
  private:
-  // Through Identity and Transpose, by this scheme.
-  bool is_reached(const NearMiss& miss) const {
-    return std::ranges::any_of(weights_, [&](const DynamicWeight& weight) {
-      return weight.moved && std::ranges::any_of(weight.sites, [&](const DynamicSite& site) {
-               return site.node->describe() == miss.subject;
-             });
-    });
-  }
-
   void miss(const DynamicWeight& weight, std::string reason) {
     misses_.push_back({"quantize", weight.weight.node->describe(), std::move(reason)});
   }
@@ -115,27 +101,14 @@ class DynamicScheme {
   }
 
   void round() {
-    // Weights on their way through other operators are no operands of theirs, which other methods
-    // than rounding to nearest look at.
-    for (const bool moved : {false, true}) {
-      std::vector<RoundingTask> tasks;
-      std::vector<std::size_t> indices;
-      for (std::size_t i = 0; i < weights_.size(); ++i) {
-        if (weights_[i].moved != moved) continue;
-        tasks.push_back(task_of(weights_[i]));
-        indices.push_back(i);
-      }
-      if (tasks.empty()) continue;
-      QuantizeRequest request = request_;
-      if (moved) request.rounding = Rounding::nearest;
-      std::vector<RoundingResult> results = round_weights(model_, tasks, context_, request);
-      for (std::size_t k = 0; k < tasks.size(); ++k) {
-        const DynamicWeight& weight = weights_[indices[k]];
-        release_pages(weight.weight.value->constant()->bytes());
-        if (!results[k].note.empty()) notes_[results[k].note] += 1;
-        if (results[k].quantized) store(weight, tasks[k], std::move(results[k]));
-        else miss(weight, fmt::format("'{}' holds NaN or infinity", weight.weight.value->name()));
-      }
+    std::vector<RoundingTask> tasks;
+    for (const DynamicWeight& weight : weights_) tasks.push_back(task_of(weight));
+    std::vector<RoundingResult> results = round_weights(model_, tasks, context_, request_);
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      const DynamicWeight& weight = weights_[i];
+      if (!results[i].note.empty()) notes_[results[i].note] += 1;
+      if (results[i].quantized) store(weight, tasks[i], std::move(results[i]));
+      else miss(weight, fmt::format("'{}' holds NaN or infinity", weight.weight.value->name()));
     }
   }
 

@@ -10,6 +10,7 @@
 #include "graph/ops/gemm.h"
 #include "graph/ops/recurrent.h"
 #include "graph/ops/transpose.h"
+#include "passes/quantize/indirect_weights.h"
 
 namespace onnxpress {
 namespace {
@@ -54,7 +55,10 @@ class Finder {
     // The near misses of these are the weights' own: overridable, sparse, already quantized ...
     const std::vector<Weight> weights =
         collect_weights(model_, WeightKinds::all, selector_, "quantize", &misses_);
-    for (const Weight& weight : weights) readable_.emplace(std::pair(weight.node, weight.operand), weight);
+    IndirectWeights indirect = indirect_weights(model_, selector_, "quantize", weights);
+    misses_.insert(misses_.begin(), indirect.left.begin(), indirect.left.end());
+    for (const std::vector<Weight>& known : {weights, indirect.moved})
+      for (const Weight& weight : known) readable_.emplace(std::pair(weight.node, weight.operand), weight);
     model_.graph.for_each_graph([&](const Graph& graph) {
       for (Node* node : graph.nodes()) visit(*node);
     });
@@ -76,53 +80,53 @@ class Finder {
     for (std::size_t i = 0; i < node.input_count(); ++i) other(node, i);
   }
 
-  // A weight that collect_weights found, read by an operator without an integer form.
-  void other(Node& node, std::size_t operand) {
+  // A weight, read by an operator without an integer form; whether it is one.
+  bool other(Node& node, std::size_t operand) {
     const auto known = readable_.find({&node, operand});
-    if (known == readable_.end()) return;
+    if (known == readable_.end()) return false;
     const Weight& weight = known->second;
-    add(DynamicForm::weights, {&node, operand, false, weight.channel_axis}, weight.value,
+    add(DynamicForm::weights, {&node, operand, false, weight.channel_axis, weight.input_axis}, weight.value,
         node.input(operand) != weight.value);
+    return true;
   }
 
   void product(Node& node) {
     const Traced b = trace(node.input(1));
     if (!is_float_weight(b.constant, 2)) {
-      other(node, 0);
-      other(node, 1);
-      if (selector_.matches(node) && !(node.input(0) && node.input(0)->constant()) && b.constant &&
+      const bool has_left = other(node, 0), has_right = other(node, 1);
+      if (!has_left && !has_right && selector_.matches(node) && !(node.input(0) && node.input(0)->constant()) && b.constant &&
           !b.constant->is_constant() && !(b.constant->producer() && b.constant->producer()->is("DequantizeLinear")))
         miss(node, "both operands are made when the model runs: their product stays in float");
       return;
     }
     if (!selector_.matches(node, *b.constant)) return;
-    if (node.input(0) != nullptr && node.input(0)->is_constant()) return other(node, 1);
+    if (node.input(0) != nullptr && node.input(0)->is_constant()) return void(other(node, 1));
     const bool is_gemm = node.is("Gemm");
     const bool transposed = b.transposed != (is_gemm && GemmAttrs::from(node).transpose_b);
     const std::size_t rank = b.constant->constant()->rank();
-    if (is_gemm && rank != 2) return other(node, 1);
-    const auto columns = static_cast<std::int64_t>(transposed ? rank - 2 : rank - 1);
-    add(DynamicForm::product, {&node, 1, transposed, columns}, b.constant, b.moved);
+    if (is_gemm && rank != 2) return void(other(node, 1));
+    const auto last = static_cast<std::int64_t>(rank) - 1;
+    add(DynamicForm::product, {&node, 1, transposed, last - transposed, last - !transposed}, b.constant, b.moved);
   }
 
   void convolution(Node& node) {
     const Traced w = trace(node.input(1));
-    if (!is_float_weight(w.constant, 3) || w.transposed) return other(node, 1);
+    if (!is_float_weight(w.constant, 3) || w.transposed) return void(other(node, 1));
     if (!selector_.matches(node, *w.constant)) return;
     if (const std::int64_t groups = ConvAttrs::of(node, w.constant->constant()->dims()).group; groups != 1) {
       miss(node, fmt::format("a ConvInteger of {} groups is slower than the float Conv: weights only", groups));
-      return add(DynamicForm::weights, {&node, 1, false, 0}, w.constant, w.moved);
+      return add(DynamicForm::weights, {&node, 1, false, 0, 1}, w.constant, w.moved);
     }
-    add(DynamicForm::convolution, {&node, 1, false, 0}, w.constant, w.moved);
+    add(DynamicForm::convolution, {&node, 1, false, 0, 1}, w.constant, w.moved);
   }
 
   void lookup(Node& node) {
     const Traced table = trace(node.input(0));
-    if (!is_float_weight(table.constant, 1) || table.transposed) return other(node, 0);
+    if (!is_float_weight(table.constant, 1) || table.transposed) return void(other(node, 0));
     if (!selector_.matches(node, *table.constant)) return;
     const auto rank = table.constant->constant()->rank();
     const std::int64_t axis = normalize_axis(gather_axis(node), rank);
-    add(DynamicForm::lookup, {&node, 0, false, axis}, table.constant, table.moved);
+    add(DynamicForm::lookup, {&node, 0, false, axis, static_cast<std::int64_t>(rank) - 1}, table.constant, table.moved);
   }
 
   void recurrent(Node& node) {
@@ -141,8 +145,8 @@ class Finder {
       other(node, in::r);
       return;
     }
-    add(DynamicForm::recurrent, {&node, in::w, true, 1}, w, false);
-    add(DynamicForm::recurrent, {&node, in::r, true, 1}, r, false);
+    add(DynamicForm::recurrent, {&node, in::w, true, 1, 2}, w, false);
+    add(DynamicForm::recurrent, {&node, in::r, true, 1, 2}, r, false);
   }
 
   void add(DynamicForm form, const DynamicSite& site, Value* value, bool moved) {
@@ -151,7 +155,7 @@ class Finder {
       DynamicWeight& made = found_.emplace_back();
       made.form = form;
       made.moved = moved;
-      made.weight = {value, site.node, site.operand, site.channel_axis};
+      made.weight = {value, site.node, site.operand, site.channel_axis, site.input_axis};
       made.bits = request_.bits_of(*site.node, *value);
       if (made.bits == 0) miss(*site.node, fmt::format("'{}' is left in float, as asked", value->name()));
     }

@@ -32,6 +32,8 @@ struct DynamicSite {
   bool transposed = false;
   // The weight's axis of output channels (rows of an embedding); nothing: not known.
   std::optional<std::int64_t> channel_axis;
+  // The axis of the weight that is summed over (along the rows of an embedding); nothing: not known.
+  std::optional<std::int64_t> input_axis;
 };
 
 // A constant and its readers. Those that are not in `sites` read it through DequantizeLinear.

@@ -11,8 +11,6 @@
 #include <map>
 #include <set>
 
-#include "graph/ops/clip.h"
-#include "graph/rewrite/patch.h"
 #include "passes/core/registry.h"
 #include "passes/core/selector.h"
 #include "passes/quantize/absorb_biases.h"
@@ -25,14 +23,9 @@ constexpr OptionSpec option_specs[] = {
     {.name = "absorb",
      .kind = OptionSpec::Kind::choice,
      .default_value = "proven",
-     .help = "move what a Relu never cuts off a bias into the next layer's: proven by the weights' signs and the "
-             "bounds of inputs; likely: 3 standard deviations below the mean of a BatchNormalization, which is lossy",
-     .choices = "none|proven|likely"},
-    {.name = "clip",
-     .kind = OptionSpec::Kind::choice,
-     .default_value = "keep",
-     .help = "a Clip from 0 (Relu6) lets no factor through; relu: Relu in its place, which is lossy",
-     .choices = "keep|relu"},
+     .help = "move the part of a bias that a Relu never cuts into the next layer: proven by the signs of weights and "
+             "inputs (absorb_biases moves what is likely)",
+     .choices = "none|proven"},
     {.name = "select", .kind = OptionSpec::Kind::selector, .help = "linear operators to equalize; default: all"},
 };
 
@@ -153,25 +146,6 @@ double precision(const std::vector<double>& ranges) {
   return sum / static_cast<double>(ranges.size());
 }
 
-// Selected Clips from 0 on become Relu.
-std::size_t relax_clips(Model& model, const Selector& selector) {
-  std::size_t count = 0;
-  model.graph.for_each_graph([&](Graph& graph) {
-    for (Node* node : graph.nodes()) {
-      if (!node->is("Clip") || !selector.matches(*node)) continue;
-      const std::optional<ClipBounds> bounds = ClipBounds::from(*node);
-      if (!bounds || bounds->low != 0 || !std::isfinite(bounds->high)) continue;
-      Patch patch(graph);
-      patch.replace(node->output(), patch.node({.op_type = "Relu", .name = node->name, .inputs = {node->input(0)}}));
-      patch.remove(node);
-      patch.remove_unread_producers();
-      patch.apply();
-      ++count;
-    }
-  });
-  return count;
-}
-
 class Equalize : public Pass {
  public:
   static constexpr PassInfo pass_info{
@@ -182,15 +156,9 @@ class Equalize : public Pass {
 
   const PassInfo& info() const override { return pass_info; }
 
-  Effect effect(const Options& options) const override {
-    const bool lossy = options.text("clip") == "relu" || options.text("absorb") == "likely";
-    return lossy ? Effect::lossy : Effect::rounding;
-  }
-
   Outcome run(Model& model, PassContext& context) const override {
     const Selector selector(context.options.text("select"));
     Outcome outcome;
-    const std::size_t clips = context.options.text("clip") == "relu" ? relax_clips(model, Selector("")) : 0;
     const ChannelClasses channels = ChannelClasses::of(model, pass_info.name, context.near_misses);
     std::map<std::size_t, std::pair<double, double>> before;
     for (std::size_t i = 0; i < channels.ends().size(); ++i) before[i] = precisions(channels.ends()[i]);
@@ -198,19 +166,11 @@ class Equalize : public Pass {
     const std::vector<double>& scales = equalizer.solve();
     const bool scaled = channels.apply(scales);
     if (scaled) tell(channels, scales, before, outcome);
-    const std::string& absorb = context.options.text("absorb");
-    const AbsorbedBiases absorbed =
-        absorb == "none" ? AbsorbedBiases{} : absorb_biases(model, selector, absorb == "likely");
+    const std::size_t absorbed =
+        context.options.text("absorb") == "none" ? 0 : absorb_biases(model, selector, AbsorbWhat::proven).channels;
     outcome.counts["equalized"] = outcome.layers.size();
-    outcome.counts["biases_absorbed"] = absorbed.channels;
-    if (clips > 0) {
-      outcome.counts["clips_relaxed"] = clips;
-      outcome.notes.push_back(fmt::format("{} Clips from 0 became Relu: outputs differ where they cut", clips));
-    }
-    if (absorbed.likely > 0)
-      outcome.notes.push_back(fmt::format("{} biases moved by what their BatchNormalization makes likely: outputs differ "
-                                          "where a Relu now cuts", absorbed.likely));
-    outcome.changed = scaled || clips > 0 || absorbed.channels > 0;
+    outcome.counts["biases_absorbed"] = absorbed;
+    outcome.changed = scaled || absorbed > 0;
     if (!outcome.changed) outcome.notes.emplace_back("no channels to equalize");
     return outcome;
   }

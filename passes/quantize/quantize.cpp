@@ -1,5 +1,7 @@
 // Quantization to any bit width, in every form that ONNX has.
+#include "passes/core/prepared_pass.h"
 #include "passes/core/registry.h"
+#include "passes/quantize/bias_correction.h"
 #include "passes/quantize/request.h"
 
 namespace onnxpress {
@@ -100,10 +102,17 @@ constexpr OptionSpec option_specs[] = {
      .choices = "loadable|smallest"},
     {.name = "overrides", .help = "bits by selector, 'conv1=4;op:Gemm=16;head*=float'; the last that matches counts"},
     {.name = "budget", .help = "of bits=auto: mean bits per weight, '4.5bpw'"},
+    {.name = "max_drop",
+     .kind = OptionSpec::Kind::number,
+     .default_value = "-1",
+     .help = "of bits=auto without budget: what may be lost on calibration data, of accuracy, or without labels of "
+             "agreement (1% is a point); -1: as --max-drop has it",
+     .min = -1,
+     .max = 1},
     {.name = "select", .kind = OptionSpec::Kind::selector, .help = "nodes or tensors to quantize; default: all that can be"},
 };
 
-class Quantize : public Pass {
+class Quantize : public Pass, public PreparedPass {
  public:
   static constexpr PassInfo pass_info{.name = "quantize",
                                       .summary = "weights and activations as integers (or small floats) of any width",
@@ -121,11 +130,13 @@ class Quantize : public Pass {
 
   void check(const Options& given) const override {
     const QuantizeRequest request = QuantizeRequest::from(given);
+    if (request.scheme == Scheme::static_ranges) check_static(request);
     if (request.scheme == Scheme::dynamic) check_dynamic(request);
   }
 
   std::int64_t required_opset(const Model& model, const Options& given) const override {
-    const QuantizeRequest request = QuantizeRequest::from(given);
+    QuantizeRequest request = QuantizeRequest::from(given);
+    if (request.automatic_bits) request.weight_bits = narrowest_automatic_bits(request);
     switch (request.scheme) {
       case Scheme::static_ranges: return static_opset(model, request);
       case Scheme::dynamic: return dynamic_opset(model, request);
@@ -134,16 +145,44 @@ class Quantize : public Pass {
     return 0;
   }
 
+  std::vector<std::string> preparations(const Model& model, const Options& given) const override {
+    const QuantizeRequest request = QuantizeRequest::from(given);
+    return request.scheme == Scheme::static_ranges ? static_preparations(model) : std::vector<std::string>{};
+  }
+
   Outcome run(Model& model, PassContext& context) const override {
     QuantizeRequest request = QuantizeRequest::from(context.options);
-    if (request.automatic_bits)
-      for (BitsRule& rule : assign_bits(model, context, request)) request.overrides.push_back(std::move(rule));
+    BitsAssignment assigned;
+    if (request.automatic_bits) {
+      assigned = assign_bits(model, context, request);
+      request.overrides.insert(request.overrides.end(), assigned.rules.begin(), assigned.rules.end());
+      request.automatic_bits = false;
+    }
+    const bool corrects = request.bias_correction != BiasCorrection::none;
+    const std::unique_ptr<Model> original = corrects ? model.clone() : nullptr;
+    if (context.calibration) context.calibration->rewind();
+    Outcome outcome = run_scheme(model, context, request);
+    if (corrects) correct_biases(model, *original, request.bias_correction, context, outcome);
+    outcome.notes.insert(outcome.notes.end(), assigned.notes.begin(), assigned.notes.end());
+    if (!assigned.sensitivity.empty()) add_sensitivity(assigned, outcome);
+    return outcome;
+  }
+
+ private:
+  static Outcome run_scheme(Model& model, PassContext& context, const QuantizeRequest& request) {
     switch (request.scheme) {
       case Scheme::static_ranges: return quantize_static(model, context, request);
       case Scheme::dynamic: return quantize_dynamic(model, context, request);
       case Scheme::weights: return quantize_weights_only(model, context, request);
     }
     return {};
+  }
+
+  static void add_sensitivity(const BitsAssignment& assigned, Outcome& outcome) {
+    for (Json& record : outcome.layers) {
+      const auto found = assigned.sensitivity.find(record.at("tensor").get<std::string>());
+      record["alone"] = found == assigned.sensitivity.end() ? Json() : Json(found->second);
+    }
   }
 };
 

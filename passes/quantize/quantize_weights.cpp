@@ -17,8 +17,8 @@ constexpr OptionSpec option_specs[] = {
      .max = 16},
     {.name = "type",
      .default_value = "auto",
-     .help = "int2 ... int16, uint2 ... uint16, float8e4m3fn, float8e5m2, float4e2m1, mxfp4, mxfp8, nvfp4; auto: by bits "
-             "and symmetric"},
+     .help = "int2 ... int16, uint2 ... uint16, float8e4m3fn, float8e5m2, float4e2m1, mxfp4, mxfp8, nvfp4; auto: by "
+             "bits and symmetric"},
     {.name = "symmetric",
      .kind = OptionSpec::Kind::flag,
      .default_value = "true",
@@ -28,9 +28,21 @@ constexpr OptionSpec option_specs[] = {
      .default_value = "channel",
      .help = "one scale per output channel, per block of inputs or per tensor",
      .choices = "channel|block|tensor"},
-    {.name = "block", .kind = OptionSpec::Kind::integer, .default_value = "32", .help = "elements of a block", .min = 2, .max = 65536},
-    {.name = "power_of_two", .kind = OptionSpec::Kind::flag, .default_value = "false", .help = "scales are powers of two"},
-    {.name = "scales", .kind = OptionSpec::Kind::choice, .default_value = "auto", .help = "type of the scales; auto: the weight's", .choices = "auto|fp16"},
+    {.name = "block",
+     .kind = OptionSpec::Kind::integer,
+     .default_value = "32",
+     .help = "elements of a block",
+     .min = 2,
+     .max = 65536},
+    {.name = "power_of_two",
+     .kind = OptionSpec::Kind::flag,
+     .default_value = "false",
+     .help = "scales are powers of two"},
+    {.name = "scales",
+     .kind = OptionSpec::Kind::choice,
+     .default_value = "auto",
+     .help = "type of the scales; auto: the weight's",
+     .choices = "auto|fp16"},
     {.name = "form",
      .kind = OptionSpec::Kind::choice,
      .default_value = "qdq",
@@ -56,7 +68,8 @@ constexpr OptionSpec option_specs[] = {
     {.name = "overrides", .help = "bits by selector, 'conv1=4;op:Gemm=16;head*=float'; the last that matches counts"},
     {.name = "select",
      .kind = OptionSpec::Kind::selector,
-     .help = "nodes or tensors to quantize; default: weights of Conv, ConvTranspose, Gemm, MatMul, Gather, LSTM, GRU, RNN"},
+     .help = "nodes or tensors to quantize; default: weights of Conv, ConvTranspose, Gemm, MatMul, Einsum, Gather, "
+             "LSTM, GRU, RNN and fused operators"},
 };
 
 class QuantizeWeights : public Pass {

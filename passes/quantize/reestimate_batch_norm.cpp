@@ -119,7 +119,7 @@ class ReestimateBatchNorm : public Pass {
       }
     }
     outcome.counts["reestimated"] = done;
-    if (found == 0) outcome.notes.push_back("there is no BatchNormalization (folded already?)");
+    if (found == 0) outcome.notes.emplace_back("there is no BatchNormalization (folded already?)");
     if (done > 0) outcome.notes.push_back(fmt::format("statistics of {} BatchNormalizations from {}", done, context.calibration->description()));
     return outcome;
   }

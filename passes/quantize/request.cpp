@@ -72,6 +72,12 @@ void check_weights_only(const QuantizeRequest& request) {
           small_float ? name(*request.weight_type) : "");
   require(request.form != Form::codebook || request.rounding == Rounding::nearest,
           "form=codebook chooses its levels itself: expected method=rtn");
+  const bool own_scales = own_form || request.format != BlockFormat::none;
+  require(!own_scales || request.scale_type == DType::undefined,
+          "scales=fp16 belongs to form=qdq and types without scales of their own");
+  require(!request.power_of_two || (request.form != Form::codebook && request.format == BlockFormat::none),
+          "power_of_two is for scales that are chosen: not for form=codebook and the block formats");
+  require(request.accuracy_level == 0 || request.form == Form::contrib, "accuracy_level belongs to form=contrib");
   const bool unloadable = request.format != BlockFormat::none || request.weight_type == DType::float4e2m1;
   require(!unloadable || !request.only_loadable,
           "the reference ONNX Runtime loads no float4e2m1 and no float8e8m0 scales: say storage=smallest to write them "
@@ -167,6 +173,7 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
   request.select = options.text("select");
   request.overrides = parse_overrides(options.text("overrides"));
   request.budget_bits = parse_budget(options.text("budget"));
+  if (options.number("max_drop") >= 0) request.max_drop = options.number("max_drop");
   require(!request.budget_bits || request.automatic_bits, "option 'budget' belongs to bits=auto, found bits={}",
           options.text("bits"));
   check_weights_only(request);

@@ -1,19 +1,58 @@
 #include "passes/quantize/rounding.h"
 
-#include "graph/base/error.h"
+#include "passes/quantize/layerwise.h"
+#include "passes/quantize/mse_grid.h"
 
 namespace onnxpress {
+namespace {
 
-std::vector<RoundingResult> round_weights(const Model&, const std::vector<RoundingTask>& tasks, PassContext& context,
-                                          const QuantizeRequest& request) {
-  require(request.rounding == Rounding::nearest, "only method=rtn is built yet");
-  std::vector<RoundingResult> results;
-  for (const RoundingTask& task : tasks) {
-    const Tensor& weight = *task.weight.value->constant();
-    RoundingResult& result = results.emplace_back();
-    if (const auto grid = min_max_grid(weight, task.type, task.granularity, task.grid, &context.pool))
-      result.quantized = round_to_nearest(weight, *grid, &context.pool);
+RoundingResult round_on_range(ThreadPool& pool, const RoundingTask& task) {
+  const Tensor& weight = *task.weight.value->constant();
+  RoundingResult result;
+  if (const auto grid = min_max_grid(weight, task.type, task.granularity, task.grid, &pool))
+    result.quantized = round_to_nearest(weight, *grid, &pool);
+  return result;
+}
+
+}  // namespace
+
+ScaleRules scale_rules(const RoundingTask& task) {
+  const DType stored = task.grid.scale_type;
+  return {task.type, stored == DType::undefined ? task.weight.value->constant()->dtype() : stored,
+          task.grid.power_of_two};
+}
+
+bool has_free_scales(const RoundingTask& task) {
+  return !task.type.has_float_codes() && bits(scale_rules(task).stored) >= 16;
+}
+
+RoundingResult round_on_own_grid(ThreadPool& pool, const RoundingTask& task, Rounding method) {
+  if (!has_free_scales(task)) {
+    RoundingResult result = round_on_range(pool, task);
+    result.note = "rounded to nearest: the method needs levels at equal distances and scales of 16 bits or more";
+    return result;
   }
+  const Tensor& weight = *task.weight.value->constant();
+  const ScaleRules rules = scale_rules(task);
+  const auto choose = [&](std::span<const float> values, std::span<const float> importance) {
+    return method == Rounding::hqq ? half_quadratic_parameters(values, rules)
+                                   : least_error_parameters(values, importance, rules);
+  };
+  RoundingResult result;
+  if (const auto grid = chosen_grid(pool, weight, task.granularity, rules, choose))
+    result.quantized = round_to_nearest(weight, *grid, &pool);
+  return result;
+}
+
+std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& tasks,
+                                          PassContext& context, const QuantizeRequest& request) {
+  if (request.rounding == Rounding::gptq || request.rounding == Rounding::adaround)
+    return round_layers(model, tasks, context, request);
+  std::vector<RoundingResult> results;
+  for (const RoundingTask& task : tasks)
+    results.push_back(request.rounding == Rounding::nearest
+                          ? round_on_range(context.pool, task)
+                          : round_on_own_grid(context.pool, task, request.rounding));
   return results;
 }
 

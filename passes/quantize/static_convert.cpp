@@ -125,10 +125,9 @@ class Converter {
                            .scale_max = grid.parameters.scale,
                            .zero_point = grid.parameters.zero_point,
                            .note = {}};
-    if (statistics && statistics->histogram.total() > 0) {
-      const GridError error = expected_error(*statistics, grid);
-      record.clipped = error.clipped;
-      record.snr_db = error.snr_db;
+    if (const auto error = statistics ? expected_error(*statistics, grid) : std::nullopt) {
+      record.clipped = error->clipped_share;
+      record.snr_db = error->snr_db;
     }
     if (!coded.is_source) record.note = "grid of what it is made from";
     done_.records.push_back(std::move(record));

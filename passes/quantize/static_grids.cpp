@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "passes/common/rounding_error.h"
+
 namespace onnxpress {
 namespace {
 
@@ -112,33 +114,12 @@ std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, cons
   return grids;
 }
 
-GridError expected_error(const ValueStatistics& statistics, const ActivationGrid& grid) {
-  GridError error;
-  const double scale = grid.parameters.scale;
-  const double low = grid.type.is_integer() ? (static_cast<double>(least_code(grid.type) - grid.parameters.zero_point) - 0.5) * scale
-                                            : grid.low;
-  const double high = grid.type.is_integer() ? (static_cast<double>(most_code(grid.type) - grid.parameters.zero_point) + 0.5) * scale
-                                             : grid.high;
-  const double width = statistics.histogram.width();
-  // Zeros are on the grid.
-  double signal = 0, noise = 0, outside = 0, total = static_cast<double>(statistics.zeros);
-  double zeros = static_cast<double>(statistics.zeros);
-  for (std::size_t i = 0; i < statistics.histogram.counts.size(); ++i) {
-    const std::int64_t bin = statistics.histogram.first + static_cast<std::int64_t>(i);
-    double count = static_cast<double>(statistics.histogram.counts[i]);
-    if (bin == 0) count -= std::exchange(zeros, 0.0);
-    if (count <= 0) continue;
-    const double middle = (static_cast<double>(bin) + 0.5) * width;
-    const double clipped = std::clamp(middle, low, high);
-    total += count;
-    signal += count * middle * middle;
-    if (clipped != middle) outside += count;
-    const double step = grid.type.is_integer() ? scale * scale / 12 : middle * middle / 768;  // 3 mantissa bits
-    noise += count * (clipped == middle ? step : (middle - clipped) * (middle - clipped));
-  }
-  error.clipped = total > 0 ? outside / total : 0;
-  error.snr_db = noise > 0 && signal > 0 ? 10 * std::log10(signal / noise) : std::numeric_limits<double>::infinity();
-  return error;
+std::optional<RoundingError> expected_error(const ValueStatistics& statistics, const ActivationGrid& grid) {
+  if (!grid.type.is_integer()) return std::nullopt;
+  const auto steps = [&](std::int64_t code) { return static_cast<double>(code - grid.parameters.zero_point); };
+  return rounding_error(statistics, {.scale = grid.parameters.scale,
+                                     .lowest = steps(least_code(grid.type)),
+                                     .highest = steps(most_code(grid.type))});
 }
 
 }  // namespace onnxpress

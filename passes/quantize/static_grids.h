@@ -1,10 +1,11 @@
 // Scales and zero points of activations.
 #pragma once
 
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "passes/common/calibration.h"
+#include "passes/common/rounding_error.h"
 #include "passes/quantize/static_plan.h"
 
 namespace onnxpress {
@@ -33,12 +34,8 @@ std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, cons
                                                     const StaticTypes& kinds, const QuantizeRequest& request,
                                                     const TypeInference& types, Exclusions& refused);
 
-// Of values with these statistics: the share that lies outside the grid, and the expected ratio of
-// signal to quantization noise in dB (bins of the histogram stand for their middle).
-struct GridError {
-  double clipped = 0;
-  double snr_db = 0;
-};
-GridError expected_error(const ValueStatistics& statistics, const ActivationGrid& grid);
+// What an integer grid does to values with these statistics; nothing for others, and without a
+// histogram.
+std::optional<RoundingError> expected_error(const ValueStatistics& statistics, const ActivationGrid& grid);
 
 }  // namespace onnxpress

@@ -6,6 +6,7 @@
 #include "graph/onnx/writer.h"
 #include "graph/rewrite/inline.h"
 #include "passes/common/calibration.h"
+#include "passes/common/qoperator.h"
 #include "passes/quantize/indirect_weights.h"
 #include "passes/quantize/request.h"
 #include "passes/quantize/static_convert.h"
@@ -38,14 +39,21 @@ class StaticScheme {
     inline_all_functions();
     calibrate_values();
     Attempt attempt = prepare(model_);
-    if (may_grow(attempt)) {
+    if (!request_.may_grow && may_grow(attempt)) {
       keep_small();
       attempt = prepare(model_);
     }
-    return convert_model(attempt);
+    convert_model(attempt);
+    if (request_.form == Form::qoperator) write_operators();
+    return std::move(outcome_);
   }
 
  private:
+  void write_operators() {
+    const bool contrib = kinds_.target.id != Target::Id::generic;
+    for (const auto& [rule, count] : to_qoperators(model_, contrib).applied) outcome_.counts[rule] = count;
+  }
+
   void inline_all_functions() {
     if (model_.functions.empty()) return;
     outcome_.notes.push_back(fmt::format("{} functions were put in place of their calls: values inside have a range per call",
@@ -156,7 +164,7 @@ class StaticScheme {
     return convert_static(model, attempt.plan, attempt.grids, attempt.weights, attempt.biases, kinds_, calibration_);
   }
 
-  Outcome convert_model(const Attempt& attempt) {
+  void convert_model(const Attempt& attempt) {
     std::vector<Weight> direct;
     for (const StaticWeight& weight : attempt.weights) direct.push_back(weight.weight);
     IndirectWeights indirect = indirect_weights(model_, Selector(request_.select), pass_name, direct);
@@ -186,7 +194,6 @@ class StaticScheme {
       outcome_.notes.push_back(fmt::format("{} nodes left in float, at least in part, the first: {}: {}", misses.size(),
                                            misses[0].subject, misses[0].reason));
     if (context_.near_misses) context_.near_misses->insert(context_.near_misses->end(), misses.begin(), misses.end());
-    return std::move(outcome_);
   }
 
   struct Rounded {
@@ -210,6 +217,53 @@ class StaticScheme {
 
 Outcome quantize_static(Model& model, PassContext& context, const QuantizeRequest& request) {
   return StaticScheme(model, context, request).run();
+}
+
+void check_static(const QuantizeRequest& request) {
+  require(request.form == Form::automatic || request.form == Form::qdq || request.form == Form::qoperator,
+          "scheme=static is written as form=qdq or form=qoperator; other forms are of scheme=weights");
+  require(request.format == BlockFormat::none, "scheme=static: blocks of floats (mxfp4, mxfp8, nvfp4) are of scheme=weights");
+  const int width = request.activation_bits;
+  require(width == 4 || width == 8 || width == 16, "scheme=static: expected activations of 4, 8 or 16 bits, found {}", width);
+  const DType type = request.activation_type.value_or(request.target.activation_type(width));
+  require((is_integer(type) && bits(type) >= 4) || (is_float(type) && bits(type) == 8),
+          "scheme=static: QuantizeLinear makes activations of 4, 8 or 16 bits or float8, found {}", name(type));
+  const bool symmetric = request.symmetric_activations.value_or(request.target.symmetric_activations());
+  require(!request.target.symmetric_activations() || (symmetric && is_signed_integer(type)) || is_float(type),
+          "target {} takes signed activations without zero points only, found {}{}", request.target.name(), name(type),
+          symmetric ? "" : " with zero points");
+  if (request.form != Form::qoperator) return;
+  const DType weight = request.weight_type.value_or(DType::int8);
+  require((type == DType::uint8 || type == DType::int8) && is_integer(weight) && bits(weight) == 8 &&
+              request.weight_bits > 4 && request.weight_bits <= 8,
+          "form=qoperator: ONNX has operators on 8-bit codes only, found {} activations and {}-bit {} weights", name(type),
+          request.weight_bits, name(weight));
+}
+
+std::vector<std::string> static_preparations(const Model& model) {
+  bool computed = false, unfolded = false, apart = false;
+  model.for_each_graph([&](const Graph& graph) {
+    for (const Node* node : graph.nodes()) {
+      if (node->is("Constant")) computed |= node->output(0) && !node->output(0)->is_unused();
+      if (node->is("Add"))
+        for (const Value* operand : node->inputs())
+          apart |= operand && operand->producer() && operand->producer()->is("MatMul");
+      if (node->is("MatMul") || node->is("Gemm") || node->is("Conv")) {
+        const Node* maker = node->input(1) ? node->input(1)->producer() : nullptr;
+        computed |= maker && maker->input_count() > 0 && maker->input(0) && maker->input(0)->is_constant() &&
+                    !maker->is("DequantizeLinear");
+      }
+      const Value* input = node->is("BatchNormalization") ? node->input(0) : nullptr;
+      if (!input || !input->producer()) continue;
+      static constexpr std::string_view products[] = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"};
+      unfolded |= std::ranges::any_of(products, [&](std::string_view op) { return input->producer()->is(op); });
+    }
+  });
+  std::vector<std::string> wanted;
+  if (computed) wanted.emplace_back("fold_constants");
+  if (unfolded) wanted.emplace_back("fuse_conv_bn");
+  if (apart) wanted.emplace_back("fuse_gemm");
+  return wanted;
 }
 
 std::int64_t static_opset(const Model& model, const QuantizeRequest& request) {

@@ -20,16 +20,6 @@ bool reads_alike(const Node& a, std::size_t i, const Node& b, std::size_t j) {
   return !a.is("Gemm") || GemmAttrs::from(a).transpose_b == GemmAttrs::from(b).transpose_b;
 }
 
-std::int64_t contracted_axis(const Weight& weight) {
-  const Node& node = *weight.node;
-  if (node.is("Conv")) return 1;
-  if (node.is("ConvTranspose")) return 0;
-  const auto rank = std::ssize(weight.value->constant()->dims());
-  if (node.is("LSTM") || node.is("GRU") || node.is("RNN")) return 2;
-  if (rank < 2) return 0;
-  return weight.channel_axis && *weight.channel_axis == rank - 1 ? rank - 2 : rank - 1;
-}
-
 // The scales, those of channels of zeros (any number would do for the weight) made the smallest of the
 // others, so that the bias keeps its digits.
 std::vector<float> scales_for_biases(const QuantizedTensor& quantized) {
@@ -76,8 +66,8 @@ QuantizedTensor with_scales(const Tensor& tensor, const QuantizedType& type, con
 Granularity granularity_of(const Weight& weight, bool by_channel, const QuantizeRequest& request) {
   if (!by_channel) return Granularity::per_tensor();
   const std::size_t rank = weight.value->constant()->rank();
-  if (request.granularity == Granularity::Kind::block && rank >= 2)
-    return Granularity::per_block(contracted_axis(weight), request.block);
+  if (request.granularity == Granularity::Kind::block && rank >= 2 && weight.input_axis)
+    return Granularity::per_block(*weight.input_axis, request.block);
   // Integer kernels have one scale for the left factor, and for batches of matrices.
   if (weight.node->is("MatMul") && (weight.operand == 0 || rank != 2)) return Granularity::per_tensor();
   if (weight.node->is("Gemm") && weight.operand == 0) return Granularity::per_tensor();
@@ -103,7 +93,7 @@ std::vector<StaticWeight> static_weights(const Model& model, const StaticPlan& p
       const auto [found, is_new] = index.emplace(value, weights.size());
       if (is_new) {
         const auto collected = known.find(value);
-        Weight weight = collected != known.end() ? collected->second : Weight{value, planned.node, operand, std::nullopt};
+        Weight weight = collected != known.end() ? collected->second : Weight{value, planned.node, operand, std::nullopt, std::nullopt};
         weights.push_back({.weight = weight, .type = kinds.weight_of(planned.bits), .granularity = {}, .readers = {}, .rounded = {}});
         by_channel.push_back(kinds.weights_by_channel);
       }

@@ -79,16 +79,17 @@ class Planner {
 
   void plan(const Weight& weight) {
     const int width = request_.bits_of(*weight.node, *weight.value);
-    if (width == 0) return leave(weight, fmt::format("'{}' stays in float: an override says so", weight.value->name()));
+    const std::string& tensor = weight.value->name();
+    if (width == 0) return leave(weight, fmt::format("'{}' stays in float: an override says so", tensor));
     if (weight.value->constant()->dtype() == DType::float64)
-      return leave(weight, fmt::format("'{}' is float64: DequantizeLinear has no such scales", weight.value->name()));
+      return leave(weight, fmt::format("'{}' is float64: DequantizeLinear has no such scales", tensor));
     StoredWeight stored{.weight = weight, .form = form_of(weight)};
     stored.grid = {.scale_type = request_.scale_type, .power_of_two = request_.power_of_two};
     if (stored.form == Form::codebook) choose_indices(stored, width);
     else if (stored.form == Form::contrib) choose_contrib(stored, width);
     else choose_grid(stored, width);
     const std::size_t bytes = weight.value->constant()->byte_size(), after = stored_bytes(stored);
-    if (after >= bytes)
+    if (after >= bytes && !request_.may_grow)
       return leave(weight, fmt::format("'{}' would not shrink: {} bytes now, {} quantized with its scales and node",
                                        weight.value->name(), bytes, after));
     count(stored, width);
@@ -157,8 +158,8 @@ class Planner {
       ++steps_[fmt::format("one scale per channel: no more than {} inputs, or inputs along no axis", request_.block)];
       kind = Granularity::Kind::channel;
     }
-    if (kind == Granularity::Kind::channel && weight.channel_axis) return Granularity::per_channel(*weight.channel_axis);
-    return Granularity::per_tensor();
+    const bool has_channels = kind == Granularity::Kind::channel && weight.channel_axis;
+    return has_channels ? Granularity::per_channel(*weight.channel_axis) : Granularity::per_tensor();
   }
 
   // What there is instead of a granularity that the model does not reach.
@@ -170,11 +171,18 @@ class Planner {
     return all;
   }
 
+  void check_width(int width) const {
+    if (!request_.weight_type) return;
+    const int own = bits(*request_.weight_type);
+    require(is_float(*request_.weight_type) ? width == own : width <= own, "type {} has {} bits, found {}",
+            name(*request_.weight_type), own, width);
+  }
+
   std::vector<QuantizedType> types_of(int width) const {
     if (request_.weight_type) {
       const DType type = *request_.weight_type;
       if (is_float(type)) return {{bits(type), true, type}};
-      return {{std::min(width, bits(type)), request_.symmetric && is_signed_integer(type), type}};
+      return {{width, request_.symmetric && is_signed_integer(type), type}};
     }
     std::vector<QuantizedType> types;
     for (int step = width; step <= std::max(width, 8); step = step <= 2 ? 4 : step <= 4 ? 8 : 17)
@@ -183,6 +191,7 @@ class Planner {
   }
 
   void choose_grid(StoredWeight& stored, int width) {
+    check_width(width);
     std::vector<std::string> tried;
     const bool has_blocks = request_.format != BlockFormat::none;
     for (const Granularity& granularity : coarser(stored.weight, granularity_of(stored.weight))) {
@@ -263,7 +272,8 @@ std::size_t stored_bytes(const StoredWeight& stored) {
   if (stored.form == Form::contrib) {  // rows end at whole blocks and bytes
     const auto width = static_cast<std::size_t>(bits(stored.type.storage));
     codes = scales * static_cast<std::size_t>(stored.granularity.block) * width / 8;
-    if (has_zero_points) zero_points += elements / static_cast<std::size_t>(tensor.dim(static_cast<std::size_t>(stored.granularity.axis)));
+    const auto depth = static_cast<std::size_t>(tensor.dim(static_cast<std::size_t>(stored.granularity.axis)));
+    if (has_zero_points) zero_points += elements / depth;
   }
   return codes + packed_bytes(scale_type(stored), scales) + zero_points + node_bytes(stored);
 }

@@ -6,7 +6,6 @@
 
 #include "graph/ops/identity.h"
 #include "graph/ops/quantize_linear.h"
-#include "graph/ops/transpose.h"
 #include "graph/rewrite/patch.h"
 #include "passes/common/quantization.h"
 #include "passes/common/weights.h"
@@ -16,6 +15,7 @@
 #include "passes/quantize/records.h"
 #include "passes/quantize/rounding.h"
 #include "passes/quantize/storage.h"
+#include "passes/quantize/tied_weights.h"
 
 namespace onnxpress {
 namespace {
@@ -82,17 +82,27 @@ class WeightsOnly {
       : model_(model), context_(context), request_(request) {}
 
   Outcome run() {
+    tie();
     Selected selected = select_weights(model_, request_);
     StoragePlan plan = plan_storage(model_, request_, selected.weights, request_.pass);
     misses_ = std::move(selected.left);
     misses_.insert(misses_.end(), plan.left.begin(), plan.left.end());
-    outcome_.notes = std::move(plan.notes);
+    outcome_.notes.insert(outcome_.notes.end(), plan.notes.begin(), plan.notes.end());
     quantize_grids(plan);
     quantize_codebooks(plan);
     return finish();
   }
 
  private:
+  // Operators of com.microsoft read codes in one order only: there a twin has its own.
+  void tie() {
+    if (request_.form == Form::contrib) return;
+    tied_ = tie_transposed_weights(select_weights(model_, request_).weights);
+    if (tied_ > 0)
+      outcome_.notes.push_back(fmt::format("{} matrices are the transpose of another one: stored once, with Transpose "
+                                           "in front of their operators", tied_));
+  }
+
   void quantize_grids(const StoragePlan& plan) {
     std::vector<RoundingTask> tasks;
     std::vector<const StoredWeight*> stored;
@@ -114,10 +124,19 @@ class WeightsOnly {
       record.output_snr_db = result.output_snr_db;
       record.note = std::move(result.note);
       keep(*stored[i], std::move(record));
+      dequantized_ += !contrib;
+      products_ += !contrib && is_fast_product(*stored[i]);
       if (contrib) replace_by_contrib(model_, *stored[i], *result.quantized, request_.accuracy_level);
       else replace_by_dequantized(*stored[i], *std::move(result.quantized));
       result.quantized.reset();
     }
+  }
+
+  // What the runtime makes MatMulNBits of (docs/runtime-support.md).
+  static bool is_fast_product(const StoredWeight& stored) {
+    const Value& value = *stored.weight.value;
+    return is_integer(stored.type.storage) && bits(stored.type.storage) <= 8 && value.constant()->rank() == 2 &&
+           std::ranges::all_of(value.uses(), [](const Use& use) { return use.node->is("MatMul") && use.index == 1; });
   }
 
   static std::string_view contrib_name(const Weight& weight) {
@@ -164,11 +183,17 @@ class WeightsOnly {
   }
 
   Outcome finish() {
-    outcome_.changed = !outcome_.layers.empty();
+    outcome_.changed = tied_ > 0 || !outcome_.layers.empty();
     outcome_.counts = {{"quantized", outcome_.layers.size()},
+                       {"tied", tied_},
                        {"left", misses_.size()},
                        {"bytes_before", before_},
                        {"bytes_after", after_}};
+    if (dequantized_ > 0)
+      outcome_.notes.push_back(
+          fmt::format("ONNX Runtime multiplies with {} of the {} weights behind DequantizeLinear as they are stored (it "
+                      "makes MatMulNBits of both), and dequantizes the others in every run: smaller, not faster",
+                      products_, dequantized_));
     if (!outcome_.changed) outcome_.notes.emplace_back("no weight to quantize");
     if (!misses_.empty())
       outcome_.notes.push_back(fmt::format("{} weights left as they were, the first: {}: {}", misses_.size(),
@@ -183,7 +208,7 @@ class WeightsOnly {
   const QuantizeRequest& request_;
   std::vector<NearMiss> misses_;
   Outcome outcome_;
-  std::size_t before_ = 0, after_ = 0;
+  std::size_t tied_ = 0, products_ = 0, dequantized_ = 0, before_ = 0, after_ = 0;
 };
 
 }  // namespace

@@ -9,7 +9,14 @@
 
 namespace onnxpress {
 
-struct GridError {
+// Evenly spaced levels k * scale, k in [lowest, highest].
+struct Levels {
+  double scale = 1, lowest = 0, highest = 0;
+
+  static Levels of(const QuantizationParameters& parameters, const QuantizedType& type);
+};
+
+struct RoundingError {
   double mean_square = 0;    // expected square of x' - x
   double snr_db = 0;         // 10 log10(mean square of x / mean_square); infinity when exact
   double clipped_share = 0;  // of the values outside the grid's range
@@ -25,7 +32,7 @@ class Density {
   double mean_square() const { return power_; }
   // Expected squared error, in closed form for every bin, so that it holds for steps wider and
   // narrower than a bin alike.
-  double mean_square_error(const QuantizationParameters& parameters, const QuantizedType& type) const;
+  double mean_square_error(const Levels& levels) const;
   double share_outside(double low, double high) const;
 
  private:
@@ -36,7 +43,6 @@ class Density {
 };
 
 // Nothing when no value was seen or the statistics have no histogram.
-std::optional<GridError> grid_error(const ValueStatistics& statistics, const QuantizationParameters& parameters,
-                                    const QuantizedType& type);
+std::optional<RoundingError> rounding_error(const ValueStatistics& statistics, const Levels& levels);
 
 }  // namespace onnxpress

@@ -1,4 +1,4 @@
-#include "passes/common/grid_error.h"
+#include "passes/common/rounding_error.h"
 
 #include <algorithm>
 #include <cmath>
@@ -41,10 +41,15 @@ Density::Density(const ValueStatistics& statistics)
   if (total_ > 0) power_ /= total_;
 }
 
-double Density::mean_square_error(const QuantizationParameters& parameters, const QuantizedType& type) const {
-  const double scale = parameters.scale, steps = 1 / scale;
-  const ErrorIntegral integral{static_cast<double>(type.min() - parameters.zero_point),
-                               static_cast<double>(type.max() - parameters.zero_point)};
+Levels Levels::of(const QuantizationParameters& parameters, const QuantizedType& type) {
+  return {.scale = parameters.scale,
+          .lowest = static_cast<double>(type.min() - parameters.zero_point),
+          .highest = static_cast<double>(type.max() - parameters.zero_point)};
+}
+
+double Density::mean_square_error(const Levels& levels) const {
+  const double scale = levels.scale, steps = 1 / scale;
+  const ErrorIntegral integral{levels.lowest, levels.highest};
   // The counts times what the integral gains in each bin, summed by edges; four sums at once.
   double sums[4] = {};
   std::size_t i = 0;
@@ -64,18 +69,15 @@ double Density::share_outside(double low, double high) const {
   return total_ > 0 ? outside / total_ : 0;
 }
 
-std::optional<GridError> grid_error(const ValueStatistics& statistics, const QuantizationParameters& parameters,
-                                    const QuantizedType& type) {
+std::optional<RoundingError> rounding_error(const ValueStatistics& statistics, const Levels& levels) {
   if (statistics.count == 0 || statistics.histogram.counts.empty()) return std::nullopt;
   const Density density(statistics);
-  GridError error{.mean_square = density.mean_square_error(parameters, type)};
+  RoundingError error{.mean_square = density.mean_square_error(levels)};
   error.snr_db = error.mean_square > 0 ? 10 * std::log10(density.mean_square() / error.mean_square)
                                        : std::numeric_limits<double>::infinity();
   // Half a step beyond the last level is rounded, not clipped; so is what the last bin has above
   // the largest value seen.
-  const double half = 0.5 * parameters.scale;
-  const double low = static_cast<double>(type.min() - parameters.zero_point) * parameters.scale - half;
-  const double high = static_cast<double>(type.max() - parameters.zero_point) * parameters.scale + half;
+  const double low = (levels.lowest - 0.5) * levels.scale, high = (levels.highest + 0.5) * levels.scale;
   if (low > statistics.min || high < statistics.max) error.clipped_share = density.share_outside(low, high);
   return error;
 }
