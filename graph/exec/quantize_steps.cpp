@@ -182,7 +182,7 @@ class Quantizer {
     const auto y = x ? quantized(step(i).outputs[0]) : std::nullopt;
     const auto w = y ? quantized_constant(input(step(i), 1), DType::int8) : std::nullopt;
     if (!w) return;
-    const Tensor& weights = *constant(w->tensor);
+    const Tensor weights = *constant(w->tensor);  // constants that are added move the others
     const auto scales = constant(w->scale)->size();
     if (weights.rank() < 1 ||
         (scales != 1 && (scale_axis(input(step(i), 1)) != 0 || scales != weights.dim(0))))
