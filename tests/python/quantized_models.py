@@ -21,13 +21,14 @@ class Family:
     integers: dict = dataclasses.field(default_factory=dict)  # name -> limit: inputs that are indices
     opset: int = 17
     functions: list = dataclasses.field(default_factory=list)
+    output_dims: list = None  # None: as inferred
 
     def model(self):
         infos = [
             helper.make_tensor_value_info(name, INT64 if name in self.integers else FLOAT, dims)
             for name, dims in self.inputs.items()
         ]
-        outputs = [helper.make_tensor_value_info(name, FLOAT, None) for name in self.outputs]
+        outputs = [helper.make_tensor_value_info(name, FLOAT, self.output_dims) for name in self.outputs]
         graph = helper.make_graph(
             self.nodes, "g", infos, outputs,
             [numpy_helper.from_array(np.asarray(value), name) for name, value in self.constants.items()],
@@ -199,7 +200,9 @@ def loop():
         [conv("l", "s", "l1", inner, channels=(16, 16), seed=5), node("Relu", ["l1"], ["l2"]), node("Identity", ["go"], ["on"])],
         "body", values, [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("l2", FLOAT, ["n", 16, 12, 12])],
         [numpy_helper.from_array(value, name) for name, value in inner.items()])
-    return between(node("Loop", ["times", "", "a"], ["m"], body=body), fused={}, constants={"times": np.int64(2)})
+    family = between(node("Loop", ["times", "", "a"], ["m"], body=body), fused={}, constants={"times": np.int64(2)})
+    family.output_dims = ["n", 8, 12, 12]
+    return family
 
 
 def function():
