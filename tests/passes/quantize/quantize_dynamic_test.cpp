@@ -35,7 +35,7 @@ initializer k: float32[40,48] = random(2)
 initializer b: float32[40] = random(3)
 initializer v: float32[40,30] = random(4)
 a = MatMul(x, q)
-c = Gemm(x, k, b) {transB=1, alpha=0.5, beta=2}
+c = Gemm(x, k, b) {transB=1, alpha=0.5, beta=2.0}
 s = Add(a, c)
 y = MatMul(s, v)
 output y
