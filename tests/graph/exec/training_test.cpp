@@ -105,13 +105,13 @@ initializer w: float32[3,3] = random(1)
 initializer u: float32[3,3] = random(2)
 initializer late: float32[3] = random(3)
 a = MatMul(x, w)
-z = If(c) "choice" {then_branch=graph {
-  t = Relu(a)
-  output t
-}, else_branch=graph {
+z = If(c) {else_branch=graph {
   e = Neg(a)
   output e
-}}
+}, then_branch=graph {
+  t = Relu(a)
+  output t
+}} "choice"
 y: float32[2,3] = Add(z, late)
 side: float32[2,3] = MatMul(x, u)
 output y: float32[2,3]
