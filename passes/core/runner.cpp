@@ -139,7 +139,7 @@ class Runner {
   // programs want the processors too. Outputs do not depend on their number.
   int probe_threads(ProbeKernels kernels) const {
     const std::int64_t macs = current_.stats.macs * std::ssize(probes_);
-    const std::int64_t serial = kernels == ProbeKernels::reference ? 50'000'000 : 500'000'000;
+    const std::int64_t serial = kernels == ProbeKernels::reference ? 50'000'000 : 1'000'000'000;
     return macs < serial ? 1 : options_.threads;
   }
 
