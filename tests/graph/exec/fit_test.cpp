@@ -78,7 +78,8 @@ TEST_CASE("samples are held out, shuffled and gathered without loss") {
   CHECK(held.count() == 10);
   CHECK(all.count() == 40);
   std::vector<float> seen;
-  for (const Samples* part : {&all, &held}) {
+  const Samples* const parts[] = {&all, &held};
+  for (const Samples* part : parts) {
     const std::vector<std::int64_t> order = shuffled(part->count(), random);
     const Batch batch = part->gather(order);
     for (const float value : batch.inputs[0].data<float>()) seen.push_back(value);
