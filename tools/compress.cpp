@@ -7,6 +7,7 @@
 #include "graph/exec/engine.h"
 #include "graph/exec/input_shapes.h"
 #include "passes/common/sample_slices.h"
+#include "passes/core/explained.h"
 #include "tools/cli.h"
 #include "tools/judgement.h"
 
@@ -55,11 +56,21 @@ class Target {
   }
   // The model first: where its reader is gone, reports do not appear either.
   void commit(const Json& report, Session& session) {
-    if (to_pipe_) write_to(STDOUT_FILENO, bytes_);
+    if (to_pipe_) write_model();
     session.finish(report, *staged_, to_pipe_ ? STDERR_FILENO : STDOUT_FILENO);
   }
 
  private:
+  // Half a model is none: unlike a report, it does not end quietly when its reader has gone.
+  void write_model() const {
+    try {
+      write_to(STDOUT_FILENO, bytes_);
+    } catch (const BrokenPipe&) {
+      fail("standard output was closed by its reader before all {} bytes of the model were written",
+           bytes_.size());
+    }
+  }
+
   bool to_pipe_;
   ModelFile file_;
   std::string bytes_;
@@ -91,13 +102,16 @@ class CompressRun {
   int run() {
     check_paths();
     session_.progress().stage("reading " + job_.input);
-    LoadedModel loaded = load_model(job_.input, job_.deflated, job_.keep_overridable);
+    LoadedModel loaded =
+        load_model(job_.input, job_.deflated, job_.keep_overridable, Hashing::beside);
     refuse_overwriting(joined({job_.output}, job_.reports), loaded.data_files);
     session_.warn(loaded.warnings);
     warnings_ = loaded.warnings;
     before_file_ = loaded.file;
+    before_hash_ = std::move(loaded.sha256);
     notes_ = loaded.notes;
     original_ = loaded.model->clone();
+    if (!job_.explain_rule.empty()) check_explained(job_.explain_rule, job_.pipeline, *original_);
     if (!job_.shapes.empty())
       shaped_ = in_context([] { return "--input-shape"; },
                            [&] { return with_input_shapes(*original_, job_.shapes); });
@@ -209,6 +223,7 @@ class CompressRun {
 
   int finish() {
     session_.progress().stage("writing");
+    before_file_.sha256 = before_hash_.get();
     Target target(job_, *result_.model);
     notes_.insert(notes_.end(), target.notes().begin(), target.notes().end());
     doubt_outputs();
@@ -250,10 +265,6 @@ class CompressRun {
                : "no pass changed the model: there was nothing to compare";
   }
 
-  ModelStats stats_of(const Model& model) const {
-    return model_stats(job_.shapes.empty() ? model : *with_input_shapes(model, job_.shapes));
-  }
-
   // What every step did to the size, so that the rows sum up to the whole change.
   Json attribution_section(const ModelFile& after_file) const {
     const auto entry = [](const std::string& what, const Json& pass, std::int64_t before,
@@ -261,7 +272,7 @@ class CompressRun {
       return Json{
           {"what", what}, {"pass", pass}, {"bytes", {{"before", before}, {"after", after}}}};
     };
-    auto bytes = static_cast<std::int64_t>(serialized_size(*original_));
+    std::int64_t bytes = result_.before.serialized_bytes;
     Json rows = Json::array();
     rows.push_back(entry("re-encoding", Json(), before_file_.total, bytes));
     for (const PassRecord& record : result_.passes) {
@@ -286,9 +297,9 @@ class CompressRun {
     if (eval_) report["data"]["eval"] = data_section(*eval_);
     if (calib_) report["data"]["calib"] = data_section(*calib_);
     report["before"] =
-        model_section(before_file_, *original_, stats_of(*original_), listed_tensors);
+        model_section(before_file_, *original_, result_.before, listed_tensors);
     report["after"] =
-        model_section(after_file, *result_.model, stats_of(*result_.model), listed_tensors);
+        model_section(after_file, *result_.model, result_.after, listed_tensors);
     report["passes"] = Json::array();
     for (const PassRecord& record : result_.passes)
       report["passes"].push_back(pass_section(record));
@@ -311,6 +322,7 @@ class CompressRun {
   const CompressJob& job_;
   Session& session_;
   ModelFile before_file_;
+  std::future<std::string> before_hash_;
   std::vector<std::string> notes_, warnings_;
   std::unique_ptr<Model> original_;
   std::unique_ptr<Model> shaped_;  // the original with --input-shape; null without

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "graph/base/error.h"
 #include "graph/base/files.h"
@@ -23,6 +24,16 @@ std::vector<std::string> wrong_declarations(const Model& model) {
   }
   for (std::string& text : texts) text += "; the computed shape is used, the file keeps its own";
   return texts;
+}
+
+std::future<std::string> hashed_beside(const ReadResult& read) {
+  constexpr std::size_t worth_a_thread = std::size_t{4} << 20;
+  const bool beside = read.file_bytes >= worth_a_thread && available_cpus() > 1;
+  ReadResult file;
+  file.bytes = read.bytes;
+  file.owner = read.owner;
+  return std::async(beside ? std::launch::async : std::launch::deferred,
+                    [file = std::move(file)] { return file.sha256(); });
 }
 
 }  // namespace
@@ -47,12 +58,16 @@ std::int64_t deflated_size(std::span<const std::span<const std::byte>> pieces) {
   return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
 }
 
-LoadedModel load_model(const std::string& path, DeflatedSize deflated, bool keep_overridable) {
+LoadedModel load_model(const std::string& path, DeflatedSize deflated, bool keep_overridable,
+                       Hashing hashing) {
   const ReadOptions options{.keep_overridable = keep_overridable};
   ReadResult read = read_model(path, options);
   LoadedModel loaded;
   loaded.file.path = path;
-  loaded.file.sha256 = read.sha256();
+  if (hashing == Hashing::at_once)
+    loaded.file.sha256 = read.sha256();
+  else
+    loaded.sha256 = hashed_beside(read);
   loaded.file.file = static_cast<std::int64_t>(read.file_bytes);
   loaded.file.total = static_cast<std::int64_t>(read.total_bytes);
   loaded.file.external = loaded.file.total - loaded.file.file;

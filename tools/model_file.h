@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <optional>
 #include <span>
@@ -30,11 +31,14 @@ struct LoadedModel {
   std::vector<std::string> notes;
   std::vector<std::string> warnings;    // declared shapes that are wrong
   std::vector<std::string> data_files;  // external data that it reads
+  std::future<std::string> sha256;      // with Hashing::beside, for `file`
 };
+
+enum class Hashing { at_once, beside };  // beside: while the caller goes on, where there are CPUs
 
 // Reads a model; "-" is standard input. Throws Error.
 LoadedModel load_model(const std::string& path, DeflatedSize deflated,
-                       bool keep_overridable = false);
+                       bool keep_overridable = false, Hashing hashing = Hashing::at_once);
 
 // Bytes of `pieces` by zlib at level 6, every MiB by itself: one of these after the other is about
 // what one stream would take.

@@ -225,7 +225,8 @@ Json near_misses_section(const std::vector<PassRecord>& records, const std::stri
   Json result = Json::array();
   for (const PassRecord& record : records)
     for (const NearMiss& miss : record.near_misses)
-      if (rule.empty() || rule == miss.rule || rule == record.pass)
+      if (rule.empty() || rule == miss.rule || rule == record.pass ||
+          record.outcome.counts.contains(rule + "." + miss.rule))  // a member of a group
         result.push_back({{"pass", record.pass},
                           {"rule", miss.rule},
                           {"subject", miss.subject},

@@ -126,6 +126,8 @@ class CompressVerb : public Verb {
         "--attribution", attribution_,
         {{"auto", Attribution::automatic}, {"on", Attribution::on}, {"off", Attribution::off}});
     job_.explain = explain_option_->count() > 0;
+    require(!job_.explain || session.prints() || !job_.reports.empty(),
+            "--explain with --quiet lists nothing: give --report FILE or --format too");
     return run_compress(job_, session);
   }
 

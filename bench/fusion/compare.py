@@ -9,6 +9,8 @@ light models of the ONNX backend tests. All tools get the same file, each call i
   operators   after inlining functions, subgraphs included, Constant not counted; operators of other domains than ONNX's
               are the second number
   bytes       with external data
+  bare        bytes after `onnxpress compress --passes 'strip_documentation{metadata=true,producer=true,types=true}'`, done to
+              the outputs of all tools alike: onnxpress keeps an exporter's metadata by default, others drop it
   equal       the largest difference of the outputs from the original's in ONNX Runtime over the output's range, on 16 inputs
               within what the consumers allow; the bar is 1e-4, or twice what ONNX Runtime's own optimizations change
   latency     of the outputs in ONNX Runtime, one thread, measured in turns, median
@@ -43,6 +45,7 @@ class Result:
     failure: str = ""
     operators: dict = dataclasses.field(default_factory=dict)
     bytes: int | None = None
+    bare_bytes: int | None = None
     error: float | None = None
     equal: bool = False
     latency: float | None = None
@@ -56,11 +59,12 @@ class Result:
         return sum(self.operators.values()) - self.standard()
 
 
-def judge(result, out, references, feeds, bar):
+def judge(onnxpress, result, out, references, feeds, bar):
     """Fills in what the file alone tells; returns its session, or None."""
     try:
         result.operators = models.operators(out)
         result.bytes = models.size(out)
+        result.bare_bytes = tools.bare_size(onnxpress, out)
         opened = outputs.open_or_say(out)
         result.error = outputs.difference(references, [outputs.run(opened, feed) for feed in feeds])
         result.equal = result.error <= bar
@@ -80,7 +84,8 @@ def measure(arguments, model, programs, folder):
     own = outputs.difference(references, [outputs.run(plain, feed) for feed in feeds])
     del plain
     bar = max(outputs.BAR, outputs.OWN_FACTOR * own)
-    sessions = {"original": judge(original, model, references, feeds, bar)}
+    onnxpress = str(arguments.onnxpress.resolve())
+    sessions = {"original": judge(onnxpress, original, model, references, feeds, bar)}
     results = [original, *(Result(tool.name) for tool in programs)]
 
     calls = {tool.name: [] for tool in programs}
@@ -97,7 +102,8 @@ def measure(arguments, model, programs, folder):
         if not first.failure:
             result.seconds = statistics.median(call.seconds for call in calls[tool.name])
             result.peak_bytes = statistics.median(call.peak_bytes for call in calls[tool.name])
-            sessions[tool.name] = judge(result, folder / tool.name.replace(" ", "-") / "0" / "out.onnx", references, feeds, bar)
+            out = folder / tool.name.replace(" ", "-") / "0" / "out.onnx"
+            sessions[tool.name] = judge(onnxpress, result, out, references, feeds, bar)
     if not arguments.quick:
         sessions = {name: session for name, session in sessions.items() if session is not None}
         times = outputs.latencies(sessions, feeds[0], arguments.turns)
@@ -107,12 +113,13 @@ def measure(arguments, model, programs, folder):
 
 
 def print_table(name, results):
-    print(f"\n### {name}\n\n| tool | operators | bytes | equal | latency, ms | wall, s | peak, MB |\n|---|---|---|---|---|---|---|")
+    print(f"\n### {name}\n\n| tool | operators | bytes | bare | equal | latency, ms | wall, s | peak, MB |\n|---|---|---|---|---|---|---|---|")
     for result in results:
         if result.failure:
-            print(f"| {result.tool} | {result.failure.replace('|', ' ')} | | | | | |")
+            print(f"| {result.tool} | {result.failure.replace('|', ' ')} | | | | | | |")
             continue
         cells = [result.tool, f"{result.standard()}" + (f" + {result.other()}" if result.other() else ""), f"{result.bytes:,}",
+                 "" if result.bare_bytes is None else f"{result.bare_bytes:,}",
                  f"{'yes' if result.equal else 'NO'} ({result.error:.1e})"]  # fmt: skip
         for value, scale, digits in ((result.latency, 1e3, 3), (result.seconds, 1, 2), (result.peak_bytes, 1e-6, 0)):
             cells.append("" if value is None else f"{value * scale:.{digits}f}")

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
+import tempfile
 
 ONNX_RUNTIME = """
 import sys, onnxruntime as ort
@@ -56,6 +58,16 @@ def tools(onnxpress):
         Tool("onnxoptimizer", (python, "-m", "onnxoptimizer", "IN", "OUT", "--fixed_point"), "standard"),
         Tool("ONNX Runtime extended", (python, "-c", ONNX_RUNTIME, "IN", "OUT"), "runtime"),
     ]
+
+
+def bare_size(onnxpress, model):
+    """Bytes without doc strings, metadata, producer and declared types of interior values; None where they cannot be dropped."""
+    strip = "strip_documentation{metadata=true,producer=true,types=true}"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [onnxpress, "compress", str(model), "-o", f"{folder}/bare.onnx", "--passes", strip, "--quiet"]
+        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            return None
+        return sum(file.stat().st_size for file in pathlib.Path(folder).iterdir())
 
 
 def call(tool, model, out):

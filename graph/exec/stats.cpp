@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "graph/base/convert.h"
@@ -151,7 +152,9 @@ std::int64_t count_zeros(const Value& value, const Tensor& tensor) {
     std::optional<ZeroPoint> zero;
     for (const Use& use : value.uses())
       if (!zero) zero = zero_point(use, tensor.dims());
-    if (!zero || zero->values.size() == 1) return count_codes(tensor, zero ? zero->values[0] : 0);
+    // Mostly one for all channels: looking it up for every element takes many times as long.
+    if (!zero || std::ranges::count(zero->values, zero->values.front()) == std::ssize(zero->values))
+      return count_codes(tensor, zero ? zero->values.front() : 0);
     const std::vector<std::int64_t> codes = tensor.to_ints();
     std::int64_t zeros = 0;
     for (std::size_t i = 0; i < codes.size(); ++i) zeros += codes[i] == zero->at(static_cast<std::int64_t>(i));
@@ -172,11 +175,29 @@ std::int64_t stored_bytes(const Tensor& tensor) {
   return bytes;
 }
 
+// What counts as zero in an integer tensor depends on its reader: only others are looked up.
+using CountedTensors = std::map<std::tuple<const std::byte*, std::int64_t, DType>, std::int64_t>;
+
+CountedTensors counted_tensors(const ModelStats& stats) {
+  CountedTensors counted;
+  for (const TensorStats& tensor : stats.tensors)
+    if (tensor.data)
+      if (const auto type = dtype_from_name(tensor.type); type && !is_integer(*type))
+        counted.emplace(std::tuple(tensor.data, tensor.elements, *type), tensor.zeros);
+  return counted;
+}
+
 class Collector {
  public:
+  explicit Collector(CountedTensors counted) : counted_(std::move(counted)) {}
+
   void add(const Value& value, const Tensor& tensor) {
-    const std::int64_t zeros = count_zeros(value, tensor);
+    const std::byte* data = tensor.bytes().data();
+    const auto known = counted_.find(std::tuple(data, tensor.size(), tensor.dtype()));
+    const std::int64_t zeros =
+        known == counted_.end() ? count_zeros(value, tensor) : known->second;
     add(value, tensor, tensor.dims(), stored_bytes(tensor), tensor.size(), zeros, zeros);
+    stats.tensors.back().data = data;
   }
 
   void add(const Value& value, const SparseTensor& sparse) {
@@ -243,13 +264,14 @@ class Collector {
     return rows;
   }
 
+  CountedTensors counted_;
   Table operators_, types_;
 };
 
 }  // namespace
 
-ModelStats model_stats(const Model& model) {
-  Collector collector;
+ModelStats model_stats(const Model& model, const ModelStats* similar) {
+  Collector collector(similar ? counted_tensors(*similar) : CountedTensors());
   model.for_each_graph([&](const Graph& graph) {
     for (const Value* value : graph.initializers()) {
       const Initializer& held = *value->initializer();

@@ -1,6 +1,7 @@
 // What a model weighs: bytes, parameters, MACs, sparsity, by tensor, operator and type.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ struct TensorStats {
   std::string op_type;  // "Conv", "my.domain.Op"
   std::string node;     // its name
   int bits = 0;         // of one stored element
+  const std::byte* data = nullptr;  // where the elements lie; null for sparse ones and strings
 };
 
 struct CountedBytes {
@@ -52,7 +54,9 @@ struct ModelStats {
   double sparsity() const { return parameters ? double(zeros) / double(parameters) : 0.0; }
 };
 
-// Throws Error when shape rules find a contradiction.
-ModelStats model_stats(const Model& model);
+// Throws Error when shape rules find a contradiction. `similar`: of a model that is still there and
+// may share tensors with this one (a clone, or what it was cloned from): their zeros are not counted
+// again.
+ModelStats model_stats(const Model& model, const ModelStats* similar = nullptr);
 
 }  // namespace onnxpress

@@ -1,6 +1,8 @@
 #include "graph/kernels/primitive_kernel.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -176,9 +178,24 @@ void PrimitiveKernel::add_input(int arg, std::size_t index, const memory::desc& 
   state_->inputs.push_back(std::move(operand));
 }
 
-void PrimitiveKernel::add_constant(int arg, const Tensor& tensor, const memory::desc& given,
+namespace {
+
+// The tensor over aligned bytes. Tensor::aligned_bytes() would keep its copy of a slice of a file for
+// as long as any model holds the weights.
+Tensor aligned(const Tensor& tensor) {
+  if (reinterpret_cast<std::uintptr_t>(tensor.bytes().data()) % alignof(std::max_align_t) == 0)
+    return tensor;
+  Tensor copy = Tensor::uninitialized(tensor.dtype(), tensor.dims());
+  std::ranges::copy(tensor.bytes(), copy.mutable_bytes().begin());
+  return copy;
+}
+
+}  // namespace
+
+void PrimitiveKernel::add_constant(int arg, const Tensor& given_tensor, const memory::desc& given,
                                    const memory::desc& wanted) {
-  memory source(given, cpu_engine(), const_cast<std::byte*>(tensor.aligned_bytes()));
+  const Tensor tensor = aligned(given_tensor);
+  memory source(given, cpu_engine(), const_cast<std::byte*>(tensor.bytes().data()));
   if (given == wanted) {
     state_->kept.push_back(tensor);
     state_->main.add(arg, source);

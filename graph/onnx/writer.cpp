@@ -1,6 +1,7 @@
 #include "graph/onnx/writer.h"
 
 #include <algorithm>
+#include <future>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -8,6 +9,7 @@
 #include <string_view>
 
 #include "graph/base/hash.h"
+#include "graph/base/threads.h"
 #include "graph/onnx/encode.h"
 #include "graph/onnx/external_files.h"
 #include "graph/onnx/external_layout.h"
@@ -23,18 +25,28 @@ namespace {
 // What protobuf implementations refuse to parse beyond.
 constexpr std::size_t max_file_bytes = std::numeric_limits<std::int32_t>::max();
 
-// Writes all pieces with `write`; returns their SHA-256 when `hash`.
+template <class Fn>
+void for_each_block_of(const wire::Message& message, Fn&& fn) {
+  message.for_each_piece([&](std::span<const std::byte> piece) { for_each_block(piece, fn); });
+}
+
+// Writes all pieces with `write`; returns their SHA-256 when `hash`, which is computed beside it where
+// that is worth a thread.
 template <class Write>
 std::string stream(const wire::Message& message, bool hash, Write&& write) {
-  std::optional<Sha256> sha256;
-  if (hash) sha256.emplace();
-  message.for_each_piece([&](std::span<const std::byte> piece) {
-    for_each_block(piece, [&](std::span<const std::byte> block) {
-      if (sha256) sha256->add(block);
-      write(block);
-    });
-  });
-  return sha256 ? sha256->finish() : std::string();
+  constexpr std::size_t worth_a_thread = std::size_t{4} << 20;
+  std::future<std::string> sha256;
+  if (hash)
+    sha256 = std::async(message.size() >= worth_a_thread && available_cpus() > 1
+                            ? std::launch::async
+                            : std::launch::deferred,
+                        [&message] {
+                          Sha256 sum;
+                          for_each_block_of(message, [&](auto block) { sum.add(block); });
+                          return sum.finish();
+                        });
+  for_each_block_of(message, write);
+  return hash ? sha256.get() : std::string();
 }
 
 void check_size(const wire::Message& message) {

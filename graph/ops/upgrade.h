@@ -11,6 +11,8 @@ namespace onnxpress {
 
 // The newest ai.onnx opset known here.
 inline constexpr std::int64_t newest_opset = 27;
+// The newest that ONNX Runtime 1.31 loads; 27 was under development then.
+inline constexpr std::int64_t newest_released_opset = 26;
 
 // The IR version that the first ONNX release with this opset writes (onnx docs/Versioning.md).
 std::int64_t ir_version_of_opset(std::int64_t opset);

@@ -92,7 +92,7 @@ bool is_aligned_last(const Node& node, std::size_t index, std::optional<std::siz
 
 // Read by exactly one node, and no output.
 bool is_read_once(const Value& value);
-bool all_finite(const Tensor& tensor);  // float32 or float64
+bool all_finite(const Tensor& tensor);  // of any floating-point type
 // Bytes of constants that nothing reads once `node` is gone.
 std::size_t constant_bytes_only_for(const Node& node);
 // Bytes that a node takes in a file at least, so that a constant may grow by them as it goes.

@@ -123,7 +123,8 @@ std::string_view name(Effect effect) {
 std::string_view meaning(Effect effect) {
   switch (effect) {
     case Effect::exact:
-      return "outputs stay bit for bit what they were (in the plain reference kernels)";
+      return "outputs stay bit for bit what they were, before and after computed by the same "
+             "kernels (the fast ones; the plain reference kernels where those regroup sums)";
     case Effect::rounding:
       return "outputs differ by at most 1e-5 of their range and a few units in the last place, or "
              "by twice what the order of summation makes of the model as it was: floating-point "

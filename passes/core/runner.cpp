@@ -6,6 +6,7 @@
 
 #include "graph/base/random.h"
 #include "graph/exec/engine.h"
+#include "graph/onnx/writer.h"
 #include "graph/rewrite/pattern.h"
 #include "passes/core/fingerprint.h"
 #include "passes/core/group.h"
@@ -13,7 +14,7 @@
 #include "passes/core/probe.h"
 #include "passes/core/registry.h"
 #include "passes/core/reproducer.h"
-#include "passes/core/selector.h"
+#include "passes/core/step_checks.h"
 
 namespace onnxpress {
 namespace {
@@ -24,71 +25,27 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-struct Sizes {
-  std::int64_t bytes = 0, parameters = 0, zeros = 0, macs = 0, nodes = 0;
-};
-
-Sizes measure_sizes(const Model& model, const InputShapes& shapes) {
-  ModelStats stats = model_stats(model);
-  if (!shapes.empty()) stats.macs = count_macs(*with_input_shapes(model, shapes)).macs;
-  return {stats.serialized_bytes, stats.parameters, stats.zeros, stats.macs, stats.nodes};
+// With the given dims of inputs; bytes are the model's own.
+ModelStats measure(const Model& model, const InputShapes& shapes, const ModelStats* similar) {
+  if (shapes.empty()) return model_stats(model, similar);
+  ModelStats stats = model_stats(*with_input_shapes(model, shapes), similar);
+  stats.serialized_bytes = static_cast<std::int64_t>(serialized_size(model));
+  return stats;
 }
 
 // The model as far as steps have brought it, and what is known of it.
 struct Current {
   std::unique_ptr<Model> model;
   Fingerprint fingerprint;
-  Sizes sizes;
+  ModelStats stats;
   std::map<ProbeKernels, ProbeOutputs> outputs;  // made when first asked for
   std::vector<OutputError> total_errors;
   std::optional<Evaluation> evaluation;
 
   Current clone() const {
-    return {model->clone(), fingerprint, sizes, outputs, total_errors, evaluation};
+    return {model->clone(), fingerprint, stats, outputs, total_errors, evaluation};
   }
 };
-
-void check_needs(const PipelineStep& step, const RunOptions& options) {
-  const Pass& pass = *step.pass;
-  switch (pass.needs(step.options)) {
-    case Needs::nothing:
-    case Needs::optional_calibration:
-      return;
-    case Needs::calibration:
-      require(options.calibration != nullptr, "pass '{}' needs calibration data (--calib)",
-              pass.info().name);
-      return;
-    case Needs::training:
-      require(options.training != nullptr, "pass '{}' needs training data (--train)",
-              pass.info().name);
-      return;
-    case Needs::teacher:
-      require(options.teacher != nullptr, "pass '{}' needs a teacher model (--teacher)",
-              pass.info().name);
-      return;
-  }
-}
-
-// What of the interface changed, or nothing.
-std::optional<std::string> changed_interface(const Model& before, const Model& after) {
-  const auto compare = [](std::string_view role, std::span<Value* const> was,
-                          std::span<Value* const> is) -> std::optional<std::string> {
-    if (was.size() != is.size())
-      return fmt::format("the model has {} {}s, expected {}", is.size(), role, was.size());
-    for (std::size_t i = 0; i < was.size(); ++i) {
-      if (was[i]->name() != is[i]->name())
-        return fmt::format("{} {} is now '{}', expected '{}'", role, i, is[i]->name(),
-                           was[i]->name());
-      if (was[i]->type != is[i]->type)
-        return fmt::format("{} '{}' is now {}, expected {}", role, is[i]->name(),
-                           to_string(is[i]->type), to_string(was[i]->type));
-    }
-    return std::nullopt;
-  };
-  if (auto changed = compare("required input", before.required_inputs(), after.required_inputs()))
-    return changed;
-  return compare("output", before.graph.outputs(), after.graph.outputs());
-}
 
 // Each group runs to a fixed point of its own: more turns than this are a ping-pong.
 constexpr std::size_t most_rounds_of_groups = 16;
@@ -107,8 +64,9 @@ class Runner {
                });
     current_.model = std::move(model);
     current_.fingerprint = fingerprint(*current_.model);
-    current_.sizes = measure_sizes(*current_.model, options_.input_shapes);
-    is_large_ = current_.sizes.bytes > large_model_bytes;
+    current_.stats = measure(*current_.model, options_.input_shapes, nullptr);
+    result_.before = current_.stats;
+    is_large_ = current_.stats.serialized_bytes > large_model_bytes;
     prepare_probes();
   }
 
@@ -126,6 +84,7 @@ class Runner {
       if (ends_groups(i) && !repeat_groups(i) && !options_.keep_going) break;
     }
     result_.model = std::move(current_.model);
+    result_.after = std::move(current_.stats);
     return std::move(result_);
   }
 
@@ -149,7 +108,8 @@ class Runner {
 
   std::vector<std::vector<Tensor>> generate_probes() {
     result_.generated_probes = true;
-    const std::int64_t macs = current_.sizes.macs;
+    // Where the batch is open, a set has two samples.
+    const std::int64_t macs = current_.stats.macs * (current_.stats.open_dims.empty() ? 1 : 2);
     const std::uint64_t sets = macs < 50'000'000 ? 4 : macs < 1'000'000'000 ? 2 : 1;
     std::vector<std::vector<Tensor>> probes;
     for (std::uint64_t i = 0; i < sets; ++i)
@@ -179,7 +139,16 @@ class Runner {
   const ProbeOutputs& outputs(Current& of, ProbeKernels kernels) {
     const auto known = of.outputs.find(kernels);
     if (known != of.outputs.end()) return known->second;
-    return of.outputs[kernels] = run_probes(*of.model, probes_, kernels, options_.threads);
+    return of.outputs[kernels] =
+               run_probes(*of.model, probes_, kernels, probe_threads(kernels));
+  }
+
+  // Threads that wait for one another cost a short run more than they save, above all where other
+  // programs want the processors too. Outputs do not depend on their number.
+  int probe_threads(ProbeKernels kernels) const {
+    const std::int64_t macs = current_.stats.macs * std::ssize(probes_);
+    const std::int64_t serial = kernels == ProbeKernels::reference ? 50'000'000 : 500'000'000;
+    return macs < serial ? 1 : options_.threads;
   }
 
   // --- groups in a row --------------------------------------------------------------------------
@@ -233,7 +202,7 @@ class Runner {
 
   // Runs what the step is better with first; undone when the step does not stay or changes nothing.
   bool run_prepared(const PipelineStep& step) {
-    check_selectors(step);
+    check_selectors(step, *current_.model);
     const auto* prepared = dynamic_cast<const PreparedPass*>(step.pass);
     if (prepared == nullptr) return run_with_opset(step);
     std::vector<std::string> wanted;
@@ -273,7 +242,7 @@ class Runner {
 
   // False when the step did not stay. `again`: why it is run once more; else empty.
   bool run_with_opset(const PipelineStep& step, const std::string& again = "") {
-    check_selectors(step);
+    check_selectors(step, *current_.model);
     const std::size_t first_record = result_.passes.size();
     std::int64_t needed = 0;
     try {
@@ -303,7 +272,7 @@ class Runner {
 
   // Sizes of a record whose upgrade was undone.
   void rebase(PassRecord& record) {
-    set_sizes(record, current_.sizes, current_.sizes);
+    set_sizes(record, current_.stats, current_.stats);
     record.total_errors = current_.total_errors;
     record.evaluation = current_.evaluation;
   }
@@ -329,13 +298,13 @@ class Runner {
     record.options = step.options.to_json();
     record.text = Pipeline::to_text(step);
     record.effect = step.pass->info().effect;
-    set_sizes(record, current_.sizes, current_.sizes);
+    set_sizes(record, current_.stats, current_.stats);
     return record;
   }
 
-  static void set_sizes(PassRecord& record, const Sizes& before, const Sizes& after) {
-    record.bytes_before = before.bytes;
-    record.bytes_after = after.bytes;
+  static void set_sizes(PassRecord& record, const ModelStats& before, const ModelStats& after) {
+    record.bytes_before = before.serialized_bytes;
+    record.bytes_after = after.serialized_bytes;
     record.parameters_before = before.parameters;
     record.parameters_after = after.parameters;
     record.zeros_before = before.zeros;
@@ -353,16 +322,6 @@ class Runner {
     record.failure = failure;
     record.total_errors = current_.total_errors;
     result_.passes.push_back(std::move(record));
-  }
-
-  // A selector that matches nothing is a mistake of the caller, not a failure of the pass.
-  void check_selectors(const PipelineStep& step) const {
-    for (const OptionSpec& option : step.pass->info().options) {
-      if (option.kind != OptionSpec::Kind::selector || !step.options.given(option.name)) continue;
-      in_context(
-          [&] { return fmt::format("pass {}, option {}", step.pass->info().name, option.name); },
-          [&] { Selector(step.options.text(option.name)).require_all_match(*current_.model); });
-    }
   }
 
   bool attempt(const PipelineStep& step, const std::string& reason) {
@@ -447,7 +406,8 @@ class Runner {
     // shows on the first inputs.
     const ProbeOutputs& before = outputs(current_, quick_kernels());
     const ProbeOutputs plain =
-        run_probes(*current_.model, {probes_.front()}, true, options_.threads);
+        run_probes(*current_.model, {probes_.front()}, ProbeKernels::reference,
+                   probe_threads(ProbeKernels::reference));
     return broken_effect(effect, record.outcome.min_snr_db, before, outputs(next, quick_kernels()),
                          record.errors,
                          measure_errors(*next.model, plain, {before.front()}));
@@ -491,8 +451,8 @@ class Runner {
 
   void keep(PassRecord& record, Current next) {
     if (record.changed) {
-      next.sizes = measure_sizes(*next.model, options_.input_shapes);
-      set_sizes(record, current_.sizes, next.sizes);
+      next.stats = measure(*next.model, options_.input_shapes, &current_.stats);
+      set_sizes(record, current_.stats, next.stats);
       current_ = std::move(next);
     }
     if (options_.evaluate && !current_.evaluation)

@@ -72,6 +72,7 @@ struct RunResult {
   bool generated_probes = false;
   std::vector<std::string> notes;       // opset upgrades, ...
   bool rolled_back = false;             // a requested pass did not stay
+  ModelStats before, after;             // of the model given and of `model`, with input_shapes
 };
 
 // Checks needs and options of every step first (Error). A pass that throws, breaks the model or its

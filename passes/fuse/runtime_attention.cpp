@@ -13,11 +13,12 @@
 namespace onnxpress {
 namespace {
 
-// x * weight + bias with constants.
+// x * weight + bias with constants, or some columns of that.
 struct Projection {
   Value* x = nullptr;
   Value* weight = nullptr;  // nullptr: not one that can be merged
   Value* bias = nullptr;    // nullptr: none
+  std::int64_t first = 0;   // column
   std::vector<Node*> nodes;
 };
 
@@ -73,6 +74,41 @@ void merge(const Tracer& tracer, RuntimeAttention& found) {
   }
 }
 
+// The projections where queries, keys and values are the parts of one product (merge_parallel's).
+std::optional<std::array<Projection, 3>> split_product(const Tracer& tracer,
+                                                       const WrittenAttention& written) {
+  const std::array<Value*, 3> rows{written.query, written.key, written.value};
+  Node* const split = rows[0]->producer();
+  if (split == nullptr || !split->is("Split") || split->output_count() != rows.size() ||
+      normalize_axis(SplitAttrs::from(*split).axis, 3) != 2)
+    return std::nullopt;
+  Node* const sum = tracer.maker(split->input(0), {"Add"});
+  if (sum == nullptr || !is_read_once(*split->input(0))) return std::nullopt;
+  for (const std::size_t position : {std::size_t{0}, std::size_t{1}}) {
+    Node* const product = tracer.maker(sum->input(1 - position), {"MatMul"});
+    Value* const bias = sum->input(position);
+    Value* const weight = product != nullptr ? product->input(1) : nullptr;
+    if (weight == nullptr || weight->constant() == nullptr || weight->constant()->rank() != 2 ||
+        bias == nullptr || bias->constant() == nullptr || !is_read_once(*product->output()) ||
+        bias->constant()->dims() != Dims{weight->constant()->dim(1)} ||
+        tracer.rank(product->input(0)) != 3)
+      continue;
+    std::array<Projection, 3> parts;
+    std::int64_t first = 0;
+    for (Value* output : split->outputs()) {
+      const auto at = std::ranges::find(rows, output);
+      if (at == rows.end() || !tracer.is_private(written.region, output)) return std::nullopt;
+      const std::int64_t width = tracer.shape(output)->back().value();
+      parts[static_cast<std::size_t>(at - rows.begin())] = {
+          .x = product->input(0), .weight = weight, .bias = bias, .first = first};
+      first += width;
+    }
+    parts[0].nodes = {split, sum, product};
+    return parts;
+  }
+  return std::nullopt;
+}
+
 // The scores [batch, heads, length, keys] that a mask is added to; nothing when it does not fit.
 std::optional<bool> needs_expansion(const Tracer& tracer, const WrittenAttention& written) {
   const Shape* const mask = tracer.shape(written.mask);
@@ -106,6 +142,11 @@ std::optional<RuntimeAttention> find_runtime(const Match& match, std::string& re
       return std::nullopt;
     }
     found.expands = *expands;
+  }
+  if (auto parts = split_product(tracer, found.written)) {
+    found.projections = std::move(*parts);
+    found.merged = found.biased = true;
+    return found;
   }
   Value* const rows[] = {found.written.query, found.written.key, found.written.value};
   for (std::size_t i = 0; i < 3; ++i)
@@ -157,19 +198,26 @@ Patch::Ref expanded_mask(const Tracer& tracer, const WrittenAttention& written, 
       {.op_type = "Expand", .name = name + "_expand", .inputs = {written.mask, target}});
 }
 
+// Columns of a matrix, or elements of a vector.
+struct Columns {
+  const Tensor* tensor = nullptr;
+  std::int64_t first = 0, count = 0;
+};
+
 // Vectors one after the other, matrices beside each other.
-Tensor beside(std::span<const Tensor* const> parts) {
-  const bool vectors = parts[0]->rank() == 1;
-  const std::int64_t rows = vectors ? 1 : parts[0]->dim(0);
+Tensor beside(std::span<const Columns> parts) {
+  const bool vectors = parts[0].tensor->rank() == 1;
+  const std::int64_t rows = vectors ? 1 : parts[0].tensor->dim(0);
   std::int64_t columns = 0;
-  for (const Tensor* part : parts) columns += part->dims().back();
+  for (const Columns& part : parts) columns += part.count;
   Tensor joined =
       Tensor::uninitialized(DType::float32, vectors ? Dims{columns} : Dims{rows, columns});
   float* out = joined.mutable_data<float>().data();
   for (std::int64_t row = 0; row < rows; ++row)
-    for (const Tensor* part : parts) {
-      const std::int64_t width = part->dims().back();
-      out = std::copy_n(part->data<float>().data() + row * width, width, out);
+    for (const Columns& part : parts) {
+      const std::int64_t width = part.tensor->dims().back();
+      out = std::copy_n(part.tensor->data<float>().data() + row * width + part.first, part.count,
+                        out);
     }
   return joined;
 }
@@ -180,10 +228,13 @@ void build(const Match& match, const RuntimeAttention& found, Patch& patch) {
   Value* const rows = found.merged || found.biased ? found.projections[0].x : written.query;
   Patch::Ref mask = written.mask;
   if (found.expands) mask = expanded_mask(tracer, written, rows, patch);
-  std::array<const Tensor*, 3> weights{}, biases{};
+  std::array<Columns, 3> weights{}, biases{};
+  Value* const parts[] = {written.query, written.key, written.value};
   for (std::size_t i = 0; i < 3; ++i) {
-    if (found.merged) weights[i] = found.projections[i].weight->constant();
-    if (found.biased) biases[i] = found.projections[i].bias->constant();
+    const Projection& part = found.projections[i];
+    const std::int64_t width = tracer.shape(parts[i])->back().value();
+    if (found.merged) weights[i] = {part.weight->constant(), part.first, width};
+    if (found.biased) biases[i] = {part.bias->constant(), part.first, width};
   }
   ContribAttentionAttrs attrs{.heads = written.heads, .scale = static_cast<float>(written.scale)};
   Patch::NodeTemplate node{.domain = "com.microsoft"};
@@ -195,7 +246,7 @@ void build(const Match& match, const RuntimeAttention& found, Patch& patch) {
     node.inputs = {rows, patch.constant(found.projections[0].weight->name(), beside(weights)),
                    bias, {},
                    {},   mask};
-    const std::int64_t hidden = biases[0]->size(), values = biases[2]->size();
+    const std::int64_t hidden = biases[0].count, values = biases[2].count;
     if (hidden != values) attrs.hidden = {hidden, hidden, values};
   } else {
     node.op_type = "MultiHeadAttention";

@@ -6,9 +6,10 @@
 namespace onnxpress {
 namespace {
 
-// A result may be a quantum off where float arithmetic is rounded otherwise, and so may those behind
-// it: less than the quantization was to begin with.
-constexpr double one_quantum_snr_db = 20;
+// A result may be a quantum off where float arithmetic is rounded otherwise, and those behind it more:
+// on noise, which probe inputs are, that was 21 dB for ResNet-50 and mobilefacenet. A wrong scale or
+// zero point leaves nothing of an output.
+constexpr double one_quantum_snr_db = 10;
 
 class RuntimeQOperator : public LevelRulePass {
  public:

@@ -99,8 +99,13 @@ std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, cons
                                               value.value->name(), statistics->nonfinite));
       continue;
     }
+    const ActivationType codes = kinds.activation_of(value.bits);
     RangeOptions options = request.range;
-    options.type = kinds.activation_of(value.bits).grid();
+    options.type = codes.grid();
+    // All codes of an unsigned type are for values of one sign.
+    if (!is_signed_integer(codes.storage) && statistics->min >= 0) options.type.symmetric = false;
+    // Levels of a float type are dense where values are: nothing is won by cutting off the others.
+    if (!codes.is_integer() && options.method != RangeMethod::ema) options.method = RangeMethod::minmax;
     const auto [low, high] = choose_range(*statistics, options);
     range.low = std::min(range.low, low);
     range.high = std::max(range.high, high);

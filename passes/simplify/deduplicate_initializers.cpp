@@ -30,7 +30,34 @@ Hash128 contents_hash(const Tensor& tensor) {
   return hasher.finish();
 }
 
-// Only those that have equals. Contents are read of constants that share type and dims.
+// What of the contents tells most constants apart: both ends and the middle.
+Hash128 sample_hash(const Tensor& tensor) {
+  constexpr std::size_t piece = 64;
+  const std::span<const std::byte> bytes = tensor.bytes();
+  if (tensor.dtype() == DType::string || bytes.size() <= 3 * piece) return contents_hash(tensor);
+  return Hasher()
+      .add_bytes(bytes.first(piece))
+      .add_bytes(bytes.subspan(bytes.size() / 2, piece))
+      .add_bytes(bytes.last(piece))
+      .finish();
+}
+
+// Splits a group by a hash; only what has company stays.
+template <class Hash>
+std::vector<Group> split(const Group& group, Hash&& hash) {
+  std::map<Hash128, std::size_t> index;
+  std::vector<Group> parts;
+  for (Value* value : group) {
+    const auto [found, added] = index.emplace(hash(*value->constant()), parts.size());
+    if (added) parts.emplace_back();
+    parts[found->second].push_back(value);
+  }
+  std::erase_if(parts, [](const Group& part) { return part.size() < 2; });
+  return parts;
+}
+
+// Only those that have equals. Contents are read in full only of constants that share type, dims and
+// a sample.
 std::vector<Group> equal_constants(Graph& root) {
   std::map<std::pair<DType, Dims>, std::size_t> index;
   std::vector<Group> alike;
@@ -47,18 +74,13 @@ std::vector<Group> equal_constants(Graph& root) {
   std::vector<Group> groups;
   for (const Group& group : alike) {
     if (group.size() < 2) continue;
-    std::map<Hash128, std::size_t> by_hash;
-    const std::size_t first = groups.size();
-    for (Value* value : group) {
-      const auto [found, added] = by_hash.emplace(contents_hash(*value->constant()), groups.size());
-      if (added) groups.emplace_back();
-      if (Group& same = groups[found->second];
-          same.empty() || same[0]->constant()->equals(*value->constant()))
-        same.push_back(value);
+    for (const Group& similar : split(group, sample_hash)) {
+      for (Group& same : split(similar, contents_hash)) {
+        const Tensor& first = *same[0]->constant();
+        std::erase_if(same, [&](const Value* value) { return !first.equals(*value->constant()); });
+        if (same.size() > 1) groups.push_back(std::move(same));
+      }
     }
-    groups.erase(std::remove_if(groups.begin() + static_cast<std::ptrdiff_t>(first), groups.end(),
-                                [](const Group& same) { return same.size() < 2; }),
-                 groups.end());
   }
   return groups;
 }

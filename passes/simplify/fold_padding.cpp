@@ -6,6 +6,7 @@
 #include "graph/ops/conv.h"
 #include "graph/ops/pad.h"
 #include "graph/ops/pool.h"
+#include "passes/common/linear_operator.h"
 #include "passes/common/rewriting.h"
 #include "passes/core/registry.h"
 #include "passes/core/rule_pass.h"
@@ -38,12 +39,6 @@ Window padded(const Match& match) {
   for (std::size_t i = 0; i < pads.size(); ++i) window.pads[i] += pads[i];
   window.auto_pad = AutoPad::notset;  // VALID is no padding
   return window;
-}
-
-bool all_finite(const Tensor& tensor) {
-  const Tensor wide = tensor.cast(DType::float64);
-  return std::ranges::all_of(wide.data<double>(),
-                             [](double value) { return std::isfinite(value); });
 }
 
 std::optional<std::string> conv_obstacle(const Match& match, double fill) {

@@ -33,8 +33,13 @@ class UpgradeOpset : public Pass {
       return {.notes = {fmt::format("already at opset {}", from)}};
     }
     const std::int64_t rewritten = onnxpress::upgrade_opset(model, target);
+    std::vector<std::string> notes = {
+        fmt::format("opset {} to {}, IR version {}", from, target, model.ir_version)};
+    if (target > newest_released_opset)
+      notes.push_back(fmt::format("opset {} is not released yet: ONNX Runtime loads up to {}", target,
+                                  newest_released_opset));
     return {.changed = true,
-            .notes = {fmt::format("opset {} to {}, IR version {}", from, target, model.ir_version)},
+            .notes = std::move(notes),
             .counts = {{"nodes_rewritten", rewritten}}};
   }
 };

@@ -397,6 +397,20 @@ def concats(b):
 
 
 @motif(2)
+def parts_of_concats(b):
+    x = b.pick(lambda value: value.rank >= 2)
+    axis = b.rng.randrange(1, x.rank)
+    size = x.shape[axis]
+    y = b.op("Concat", [activate(b, x), x], axis=axis)
+    kind = b.choose("slices", "split", "pieces", "across")
+    if kind == "split":
+        b.add(*b.split(y, [size, size], axis))
+    else:
+        first, second = {"slices": (size, 0), "pieces": (max(1, size - 1), min(1, size - 1)), "across": (size + 1, 0)}[kind]
+        b.add(b.slice(y, [0], [first], [axis]), b.slice(y, [size + second], [2**31 - 1], [axis]))
+
+
+@motif(2)
 def pads(b):
     x = b.pick(lambda value: value.rank >= 2)
     for _ in range(b.choose(1, 2)):

@@ -21,7 +21,7 @@ def info(name, shape, dtype=FLOAT):
 
 
 def save(folder, nodes, inputs, outputs, initializers, opset=17, dtype=FLOAT):
-    graph = helper.make_graph(nodes, "g", inputs, [info(name, None, dtype) for name in outputs],
+    graph = helper.make_graph(nodes, "g", inputs, [info(value, None, dtype) if isinstance(value, str) else value for value in outputs],
                               [numpy_helper.from_array(np.asarray(value), name) for name, value in initializers.items()])
     model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", opset)])
     path = folder / "float.onnx"
@@ -253,7 +253,7 @@ def test_bodies(onnxpress, tmp_path):
         "body", [info("i", [], TensorProto.INT64), info("go", [], TensorProto.BOOL), info("state", ["n", 32])],
         [info("go_on", [], TensorProto.BOOL), info("next", ["n", 32])])
     nodes = [helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)]
-    model = save(tmp_path, nodes, [info("x", ["n", 32]), info("flag", [], TensorProto.BOOL)], ["y"],
+    model = save(tmp_path, nodes, [info("x", ["n", 32]), info("flag", [], TensorProto.BOOL)], [info("y", ["n", 32])],
                  {"w": random(1, (32, 32), -0.2, 0.2), "trips": np.array(3, np.int64)})
     for flag in (True, False):
         target, _ = quantize(onnxpress, model, feeds={"x": random(3, (4, 32)), "flag": np.array(flag)}, tolerance=1e-2)

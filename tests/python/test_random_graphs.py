@@ -190,7 +190,8 @@ def check_model(program, model, feeds, passes, folder):
     written = out.read_bytes()
     after = onnx.load_from_string(written)
     try:
-        if "runtime" not in passes:  # operators that the checker does not know
+        # ONNX Runtime has this one in the domain of ai.onnx, where the checker does not know it.
+        if all(node.op_type != "SimplifiedLayerNormalization" for node in after.graph.node):
             onnx.checker.check_model(after, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise Failure("checker", str(error)[:400]) from error

@@ -201,6 +201,25 @@ TEST_CASE("--explain lists near misses") {
   CHECK(report_of(result).contains("near_misses"));
 }
 
+TEST_CASE("--explain of a pass, a member of a group or a rule, and of nothing known") {
+  const Scratch scratch;
+  const auto explain = [&](const std::string& name, const std::string& passes) {
+    return in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", passes, "--explain=" + name,
+                        "--format", "json"});
+  };
+  for (const std::string name : {"fuse", "fold_affine", "fold_into_previous", "simplify_shapes"})
+    CHECK(explain(name, "simplify,fuse").status == 0);
+  const CommandResult unknown = explain("fold_afine", "simplify,fuse");
+  CHECK(unknown.status == 2);
+  CHECK(has(unknown.err, "no pass or rule of the pipeline is called 'fold_afine'; did you mean "
+                         "'fold_affine'?"));
+  CHECK(explain("fold_affine", "simplify").status == 2);
+  const CommandResult quiet = in(scratch, {"compress", cnn, "-o", "out.onnx", "--passes", "simplify",
+                                           "--explain", "--quiet"});
+  CHECK(quiet.status == 2);
+  CHECK(has(quiet.err, "--explain with --quiet lists nothing"));
+}
+
 TEST_CASE("run writes what the engine computes, as .npz and as .pb") {
   const Scratch scratch;
   REQUIRE(in(scratch, {"run", cnn, "--input", test_npz, "-o", "out.npz", "--batch", "7"}).status ==

@@ -33,8 +33,9 @@ std::string steps(const std::string& text) {
     REQUIRE(a.size() == c.size());
     for (std::size_t k = 0; k < a.size(); ++k) CHECK(std::abs(a[k] - c[k]) <= 1e-5F * (1 + std::abs(c[k])));
   }
+  const std::vector<Type> types{Type::of(x)};
   std::string joined;
-  for (const PlanSummary::Step& step : fused.summary({Type::of(x)}).steps)
+  for (const PlanSummary::Step& step : fused.summary(types).steps)
     joined += (joined.empty() ? "" : " ") + step.op_type;
   return joined;
 }

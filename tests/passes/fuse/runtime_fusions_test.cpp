@@ -186,5 +186,89 @@ TEST_CASE("attention by heads becomes one operator") {
   check_refused(step, rule, attention("", scaled) + "z = Neg(p)\noutput z\n", "");
 }
 
+TEST_CASE("attention is recognised when its projections were merged before") {
+  const std::string scaled = "s = Div(d, two)\n";
+  const std::string separate = attention("", scaled);
+  const PassRun merged = run_pass("merge_parallel", parse_model(separate));
+  REQUIRE(merged.outcome.changed);
+  const PassRun fused = run_pass("runtime_attention{level=runtime}", merged.after->clone());
+  CHECK(operators_of(*fused.after) == "com.microsoft.Attention");
+
+  // Keys before queries, and values wider than both.
+  const std::string permuted = R"(model ir=8 opset=13
+input x: float32[batch,length,8]
+initializer w: float32[8,28] = random(1)
+initializer b: float32[28] = random(2)
+initializer sizes: int64[3] = {8,8,12}
+initializer cut: int64[4] = {0,0,2,4}
+initializer wide: int64[4] = {0,0,2,6}
+initializer join: int64[3] = {0,0,12}
+m = MatMul(x, w)
+a = Add(b, m)
+k, q, v = Split(a, sizes) {axis=2}
+kr = Reshape(k, cut)
+qr = Reshape(q, cut)
+vr = Reshape(v, wide)
+kt = Transpose(kr) {perm=[0,2,3,1]}
+qt = Transpose(qr) {perm=[0,2,1,3]}
+vt = Transpose(vr) {perm=[0,2,1,3]}
+d = MatMul(qt, kt)
+p = Softmax(d) {axis=-1}
+o = MatMul(p, vt)
+ot = Transpose(o) {perm=[0,2,1,3]}
+y = Reshape(ot, join)
+output y
+)";
+  const PassRun run =
+      check_fused("runtime_attention{level=runtime}", permuted, "com.microsoft.Attention");
+  CHECK(run.after->graph.nodes()[0]->attribute("qkv_hidden_sizes") != nullptr);
+  // Read elsewhere too, they stay merged.
+  const PassRun shared =
+      run_pass("runtime_attention{level=runtime}", permuted + "z = Neg(v)\noutput z\n");
+  CHECK(operators_of(*shared.after).find("MultiHeadAttention") != std::string::npos);
+}
+
+std::string embeddings(const std::string& positions, const std::string& sum,
+                       const std::string& ids = "int64[batch,length]") {
+  return "model ir=8 opset=17\ninput ids: " + ids + "\n" + positions +
+         "initializer tokens: float32[20,8] = random(1)\n"
+         "initializer places: float32[16,8] = random(2)\n"
+         "initializer kinds: float32[2,8] = random(3)\n"
+         "initializer g: float32[8] = random(4,0.5,2)\ninitializer h: float32[8] = random(5)\n"
+         "initializer zero: int64[] = {0}\ninitializer one: int64[] = {1}\n"
+         "w = Gather(tokens, ids)\np = Gather(places, at)\n" +
+         sum + "y = LayerNormalization(s, g, h) {epsilon=0.001}\noutput y\n";
+}
+
+TEST_CASE("embeddings and their normalization become one operator") {
+  const char* step = "runtime_embed_norm{level=runtime}";
+  const std::string one = "com.microsoft.EmbedLayerNormalization";
+  const std::string counted =
+      "d = Shape(ids)\nn = Gather(d, one)\nat = Range(zero, n, one)\n";
+  check_fused(step, embeddings(counted, "s = Add(w, p)\n"), "Cast " + one);
+  check_fused(step, embeddings(counted, "s = Add(p, w)\n", "int32[batch,length]"), one);
+  // Positions that are given, and segments.
+  const std::string given = "input at: int64[1,length]\ninput kind: int64[batch,length]\n";
+  check_fused(step,
+              embeddings(given, "k = Gather(kinds, kind)\nu = Add(w, k)\ns = Add(u, p)\n"),
+              "Cast Cast Cast " + one);
+  check_fused(step,
+              embeddings(counted + "kind = Sub(ids, ids)\n",
+                         "k = Gather(kinds, kind)\nu = Add(p, k)\ns = Add(w, u)\n"),
+              "Sub Cast Cast " + one);
+  check_fused(step,
+              embeddings("initializer at: int64[4] = {0,1,2,3}\n", "s = Add(w, p)\n", "int64[2,4]"),
+              "Cast " + one);
+
+  const char* rule = "runtime_embed_norm";
+  check_refused(step, rule,
+                embeddings("initializer at: int64[4] = {0,2,1,3}\n", "s = Add(w, p)\n", "int64[2,4]"),
+                "by position");
+  check_refused(step, rule, embeddings(counted, "s = Add(w, p)\n") + "output s\n", "graph output");
+  check_refused(step, rule, embeddings(counted, "s = Add(w, p)\nz = Neg(p)\n") + "output z\n",
+                "another reader");
+  check_refused("runtime_embed_norm", rule, embeddings(counted, "s = Add(w, p)\n"), "");
+}
+
 }  // namespace
 }  // namespace onnxpress
