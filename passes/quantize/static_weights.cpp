@@ -45,7 +45,7 @@ std::vector<float> scales_for_biases(const QuantizedTensor& quantized) {
 // The weight on other scales: groups whose scale stays keep their codes, others are rounded to nearest.
 QuantizedTensor with_scales(const Tensor& tensor, const QuantizedType& type, const QuantizedTensor& quantized,
                             const std::vector<float>& scales) {
-  WeightGrid grid{type, quantized.granularity, quantized.scale.dtype(), {}};
+  WeightGrid grid{.type = type, .granularity = quantized.granularity, .scale_type = quantized.scale.dtype()};
   const std::vector<float> old = quantized.scale.to_floats();
   const std::vector<std::int64_t> zeros = quantized.zero_point.defined() ? quantized.zero_point.to_ints()
                                                                          : std::vector<std::int64_t>(old.size(), 0);
