@@ -106,7 +106,7 @@ def compare(name, arguments, folder):
          "--calib", folder / "calibration.npz", "--quiet"],
         check=True,
     )
-    quant_pre_process(str(source), str(folder / "prepared.onnx"))
+    quant_pre_process(str(source), str(folder / "prepared.onnx"), skip_symbolic_shape=True)
     for peer, activations in PEERS.items():
         paths[peer] = folder / f"{peer.replace(', ', '_')}.onnx"
         quantize_static(

@@ -39,7 +39,6 @@ class Quantizer {
       if (node.is("Add")) sum(i);
       if (node.is("Sigmoid")) table(i, "QLinearSigmoid");
       if (node.is("LeakyRelu")) table(i, "QLinearLeakyRelu");
-      if (node.is("Concat")) concatenation(i);
       if (node.is("GlobalAveragePool")) global_average(i);
       if (moves_elements(node)) movement(i);
     }
@@ -182,7 +181,7 @@ class Quantizer {
     const auto y = x ? quantized(step(i).outputs[0]) : std::nullopt;
     const auto w = y ? quantized_constant(input(step(i), 1), DType::int8) : std::nullopt;
     if (!w) return;
-    const Tensor& weights = *constant(w->tensor);
+    const Tensor weights = *constant(w->tensor);  // constants that are added move the others
     const auto scales = constant(w->scale)->size();
     if (weights.rank() < 1 ||
         (scales != 1 && (scale_axis(input(step(i), 1)) != 0 || scales != weights.dim(0))))
@@ -252,19 +251,6 @@ class Quantizer {
             {x->tensor, x->scale, x->zero_point, y->codes.scale, y->codes.zero_point}, true);
   }
 
-  // Codes of each part are looked up in a table where its scale is another.
-  void concatenation(std::size_t i) {
-    const auto y = quantized(step(i).outputs[0]);
-    if (!y || !y->passed.empty()) return;
-    std::vector<std::size_t> inputs{y->codes.scale, y->codes.zero_point};
-    for (const std::size_t part : step(i).inputs) {
-      const auto x = dequantized(part);
-      if (!x || !same_type(x->zero_point, y->codes.zero_point)) return;
-      inputs.insert(inputs.end(), {x->tensor, x->scale, x->zero_point});
-    }
-    replace(i, y, "QLinearConcat", "com.microsoft", Copied::axis, std::move(inputs), true);
-  }
-
   bool same_type(std::size_t a, std::size_t b) const {
     return constant(a)->dtype() == constant(b)->dtype();
   }
@@ -304,7 +290,7 @@ class Quantizer {
     index_.add(moved, i);
   }
 
-  enum class Copied { nothing, convolution, product, function, axis };  // attributes
+  enum class Copied { nothing, convolution, product, function };  // attributes
 
   // `target`: nothing for an operator whose result is float. `plain`: also where only the plain
   // kernel has it.
@@ -325,7 +311,6 @@ class Quantizer {
         copy(name);
     if (copied == Copied::product) copy("transB");
     if (copied == Copied::function) copy("alpha");
-    if (copied == Copied::axis) copy("axis");
     made.node = made_up()->add_node({.op_type = std::move(op_type),
                                      .domain = std::move(domain),
                                      .name = node.name,

@@ -153,8 +153,9 @@ std::int64_t count_zeros(const Value& value, const Tensor& tensor) {
     for (const Use& use : value.uses())
       if (!zero) zero = zero_point(use, tensor.dims());
     // Mostly one for all channels: looking it up for every element takes many times as long.
-    if (!zero || std::ranges::count(zero->values, zero->values.front()) == std::ssize(zero->values))
-      return count_codes(tensor, zero ? zero->values.front() : 0);
+    const std::int64_t first = zero && !zero->values.empty() ? zero->values.front() : 0;
+    if (!zero || std::ranges::count(zero->values, first) == std::ssize(zero->values))
+      return count_codes(tensor, first);
     const std::vector<std::int64_t> codes = tensor.to_ints();
     std::int64_t zeros = 0;
     for (std::size_t i = 0; i < codes.size(); ++i) zeros += codes[i] == zero->at(static_cast<std::int64_t>(i));

@@ -160,6 +160,7 @@ BackwardKernel prepare_clip(const PrepareContext& plan) {
           out[i] = in[i] >= least && in[i] <= most ? g[i] : T(0);
         });
       }
+      if (!context.wants_gradient(1) && !context.wants_gradient(2)) return;
       double below = 0, above = 0;
       for (std::int64_t i = 0; i < dy.size(); ++i)
         if (in[i] > most || (least > most && in[i] >= least))

@@ -65,7 +65,7 @@ class Bins {
       }
       if (share > 0) sum -= mass * std::log(share);
     }
-    return (sum - total * (std::log(total) - std::log(inside))) / total;
+    return sum / total;
   }
 
  private:

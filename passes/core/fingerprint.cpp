@@ -1,5 +1,7 @@
 #include "passes/core/fingerprint.h"
 
+#include "graph/onnx/mapped_pages.h"
+
 namespace onnxpress {
 namespace {
 
@@ -11,7 +13,9 @@ Hash128 contents_hash(const Tensor& tensor, const Fingerprint* known, Fingerprin
   if (known)
     if (const auto found = known->tensors.find(place); found != known->tensors.end())
       return now.tensors[place] = found->second;
-  return now.tensors[place] = Hasher().add_bytes(tensor.bytes()).finish();
+  Hasher hasher;
+  for_each_block(tensor.bytes(), [&](std::span<const std::byte> block) { hasher.add_bytes(block); });
+  return now.tensors[place] = hasher.finish();
 }
 
 // Type, dims and contents in 32 bytes or little more.

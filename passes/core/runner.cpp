@@ -6,7 +6,6 @@
 
 #include "graph/base/random.h"
 #include "graph/exec/engine.h"
-#include "graph/onnx/writer.h"
 #include "graph/rewrite/pattern.h"
 #include "passes/core/fingerprint.h"
 #include "passes/core/group.h"
@@ -15,6 +14,7 @@
 #include "passes/core/registry.h"
 #include "passes/core/reproducer.h"
 #include "passes/core/step_checks.h"
+#include "passes/core/step_record.h"
 
 namespace onnxpress {
 namespace {
@@ -23,14 +23,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// With the given dims of inputs; bytes are the model's own.
-ModelStats measure(const Model& model, const InputShapes& shapes, const ModelStats* similar) {
-  if (shapes.empty()) return model_stats(model, similar);
-  ModelStats stats = model_stats(*with_input_shapes(model, shapes), similar);
-  stats.serialized_bytes = static_cast<std::int64_t>(serialized_size(model));
-  return stats;
 }
 
 // The model as far as steps have brought it, and what is known of it.
@@ -147,7 +139,7 @@ class Runner {
   // programs want the processors too. Outputs do not depend on their number.
   int probe_threads(ProbeKernels kernels) const {
     const std::int64_t macs = current_.stats.macs * std::ssize(probes_);
-    const std::int64_t serial = kernels == ProbeKernels::reference ? 50'000'000 : 500'000'000;
+    const std::int64_t serial = kernels == ProbeKernels::reference ? 50'000'000 : 1'000'000'000;
     return macs < serial ? 1 : options_.threads;
   }
 
@@ -300,19 +292,6 @@ class Runner {
     record.effect = step.pass->info().effect;
     set_sizes(record, current_.stats, current_.stats);
     return record;
-  }
-
-  static void set_sizes(PassRecord& record, const ModelStats& before, const ModelStats& after) {
-    record.bytes_before = before.serialized_bytes;
-    record.bytes_after = after.serialized_bytes;
-    record.parameters_before = before.parameters;
-    record.parameters_after = after.parameters;
-    record.zeros_before = before.zeros;
-    record.zeros_after = after.zeros;
-    record.macs_before = before.macs;
-    record.macs_after = after.macs;
-    record.nodes_before = before.nodes;
-    record.nodes_after = after.nodes;
   }
 
   // Records a step that could not even start.
@@ -471,22 +450,13 @@ class Runner {
                                             .model = current_.model.get(),
                                             .step = record.text,
                                             .seed = options_.seed,
-                                            .data = data_description(),
+                                            .data = describe_data(options_),
                                             .probes = &probes_,
                                             .failure = record.failure},
                                            options_.reproducer_folder);
     } catch (const Error& error) {
       result_.notes.push_back(fmt::format("no reproducer for {}: {}", record.pass, error.what()));
     }
-  }
-
-  std::string data_description() const {
-    std::string text;
-    if (options_.calibration) text += "calibration: " + options_.calibration->description();
-    if (options_.training)
-      text +=
-          (text.empty() ? "" : "; ") + std::string("training: ") + options_.training->description();
-    return text;
   }
 
   const Pipeline& pipeline_;

@@ -21,13 +21,14 @@ class Family:
     integers: dict = dataclasses.field(default_factory=dict)  # name -> limit: inputs that are indices
     opset: int = 17
     functions: list = dataclasses.field(default_factory=list)
+    output_dims: list = None  # None: as inferred
 
     def model(self):
         infos = [
             helper.make_tensor_value_info(name, INT64 if name in self.integers else FLOAT, dims)
             for name, dims in self.inputs.items()
         ]
-        outputs = [helper.make_tensor_value_info(name, FLOAT, None) for name in self.outputs]
+        outputs = [helper.make_tensor_value_info(name, FLOAT, self.output_dims) for name in self.outputs]
         graph = helper.make_graph(
             self.nodes, "g", infos, outputs,
             [numpy_helper.from_array(np.asarray(value), name) for name, value in self.constants.items()],
@@ -147,7 +148,7 @@ def products():
         node("MatMul", ["x", "w1"], ["m"]), node("Add", ["m", "b1"], ["a"]), node("Relu", ["a"], ["r"]),
         node("Gemm", ["r", "w2", "b2"], ["g"]), node("Relu", ["g"], ["h"]), node("Gemm", ["h", "w3"], ["y"], transB=1),
     ]
-    return Family(nodes, {"x": ["n", 24]}, ["y"], constants, {"QGemm": 2, "Gemm": 0, "MatMul": 0})
+    return Family(nodes, {"x": ["n", 24]}, ["y"], constants, {"QGemm": 3, "Gemm": 0, "MatMul": 0})
 
 
 def heads():
@@ -197,9 +198,11 @@ def loop():
               helper.make_tensor_value_info("s", FLOAT, ["n", 16, 12, 12])]
     body = helper.make_graph(
         [conv("l", "s", "l1", inner, channels=(16, 16), seed=5), node("Relu", ["l1"], ["l2"]), node("Identity", ["go"], ["on"])],
-        "body", values, [helper.make_tensor_value_info("on", TensorProto.BOOL, None), helper.make_tensor_value_info("l2", FLOAT, None)],
+        "body", values, [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("l2", FLOAT, ["n", 16, 12, 12])],
         [numpy_helper.from_array(value, name) for name, value in inner.items()])
-    return between(node("Loop", ["times", "", "a"], ["m"], body=body), fused={}, constants={"times": np.int64(2)})
+    family = between(node("Loop", ["times", "", "a"], ["m"], body=body), fused={}, constants={"times": np.int64(2)})
+    family.output_dims = ["n", 8, 12, 12]
+    return family
 
 
 def function():
@@ -212,10 +215,10 @@ def function():
 
 
 def shared():
-    constants = {"w": random(1, 8, 8, 3, 3)}
-    nodes = [node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]), node("Relu", ["a"], ["b"]),
-             node("Conv", ["b", "w"], ["c"], pads=[1, 1, 1, 1]), node("Conv", ["b", "w"], ["d"], pads=[1, 1, 1, 1]),
-             node("Add", ["c", "d"], ["e"]), node("Conv", ["e", "w"], ["y"], pads=[1, 1, 1, 1])]
+    constants = {"w": random(1, 8, 8, 7, 7)}
+    nodes = [node("Conv", ["x", "w"], ["a"], pads=[3, 3, 3, 3]), node("Relu", ["a"], ["b"]),
+             node("Conv", ["b", "w"], ["c"], pads=[3, 3, 3, 3]), node("Conv", ["b", "w"], ["d"], pads=[3, 3, 3, 3]),
+             node("Add", ["c", "d"], ["e"]), node("Conv", ["e", "w"], ["y"], pads=[3, 3, 3, 3])]
     return Family(nodes, IMAGE, ["y"], constants, {"QLinearConv": 4, "QLinearAdd": 1})
 
 
@@ -243,7 +246,7 @@ FAMILIES = {
                      fused={"QLinearConv": 2, "QLinearLeakyRelu": 1, "QLinearMul": 1}),
     "silu": between(node("Sigmoid", ["a"], ["b"]), node("Mul", ["a", "b"], ["m"]),
                     fused={"QLinearConv": 2, "QLinearSigmoid": 1, "QLinearMul": 1}),
-    "hard_swish": between(node("HardSwish", ["a"], ["m"]), fused={"QLinearConv": 2, "HardSwish": 1}),
+    "hard_swish": between(node("HardSwish", ["a"], ["m"]), fused={"QLinearConv": 2}),
     "scaled": between(node("Mul", ["a", "factor"], ["b"]), node("Add", ["b", "offset"], ["m"]),
                       constants={"factor": random(3, 1, 16, 1, 1, scale=1), "offset": random(4, 1, 16, 1, 1, scale=1)},
                       fused={"QLinearConv": 2, "QLinearMul": 1, "QLinearAdd": 1}),

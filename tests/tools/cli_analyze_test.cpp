@@ -66,7 +66,8 @@ TEST_CASE("the overrides that analyze prints are what quantize takes") {
   INFO(result.err);
   REQUIRE(result.status == 0);
   std::set<int> widths;
-  for (const Report& layer : Report::parse(result.out)["passes"].back()["layers"]) widths.insert(layer["bits"].get<int>());
+  const Report report = Report::parse(result.out);
+  for (const Report& layer : report["passes"].back()["layers"]) widths.insert(layer["bits"].get<int>());
   CHECK(widths.contains(8));
 }
 

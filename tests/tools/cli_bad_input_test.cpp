@@ -146,7 +146,7 @@ TEST_CASE("usage: nearest names, exact values") {
     return failure(scratch, arguments);
   };
   CHECK(
-      has(failure(scratch, {}), "expected a verb: compress, inspect, eval, run, compare, passes"));
+      has(failure(scratch, {}), "expected a verb: compress, inspect, eval, run, compare, analyze, passes"));
   CHECK(
       has(failure(scratch, {"comprss", cnn}), "unknown verb 'comprss'; did you mean 'compress'?"));
   CHECK(

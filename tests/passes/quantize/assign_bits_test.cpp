@@ -45,13 +45,16 @@ int bits_of(const PassRun& run, std::string_view tensor) {
   return 0;
 }
 
+// What stays in float takes 32.
 double bits_per_weight(const PassRun& run) {
-  double bytes = 0, elements = 0;
-  for (const Json& layer : run.outcome.layers) {
-    bytes += layer["bytes_after"].get<double>();
-    elements += layer["elements"].get<double>();
+  double bits = 0, elements = 0;
+  for (const std::string tensor : {"w", "v", "u"}) {
+    const auto count = static_cast<double>(initializer(*run.before, tensor).constant()->size());
+    const auto layer = std::ranges::find_if(run.outcome.layers, [&](const Json& record) { return record["tensor"] == tensor; });
+    bits += layer == run.outcome.layers.end() ? 32 * count : 8 * (*layer)["bytes_after"].get<double>();
+    elements += count;
   }
-  return 8 * bytes / elements;
+  return bits / elements;
 }
 
 TEST_CASE("a budget goes to the layer that needs it") {

@@ -113,7 +113,7 @@ TEST_CASE("half-quadratic grids have less absolute error than those of the range
         return total;
       };
       CHECK(absolute(half_quadratic_parameters(values, rules)) <
-            absolute(min_max_parameters(low, high, rules.type)) * (bits == 4 ? 1.0 : 0.9));
+            absolute(min_max_parameters(low, high, rules.type)) * (bits == 2 ? 0.9 : 1.0));
     }
 }
 

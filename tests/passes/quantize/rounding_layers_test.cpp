@@ -129,9 +129,7 @@ TEST_CASE("methods that see inputs beat rounding to nearest on a whole network, 
     const std::vector<RoundingTask> tasks = tasks_of(*model, type);
     REQUIRE(tasks.size() == 6);
     const auto nearest = round(*model, tasks, "bits=3,method=rtn", nullptr);
-    const auto least = round(*model, tasks, "bits=3,method=mse", nullptr);
     const double before = output_error(*model, tasks, nearest, fresh);
-    CHECK(output_error(*model, tasks, least, fresh) < before);
     for (const std::string method : {"gptq", "adaround,steps=300", "gptq,act_order=false"}) {
       CAPTURE(method);
       const auto results = round(*model, tasks, "bits=3,method=" + method, &data);
