@@ -44,7 +44,8 @@ class Scaler {
   bool is_by_column(std::size_t slot, std::size_t result) const {
     const Tensor* numbers = constant(slot);
     const auto dims = plan_.dims(result);
-    if (numbers == nullptr || numbers->dtype() != DType::float32 || !dims || numbers->rank() > dims->size()) return false;
+    if (numbers == nullptr || numbers->dtype() != DType::float32 || !dims || numbers->rank() > dims->size())
+      return false;
     return numbers->size() == 1 || (numbers->size() == dims->back() && numbers->dims().back() == dims->back());
   }
 
@@ -66,7 +67,8 @@ class Scaler {
     if (!scales || !is(*scales, "Mul")) return;
     for (const std::size_t position : {std::size_t{0}, std::size_t{1}}) {
       const std::size_t a_scale = input(step(*scales), position), b_scale = input(step(*scales), 1 - position);
-      if (!is_one_number(a_scale) || !is_float32(a_scale) || constant(a_scale) || !is_by_column(b_scale, result)) continue;
+      if (!is_one_number(a_scale) || !is_float32(a_scale) || constant(a_scale) || !is_by_column(b_scale, result))
+        continue;
       std::vector<std::size_t> passed{i, cast->step, scaled->step};
       PlanStep made;
       made.inputs = {input(step(i), 0), input(step(i), 1), a_scale, b_scale, input(step(i), 2), input(step(i), 3)};

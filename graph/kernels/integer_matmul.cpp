@@ -119,7 +119,8 @@ void correct_sums(std::int32_t* sums, std::int64_t count, const SumScaling& scal
 
 std::int32_t row_sum(const Tensor& a, std::int64_t row, std::int64_t depth) {
   const auto sum = [&](auto tag) {
-    const auto codes = a.data<decltype(tag)>().subspan(static_cast<std::size_t>(row * depth), static_cast<std::size_t>(depth));
+    const auto codes = a.data<decltype(tag)>().subspan(static_cast<std::size_t>(row * depth),
+                                                       static_cast<std::size_t>(depth));
     return std::accumulate(codes.begin(), codes.end(), std::int32_t{0});
   };
   return a.dtype() == DType::uint8 ? sum(std::uint8_t{}) : sum(std::int8_t{});

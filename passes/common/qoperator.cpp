@@ -178,7 +178,8 @@ Planned pool(const QOperatorSite& site, std::string& reason) {
 }
 
 Planned concatenation(const QOperatorSite& site, std::string& reason) {
-  PlannedOperator planned{.op_type = "QLinearConcat", .domain = runtime, .inputs = {}, .attributes = copy_attributes(site.op)};
+  PlannedOperator planned{
+      .op_type = "QLinearConcat", .domain = runtime, .inputs = {}, .attributes = copy_attributes(site.op)};
   planned.add_scale(*site.y);
   for (std::size_t i = 0; i < site.op.input_count(); ++i) {
     const auto x = scalar_operand(site, i, reason);
@@ -194,7 +195,8 @@ Planned movement(const QOperatorSite& site, std::string& reason) {
     reason = *obstacle;
     return std::nullopt;
   }
-  PlannedOperator planned{.op_type = site.op.op_type(), .domain = {}, .inputs = {}, .attributes = copy_attributes(site.op)};
+  PlannedOperator planned{
+      .op_type = site.op.op_type(), .domain = {}, .inputs = {}, .attributes = copy_attributes(site.op)};
   for (Value* input : site.op.inputs()) planned.inputs.emplace_back(input);
   const std::size_t moved = site.op.is("Concat") ? site.op.input_count() : 1;
   for (std::size_t i = 0; i < moved; ++i) {

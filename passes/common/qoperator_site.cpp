@@ -170,7 +170,8 @@ std::optional<PlannedInput> integer_bias(const Match& match, Value* value, std::
   if (value == nullptr) return PlannedInput();
   const auto unit = [&](std::int64_t channel) {
     const std::span<const float> scales = w_scales.data<float>();
-    return static_cast<double>(x_scale) * static_cast<double>(scales[scales.size() > 1 ? static_cast<std::size_t>(channel) : 0]);
+    const float scale = scales[scales.size() > 1 ? static_cast<std::size_t>(channel) : 0];
+    return static_cast<double>(x_scale) * static_cast<double>(scale);
   };
   std::vector<double> numbers;
   bool is_exact = false;

@@ -54,8 +54,8 @@ class DynamicScheme {
 
   bool would_grow(const DynamicWeight& weight) {
     const Tensor& tensor = *weight.weight.value->constant();
-    const std::size_t channels =
-        weight.weight.channel_axis ? static_cast<std::size_t>(tensor.dim(static_cast<std::size_t>(*weight.weight.channel_axis))) : 1;
+    const auto& axis = weight.weight.channel_axis;
+    const auto channels = static_cast<std::size_t>(axis ? tensor.dim(static_cast<std::size_t>(*axis)) : 1);
     const std::size_t after = static_cast<std::size_t>(tensor.size()) + 8 * channels + overhead_bytes(weight);
     if (after < tensor.byte_size()) return false;
     miss(weight, fmt::format("'{}' would not shrink: {} bytes now, {} quantized with its scales and nodes",
@@ -66,7 +66,8 @@ class DynamicScheme {
   bool is_asymmetric(const DynamicWeight& weight) const {
     // DynamicQuantizeLSTM takes no zero points per channel, ConvInteger none in ONNX Runtime;
     // MatMulInteger with a stack of matrices none either.
-    const bool per_channel = request_.granularity == Granularity::Kind::channel && weight.weight.channel_axis.has_value();
+    const bool per_channel =
+        request_.granularity == Granularity::Kind::channel && weight.weight.channel_axis.has_value();
     if (request_.symmetric || weight.form == DynamicForm::recurrent) return false;
     if (weight.form == DynamicForm::convolution) return !per_channel;
     if (weight.form == DynamicForm::product) return !per_channel || weight.weight.value->constant()->rank() == 2;
@@ -201,12 +202,14 @@ class DynamicScheme {
       outcome.notes.push_back("no weight to quantize");
     } else {
       if (std::ranges::any_of(weights_, is_narrow))
-        outcome.notes.push_back("weights of fewer than 8 bits are stored in 8: integer operators have no narrower ones");
+        outcome.notes.push_back(
+            "weights of fewer than 8 bits are stored in 8: integer operators have no narrower ones");
       if (stays_symmetric_)
         outcome.notes.push_back("weights whose integer operator takes no zero point per channel are symmetric");
       if (const std::int64_t count = counts_["ConvInteger"]; count > 0)
-        outcome.notes.push_back(fmt::format("{} Conv became ConvInteger, which ONNX Runtime may run slower than the float "
-                                            "Conv: scheme=static is the fast form of convolutions", count));
+        outcome.notes.push_back(fmt::format(
+            "{} Conv became ConvInteger, which ONNX Runtime may run slower than the float Conv: scheme=static is the "
+            "fast form of convolutions", count));
     }
     if (!misses_.empty())
       outcome.notes.push_back(fmt::format("{} operators or weights left as they were, the first: {}: {}",

@@ -94,8 +94,11 @@ class Finder {
     const Traced b = trace(node.input(1));
     if (!is_float_weight(b.constant, 2)) {
       const bool has_left = other(node, 0), has_right = other(node, 1);
-      if (!has_left && !has_right && selector_.matches(node) && !(node.input(0) && node.input(0)->constant()) && b.constant &&
-          !b.constant->is_constant() && !(b.constant->producer() && b.constant->producer()->is("DequantizeLinear")))
+      const auto is_computed = [](const Value* value) {
+        return value != nullptr && !value->is_constant() &&
+               !(value->producer() && value->producer()->is("DequantizeLinear"));
+      };
+      if (!has_left && !has_right && selector_.matches(node) && is_computed(node.input(0)) && is_computed(b.constant))
         miss(node, "both operands are made when the model runs: their product stays in float");
       return;
     }
