@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "passes/core/pipeline.h"
+#include "passes/core/prepared_pass.h"
 #include "passes/core/registry.h"
 #include "passes/quantize/diagnosis.h"
 #include "tools/cli.h"
@@ -128,6 +129,11 @@ class AnalyzeVerb : public Verb {
       prepared = std::move(result.model);
     };
     run(before);
+    if (const auto* preparing = dynamic_cast<const PreparedPass*>(step.pass))
+      for (const std::string& name : preparing->preparations(*prepared, step.options)) {
+        run(Pipeline::parse(name));
+        notes.push_back(fmt::format("{} was run first, as compress does before quantize", name));
+      }
     const std::int64_t needed = step.pass->required_opset(*prepared, step.options);
     if (needed > prepared->graph.opset()) {
       notes.push_back(fmt::format("analyzed at opset {}, which the quantization needs", needed));

@@ -105,6 +105,7 @@ class CompressVerb : public Verb {
     require(!job_.output.empty(), "compress: expected -o OUT");
     choose_pipeline();
     job_.limits = gates_.limits();
+    if (job_.limits.max_drop) hand_on_drop();
     gates_.require_data(!job_.eval.empty());
     require(!job_.pipeline.needs(Needs::calibration) || !job_.calib.empty(),
             "the pipeline has a pass that needs calibration data: give --calib DATA");
@@ -190,6 +191,25 @@ class CompressVerb : public Verb {
     if (target_option_->count() > 0) choose_target();
   }
 
+  // The step with one more option said.
+  static PipelineStep with_option(const PipelineStep& step, std::string_view option, const std::string& value) {
+    const std::string given = step.options.to_text();
+    Pipeline pipeline = Pipeline::parse(fmt::format("{}{{{}{}{}={}}}", step.pass->info().name, given, given.empty() ? "" : ",",
+                                                    option, quote_option_value(value)));
+    return std::move(pipeline.steps.front());
+  }
+
+  // --max-drop is also what steps may lose that choose widths themselves, unless they say otherwise.
+  void hand_on_drop() {
+    for (PipelineStep& step : job_.pipeline.steps) {
+      const auto specs = step.pass->info().options;
+      const auto has = [&](std::string_view option) { return std::ranges::find(specs, option, &OptionSpec::name) != specs.end(); };
+      if (!has("max_drop") || !has("budget") || step.options.given("max_drop") || step.options.given("budget")) continue;
+      if (step.options.text("bits") == "auto")
+        step = with_option(step, "max_drop", fmt::format("{}%", job_.limits.max_drop->value));
+    }
+  }
+
   // Steps that say a target of their own keep it.
   void choose_target() {
     bool taken = false;
@@ -198,12 +218,7 @@ class CompressVerb : public Verb {
       if (std::ranges::find(options, "target", &OptionSpec::name) == options.end()) continue;
       taken = true;
       if (step.options.given("target")) continue;
-      const std::string given = step.options.to_text();
-      in_context([] { return "--target"; }, [&] {
-        step = Pipeline::parse(fmt::format("{}{{{}{}target={}}}", step.pass->info().name, given, given.empty() ? "" : ",",
-                                           quote_option_value(target_)))
-                   .steps.front();
-      });
+      in_context([] { return "--target"; }, [&] { step = with_option(step, "target", target_); });
     }
     require(taken, "--target: no pass of the pipeline has a target");
   }
