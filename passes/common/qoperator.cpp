@@ -19,21 +19,21 @@ constexpr const char* movement_rule = "qoperator_movement";
 using Planned = std::optional<PlannedOperator>;
 
 // ONNX Runtime multiplies uint8 with both types, int8 with int8.
-bool is_product_pair(const CodedValue& a, const CodedValue& b, std::string& reason) {
+bool is_product_pair(const CodedOperand& a, const CodedOperand& b, std::string& reason) {
   if (a.type == DType::uint8 || b.type == DType::int8) return true;
   reason = fmt::format("'{}' is int8 and '{}' uint8", a.codes->name(), b.codes->name());
   return false;
 }
 
 // The result has the type of operand `x`.
-bool is_result_type(const QOperatorSite& site, const CodedValue& x, std::string& reason) {
+bool is_result_type(const QOperatorSite& site, const CodedOperand& x, std::string& reason) {
   if (!site.y || site.y->type == x.type) return true;
   reason = fmt::format("it is quantized from {} to {}", name(x.type), name(site.y->type));
   return false;
 }
 
 // One scale, or one for each of `count` channels along `axis`, with zero points that are all 0 or one.
-bool has_channel_scales(const CodedValue& weight, std::int64_t axis, std::size_t rank, std::int64_t count,
+bool has_channel_scales(const CodedOperand& weight, std::int64_t axis, std::size_t rank, std::int64_t count,
                         std::string& reason) {
   if (weight.is_scalar()) return true;
   const std::int64_t given = weight.axis < 0 ? weight.axis + static_cast<std::int64_t>(rank) : weight.axis;
@@ -44,7 +44,7 @@ bool has_channel_scales(const CodedValue& weight, std::int64_t axis, std::size_t
   return false;
 }
 
-std::optional<CodedValue> scalar_operand(const QOperatorSite& site, std::size_t index, std::string& reason) {
+std::optional<CodedOperand> scalar_operand(const QOperatorSite& site, std::size_t index, std::string& reason) {
   auto x = dequantized(site.match, site.op.input(index), reason);
   if (x && !x->is_scalar()) {
     reason = fmt::format("'{}' has scales by channel", site.op.input(index)->name());
@@ -97,7 +97,7 @@ Planned gemm(const QOperatorSite& site, std::string& reason) {
 }
 
 // The operands of a MatMul: the second may be a weight with a scale for each column.
-std::optional<std::array<CodedValue, 2>> factors(const QOperatorSite& site, std::string& reason) {
+std::optional<std::array<CodedOperand, 2>> factors(const QOperatorSite& site, std::string& reason) {
   const auto a = scalar_operand(site, 0, reason);
   const auto b = a ? dequantized(site.match, site.op.input(1), reason) : std::nullopt;
   if (!b || !is_product_pair(*a, *b, reason)) return std::nullopt;
@@ -213,7 +213,7 @@ Planned movement(const QOperatorSite& site, std::string& reason) {
 
 // QuantizeLinear of what was dequantized the same way.
 Rule requantization_rule() {
-  const auto codes = [](const Match& match, std::string& reason) -> std::optional<CodedValue> {
+  const auto codes = [](const Match& match, std::string& reason) -> std::optional<CodedOperand> {
     const auto x = dequantized(match, match.root->input(0), reason);
     const auto y = x ? quantized(match, *match.root, reason) : std::nullopt;
     if (!y || x->is_like(*y)) return y ? x : std::nullopt;

@@ -20,7 +20,7 @@ bool is_quantizer(const Node& node) {
 bool is_code_type(DType type) { return type == DType::int8 || type == DType::uint8; }
 
 // Scale and zero point of a QuantizeLinear or DequantizeLinear, into `coded`.
-bool read_scales(const Match& match, const Node& node, CodedValue& coded, std::string& reason) {
+bool read_scales(const Match& match, const Node& node, CodedOperand& coded, std::string& reason) {
   coded.scale = node.input(1);
   coded.zero_point = node.input(2);
   coded.scales = match.types().known_value(coded.scale);
@@ -39,7 +39,7 @@ bool read_scales(const Match& match, const Node& node, CodedValue& coded, std::s
 }
 
 // Whether the codes saturate where `activation` (Relu or Clip) does, or sooner.
-bool is_saturation(const Node& activation, const CodedValue& coded) {
+bool is_saturation(const Node& activation, const CodedOperand& coded) {
   const double scale = static_cast<double>(coded.scale_number());
   const auto zero = static_cast<double>(coded.zero_number());
   const double least = scale * ((coded.type == DType::int8 ? -128.0 : 0.0) - zero);
@@ -97,36 +97,36 @@ void replace(const QOperatorSite& site, Value* result, PlannedOperator planned, 
 
 }  // namespace
 
-bool CodedValue::is_scalar() const {
+bool CodedOperand::is_scalar() const {
   return scales->size() == 1 && (zeros == nullptr || zeros->size() == 1);
 }
 
-float CodedValue::scale_number() const { return scales->data<float>()[0]; }
+float CodedOperand::scale_number() const { return scales->data<float>()[0]; }
 
-std::int64_t CodedValue::zero_number() const { return zeros == nullptr ? 0 : zeros->to_ints()[0]; }
+std::int64_t CodedOperand::zero_number() const { return zeros == nullptr ? 0 : zeros->to_ints()[0]; }
 
-bool CodedValue::has_zero_zeros() const {
+bool CodedOperand::has_zero_zeros() const {
   return zeros == nullptr || std::ranges::all_of(zeros->to_ints(), [](auto zero) { return zero == 0; });
 }
 
-bool CodedValue::is_like(const CodedValue& other) const {
+bool CodedOperand::is_like(const CodedOperand& other) const {
   return is_scalar() && other.is_scalar() && type == other.type && scale_number() == other.scale_number() &&
          zero_number() == other.zero_number();
 }
 
-void PlannedOperator::add_scale(const CodedValue& coded) {
+void PlannedOperator::add_scale(const CodedOperand& coded) {
   inputs.emplace_back(coded.scale);
   if (coded.zero_point) inputs.emplace_back(coded.zero_point);
   else inputs.emplace_back("zero_point", Tensor(coded.type, coded.scales->dims()));
 }
 
-void PlannedOperator::add(const CodedValue& coded) {
+void PlannedOperator::add(const CodedOperand& coded) {
   inputs.emplace_back(coded.codes);
   add_scale(coded);
 }
 
-std::optional<CodedValue> quantized(const Match& match, const Node& quantize, std::string& reason) {
-  CodedValue coded{.codes = quantize.output()};
+std::optional<CodedOperand> quantized(const Match& match, const Node& quantize, std::string& reason) {
+  CodedOperand coded{.codes = quantize.output()};
   if (!read_scales(match, quantize, coded, reason)) return std::nullopt;
   coded.type = match.type(coded.codes).elem;
   if (!is_code_type(coded.type)) {
@@ -140,13 +140,13 @@ std::optional<CodedValue> quantized(const Match& match, const Node& quantize, st
   return coded;
 }
 
-std::optional<CodedValue> dequantized(const Match& match, const Value* value, std::string& reason, bool wide) {
+std::optional<CodedOperand> dequantized(const Match& match, const Value* value, std::string& reason, bool wide) {
   const Node* const node = value != nullptr ? value->producer() : nullptr;
   if (node == nullptr || !(node->is("DequantizeLinear") || node->is("DequantizeLinear", "com.microsoft"))) {
     reason = fmt::format("its input '{}' is not dequantized", value != nullptr ? value->name() : "");
     return std::nullopt;
   }
-  CodedValue coded{.codes = node->input(0)};
+  CodedOperand coded{.codes = node->input(0)};
   if (!read_scales(match, *node, coded, reason)) return std::nullopt;
   coded.type = match.type(coded.codes).elem;
   if (wide ? coded.type != DType::int32 : !is_code_type(coded.type)) {
@@ -156,7 +156,7 @@ std::optional<CodedValue> dequantized(const Match& match, const Value* value, st
   return coded;
 }
 
-std::optional<CodedValue> coded_weight(const Match& match, const Value* value, std::string& reason) {
+std::optional<CodedOperand> coded_weight(const Match& match, const Value* value, std::string& reason) {
   auto coded = dequantized(match, value, reason);
   if (coded && !match.types().known_value(coded->codes)) {
     reason = fmt::format("its weight '{}' is not constant", value->name());
@@ -175,7 +175,7 @@ std::optional<PlannedInput> integer_bias(const Match& match, Value* value, std::
   };
   std::vector<double> numbers;
   bool is_exact = false;
-  CodedValue coded;
+  CodedOperand coded;
   if (const Tensor* floats = match.types().known_value(value); floats && floats->dtype() == DType::float32) {
     for (const float number : floats->data<float>()) numbers.push_back(static_cast<double>(number));
   } else {

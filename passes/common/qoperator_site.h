@@ -14,7 +14,7 @@ namespace onnxpress {
 
 // Codes with the constant scale and zero point of a DequantizeLinear, or those that a QuantizeLinear
 // makes (`codes` is then its result).
-struct CodedValue {
+struct CodedOperand {
   Value* codes = nullptr;
   Value* scale = nullptr;
   Value* zero_point = nullptr;  // nullptr: zero
@@ -27,14 +27,14 @@ struct CodedValue {
   float scale_number() const;            // of one scale
   std::int64_t zero_number() const;      // of one zero point
   bool has_zero_zeros() const;           // all zero points are 0
-  bool is_like(const CodedValue& other) const;  // same type, scale and zero point; both scalar
+  bool is_like(const CodedOperand& other) const;  // same type, scale and zero point; both scalar
 };
 
 // An operator whose result is quantized, or not.
 struct QOperatorSite {
   const Match& match;
   Node& op;
-  std::optional<CodedValue> y;  // nothing: it stays in float
+  std::optional<CodedOperand> y;  // nothing: it stays in float
 };
 
 // One input of the operator that replaces the node: a value, a new constant, or omitted.
@@ -54,20 +54,20 @@ struct PlannedOperator {
   Attributes attributes;
 
   // Codes, scale and zero point, as most operators take them. Without a zero point: a constant one.
-  void add(const CodedValue& coded);
-  void add_scale(const CodedValue& coded);  // scale and zero point only
+  void add(const CodedOperand& coded);
+  void add_scale(const CodedOperand& coded);  // scale and zero point only
 };
 
 // The replacement, or in `reason` why there is none.
 using QOperatorPlan = std::function<std::optional<PlannedOperator>(const QOperatorSite&, std::string& reason)>;
 
 // What DequantizeLinear makes of 8-bit (or, with `wide`, int32) codes; else `reason` says why not.
-std::optional<CodedValue> dequantized(const Match& match, const Value* value, std::string& reason,
+std::optional<CodedOperand> dequantized(const Match& match, const Value* value, std::string& reason,
                                       bool wide = false);
 // What a QuantizeLinear makes: 8-bit codes of one scale.
-std::optional<CodedValue> quantized(const Match& match, const Node& quantize, std::string& reason);
+std::optional<CodedOperand> quantized(const Match& match, const Node& quantize, std::string& reason);
 // The constant codes of a weight.
-std::optional<CodedValue> coded_weight(const Match& match, const Value* value, std::string& reason);
+std::optional<CodedOperand> coded_weight(const Match& match, const Value* value, std::string& reason);
 
 // Bias `value` in units of x's scale times each of w's, int32: the codes it has, or new ones. A bias
 // that is omitted is an omitted input.
