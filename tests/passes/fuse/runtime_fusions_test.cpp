@@ -230,12 +230,12 @@ output y
 
 std::string embeddings(const std::string& positions, const std::string& sum,
                        const std::string& ids = "int64[batch,length]") {
-  return "model ir=8 opset=17\ninput ids: " + ids + "\n" + positions +
+  return "model ir=8 opset=17\ninput ids: " + ids +
+         "\ninitializer zero: int64[] = {0}\ninitializer one: int64[] = {1}\n" + positions +
          "initializer tokens: float32[20,8] = random(1)\n"
          "initializer places: float32[16,8] = random(2)\n"
          "initializer kinds: float32[2,8] = random(3)\n"
          "initializer g: float32[8] = random(4,0.5,2)\ninitializer h: float32[8] = random(5)\n"
-         "initializer zero: int64[] = {0}\ninitializer one: int64[] = {1}\n"
          "w = Gather(tokens, ids)\np = Gather(places, at)\n" +
          sum + "y = LayerNormalization(s, g, h) {epsilon=0.001}\noutput y\n";
 }
