@@ -90,8 +90,8 @@ initializer w1: float32[16,4,3,3] = random(1)
 initializer b1: float32[16] = random(2)
 initializer w2: float32[16,16,3,3] = random(3)
 initializer w3: float32[10,16] = random(4)
-initializer low: float32 = {0}
-initializer high: float32 = {6}
+initializer low: float32[] = {0}
+initializer high: float32[] = {6}
 a = Conv(x, w1, b1) {pads=[1,1,1,1]}
 r = Relu(a)
 b = Conv(r, w2) {pads=[1,1,1,1]}
