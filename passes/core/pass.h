@@ -138,6 +138,8 @@ class Pass {
   virtual Needs needs(const Options&) const { return info().needs; }
   // Checks options that no single range expresses, before any work. Throws Error.
   virtual void check(const Options&) const {}
+  // Checks what options say of this model, when the step begins, beside selectors. Throws Error.
+  virtual void check_model(const Model&, const Options&) const {}
   virtual Outcome run(Model& model, PassContext& context) const = 0;
 };
 

@@ -32,6 +32,8 @@ void check_selectors(const PipelineStep& step, const Model& model) {
         [&] { return fmt::format("pass {}, option {}", step.pass->info().name, option.name); },
         [&] { Selector(step.options.text(option.name)).require_all_match(model); });
   }
+  in_context([&] { return fmt::format("pass {}", step.pass->info().name); },
+             [&] { step.pass->check_model(model, step.options); });
 }
 
 std::optional<std::string> changed_interface(const Model& before, const Model& after) {

@@ -134,6 +134,12 @@ class Quantize : public Pass, public PreparedPass {
     if (request.scheme == Scheme::dynamic) check_dynamic(request);
   }
 
+  void check_model(const Model& model, const Options& given) const override {
+    for (const BitsRule& rule : QuantizeRequest::from(given).overrides)
+      in_context([&] { return fmt::format("option overrides, '{}'", rule.selector); },
+                 [&] { Selector(rule.selector).require_all_match(model); });
+  }
+
   std::int64_t required_opset(const Model& model, const Options& given) const override {
     QuantizeRequest request = QuantizeRequest::from(given);
     if (request.automatic_bits) request.weight_bits = narrowest_automatic_bits(request);

@@ -22,6 +22,7 @@ class Converter {
   StaticConversion run(const std::vector<StaticWeight>& weights, const std::vector<StaticBias>& biases) {
     for (const CodedValue& value : plan_.values) code_value(value);
     code_operands();
+    remove_absorbed();
     for (const StaticWeight& weight : weights)
       if (weight.rounded.quantized) code_weight(weight);
     for (const StaticBias& bias : biases) code_bias(bias);
@@ -90,7 +91,7 @@ class Converter {
       else
         for (const Use& use : here) patch.replace_input(use.node, use.index, floats);
     }
-    if (source != value) patch.remove_if_unread(coded.maker->absorbed);
+    if (source != value) absorbed_.push_back(coded.maker->absorbed);
     patch.apply();
     Value* written = patch.value(codes);
     for (const auto& [order, entry] : nested) {
@@ -99,6 +100,17 @@ class Converter {
       const Patch::Ref floats = dequantized(inner, base, written, constants);
       for (const Use& use : uses) inner.replace_input(use.node, use.index, floats);
       inner.apply();
+    }
+  }
+
+  // Only now: until here the plan refers to them, as readers of what they were made from and, where
+  // the target computes them on codes, as nodes.
+  void remove_absorbed() {
+    for (Node* node : absorbed_) {
+      Patch patch(node->graph());
+      patch.remove_if_unread(node);
+      patch.remove_unread_producers();
+      patch.apply();
     }
   }
 
@@ -288,6 +300,7 @@ class Converter {
   const Calibration& calibration_;
   std::vector<GridConstants> constants_;
   std::map<std::pair<DType, Dims>, Value*> zeros_;
+  std::vector<Node*> absorbed_;  // whose results nobody reads any more
   StaticConversion done_;
 };
 

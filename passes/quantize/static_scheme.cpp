@@ -33,9 +33,6 @@ class StaticScheme {
       : model_(model), context_(context), request_(request), kinds_(choose_static_types(model, request)) {}
 
   Outcome run() {
-    for (const BitsRule& rule : request_.overrides)
-      in_context([&] { return fmt::format("option overrides, '{}'", rule.selector); },
-                 [&] { Selector(rule.selector).require_all_match(model_); });
     inline_all_functions();
     calibrate_values();
     Attempt attempt = prepare(model_);
