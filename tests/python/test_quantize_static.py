@@ -275,7 +275,7 @@ def test_overrides_and_selection(onnxpress, tmp_path):
     assert "a_w" not in weights and {"c_w", "w"} <= set(weights)
     assert weights["w"]["bits"] == 4 and weights["w"]["storage"] == "int4"
     assert onnx.load(path).opset_import[0].version == 21
-    onnxpress("compress", source, "-o", path, "--passes", "quantize{overrides='nosuch=float'}", "--calib", data, status=1)
+    onnxpress("compress", source, "-o", path, "--passes", "quantize{overrides='nosuch=float'}", "--calib", data, status=2)
 
 
 @pytest.mark.parametrize("options,message", [
