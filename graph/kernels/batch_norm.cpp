@@ -66,16 +66,22 @@ struct Call {
     const float* const old_mean = floats(context.required_input(3));
     const float* const old_variance = floats(context.required_input(4));
     const float* const in = floats(x);
-    float* const out = context.output(0, DType::float32, x.dims()).mutable_data<float>().data();
-    const Dims channels{planes.channels};
-    const auto wanted = [&]<class T>(std::type_identity<T>, std::size_t index, bool is_given) -> T* {
-      if (!is_given || !context.wants_output(index)) return nullptr;
-      return context.output(index, dtype_of<T>, channels).template mutable_data<T>().data();
+    const auto wanted = [&]<class T>(std::type_identity<T>, std::size_t index, const Dims& dims) -> T* {
+      if (!context.wants_output(index)) return nullptr;
+      return context.output(index, dtype_of<T>, dims).template mutable_data<T>().data();
     };
-    float* const running_mean = wanted(std::type_identity<float>(), 1, attrs.training);
-    float* const running_variance = wanted(std::type_identity<float>(), 2, attrs.training);
-    double* const batch_mean = wanted(std::type_identity<double>(), 3, attrs.keeps_statistics);
-    double* const batch_variance = wanted(std::type_identity<double>(), 4, attrs.keeps_statistics);
+    const Dims channels{planes.channels};
+    float* const out = wanted(std::type_identity<float>(), 0, x.dims());
+    float *running_mean = nullptr, *running_variance = nullptr;
+    double *batch_mean = nullptr, *batch_variance = nullptr;
+    if (attrs.training) {
+      running_mean = wanted(std::type_identity<float>(), 1, channels);
+      running_variance = wanted(std::type_identity<float>(), 2, channels);
+    }
+    if (attrs.keeps_statistics) {
+      batch_mean = wanted(std::type_identity<double>(), 3, channels);
+      batch_variance = wanted(std::type_identity<double>(), 4, channels);
+    }
     const Planes channel = channel_of(planes);
     const double momentum = attrs.momentum, count = static_cast<double>(planes.batch * planes.cells);
     const double unbiased = attrs.unbiased && count > 1 ? count / (count - 1) : 1;
@@ -93,6 +99,7 @@ struct Call {
         if (batch_variance) batch_variance[c] = batch.variance;
         used = batch;
       }
+      if (out == nullptr) return;
       const double factor =
           static_cast<double>(scale[c]) / std::sqrt(used.variance + static_cast<double>(attrs.epsilon));
       plane_affine(in + start, out + start, channel, static_cast<float>(factor),

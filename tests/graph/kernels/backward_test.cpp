@@ -96,7 +96,7 @@ TEST_CASE("activations' gradients on vectors are those of the reference") {
         "HardSigmoid(x) {alpha=0.3}", "HardSwish(x)", "Softplus(x)", "Erf(x)", "Exp(x)", "Sqrt(x)", "Abs(x)",
         "Reciprocal(x)", "com.microsoft.Gelu(x)", "com.microsoft.QuickGelu(x)"})
     check_vector("input x: float32[3,37]\n", call);
-  check_vector("input x: float32[3,37]\n", "Clip(x) {min=-0.5, max=1}", 10);
+  check_vector("input x: float32[3,37]\n", "Clip(x) {min=-0.5, max=1.0}", 10);
   for (const char* call : {"Mish(x)", "Gelu(x)", "Gelu(x) {approximate=\"tanh\"}"})
     check_vector("input x: float32[3,37]\n", call, 20);
   check_vector("input x: float32[3,37]\n", "Swish(x) {alpha=1.5}", 24);
