@@ -59,7 +59,8 @@ std::vector<std::string> parameters_of(const Model& model, const TrainingTask& t
   std::vector<std::string> names = trainable_parameters(model);
   std::erase_if(names, [&](const std::string& name) {
     const Value& value = *model.graph.find(name);
-    return !selects(settings.trained, value) || (settings.freezes && selects(settings.frozen, value));
+    return std::ranges::find(task.further_parameters, name) != task.further_parameters.end() ||
+           !selects(settings.trained, value) || (settings.freezes && selects(settings.frozen, value));
   });
   return names;
 }
@@ -113,9 +114,19 @@ class Stage {
   }
 
   void choose_parameters() {
+    choose_model_parameters();
+    for (const std::string& name : task_.further_parameters)
+      if (std::ranges::find(parameters_, name) == parameters_.end()) parameters_.push_back(name);
+  }
+
+  void choose_model_parameters() {
     parameters_ = parameters_of(model_, task_, settings_);
     if (!task_.parameters.empty()) return;
-    const std::size_t frozen = trainable_parameters(model_).size() - parameters_.size();
+    const auto of_model = [this](const std::string& name) {
+      return std::ranges::find(task_.further_parameters, name) == task_.further_parameters.end();
+    };
+    const std::size_t frozen =
+        static_cast<std::size_t>(std::ranges::count_if(trainable_parameters(model_), of_model)) - parameters_.size();
     if (parameters_.empty())
       throw Unsuitable(frozen > 0 ? "all parameters are frozen: there is nothing to train"
                                   : "the model has no floating-point initializers to train (weights in Constant nodes: run "
