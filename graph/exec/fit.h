@@ -51,7 +51,6 @@ struct FitOptions {
   bool keep_start = false;         // with keep_best: the parameters at the start are one candidate
   double average = 0;              // decay of the moving average that is kept instead; 0: none
   std::uint64_t seed = 0;          // of order and held-out part
-  int threads = 0;                 // of judging the held-out part; 0: available_cpus()
   std::size_t most_bytes = std::size_t{1} << 30;  // samples in memory: more are shuffled in parts
   // By target of the losses. Empty: the labels for all.
   std::vector<TargetSource> targets;
