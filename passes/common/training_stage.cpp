@@ -86,10 +86,17 @@ class Stage {
   }
 
   void choose_parameters() {
+    choose_model_parameters();
+    for (const std::string& name : task_.further_parameters)
+      if (std::ranges::find(parameters_, name) == parameters_.end()) parameters_.push_back(name);
+  }
+
+  void choose_model_parameters() {
     parameters_ = task_.parameters;
     if (!parameters_.empty()) return;
     std::size_t frozen = 0;
     for (const std::string& name : trainable_parameters(model_)) {
+      if (std::ranges::find(task_.further_parameters, name) != task_.further_parameters.end()) continue;
       const Value& value = *model_.graph.find(name);
       if (selects(settings_.trained, value) && !(settings_.freezes && selects(settings_.frozen, value)))
         parameters_.push_back(name);

@@ -64,7 +64,7 @@ TeacherTargets::TeacherTargets(const TeacherSource& teacher, std::vector<Teacher
   if (options.samples_change) {
     if (!options.cache.empty())
       throw Unsuitable("--teacher-cache: augmentation gives other samples in every epoch, which no cache can hold");
-    if (!teacher.preprocessing.empty())
+    if (teacher.reads_otherwise)
       throw Unsuitable(fmt::format("augmentation changes what the student reads, and teacher '{}' has preprocessing of its "
                                    "own ({}): expected the same for both", name_, teacher.preprocessing));
     own_data_ = nullptr;
