@@ -36,6 +36,8 @@ std::string refusal(const Scratch& scratch, std::vector<std::string> arguments) 
   return result.err;
 }
 
+double top1(const Report& pass) { return pass["evaluation"]["metrics"]["top1"]["value"].get<double>(); }
+
 std::vector<std::string> notes_of(const Report& report) {
   std::vector<std::string> notes;
   for (const Report& pass : report["passes"])
@@ -55,8 +57,8 @@ TEST_CASE("a student derived from its teacher gets better by distillation, and t
   // After derive_student alone, and at the end.
   const Report& passes = first["passes"];
   REQUIRE(passes.back()["pass"] == "distill");
-  const double derived = passes[passes.size() - 2]["evaluation"]["top1"].get<double>();
-  const double distilled = passes.back()["evaluation"]["top1"].get<double>();
+  const double derived = top1(passes[passes.size() - 2]);
+  const double distilled = top1(passes.back());
   CHECK(derived < 0.9);
   CHECK(distilled > 0.95);
   CHECK(first["after"]["parameters"].get<double>() < 0.25 * first["before"]["parameters"].get<double>());
@@ -82,7 +84,7 @@ TEST_CASE("a given student, several teachers and data without labels") {
   CHECK(report["teachers"].size() == 2);
   CHECK(report["passes"].back()["training"]["loss"].get<std::string>() ==
         "0.6666666666666666*distillation(logits) at temperature 4+0.3333333333333333*distillation(logits) at temperature 4");
-  CHECK(report["passes"].back()["evaluation"]["top1"].get<double>() > 0.9);
+  CHECK(top1(report["passes"].back()) > 0.9);
 }
 
 TEST_CASE("a teacher reads the data its own way") {
@@ -92,7 +94,7 @@ TEST_CASE("a teacher reads the data its own way") {
       report_of(scratch, {"distill", "--teacher", cnn, "--teacher-input-scale", "1", "--student", mlp, "--input-scale", "16", "--train",
                           train, "--alpha", "1", "--epochs", "3", "--eval", test});
   CHECK(report["teacher_preprocessing"]["teacher-input-scale"] == "1");
-  CHECK(report["passes"].back()["evaluation"]["top1"].get<double>() > 0.9);
+  CHECK(top1(report["passes"].back()) > 0.9);
 }
 
 TEST_CASE("a pipeline distils what pruning has made of the model from the original") {
@@ -100,7 +102,7 @@ TEST_CASE("a pipeline distils what pruning has made of the model from the origin
   const Report report = report_of(scratch, {"compress", mlp, "--passes", "prune_magnitude{sparsity=0.8},distill{epochs=4}",
                                             "--train", train, "--eval", test});
   const Report& passes = report["passes"];
-  CHECK(passes[1]["evaluation"]["top1"].get<double>() > passes[0]["evaluation"]["top1"].get<double>() + 0.01);
+  CHECK(top1(passes[1]) > top1(passes[0]) + 0.01);
   CHECK(report["after"]["sparsity"].get<double>() > 0.7);
 }
 
