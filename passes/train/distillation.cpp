@@ -288,7 +288,7 @@ void Distillation::finish(const SoftLoss& loss, std::uint64_t seed) {
       const Regressor regressor = add_regressor(*model_, &value, channels, seed);
       task_.further_parameters.insert(task_.further_parameters.end(), regressor.parameters.begin(), regressor.parameters.end());
       notes_.push_back(fmt::format("hint '{}': a regressor brings {} channels to the teacher's {}", term.output,
-                                   to_string(own), channels));
+                                   own.to_string(), channels));
       term.output = regressor.value->name();
     }
   }
