@@ -58,7 +58,8 @@ void DataFlags::declare(CLI::App& app) {
 
 void ReadingTexts::apply(DataOptions& options, const std::string& prefix) const {
   const auto read = [&](const char* name, const std::string& text, auto& target, auto&& parse) {
-    if (!text.empty()) target = in_context([&] { return fmt::format("--{}{}", prefix, name); }, [&] { return parse(text); });
+    if (text.empty()) return;
+    target = in_context([&] { return fmt::format("--{}{}", prefix, name); }, [&] { return parse(text); });
   };
   read("input-scale", scale, options.scale, parse_number);
   read("input-mean", mean, options.mean, parse_numbers);

@@ -34,11 +34,14 @@ void TeacherFlags::declare(CLI::App& app) {
   };
   add("--teacher", models_, "MODEL[,MODEL]", "the model, or models, that passes train after");
   add("--teacher-weights", weights_, "X[,X]", "weights of several teachers (all alike)");
-  add("--teacher-cache", cache_, "FILE|DIR", "keep what teachers make of --train, so that they run once; a folder for several");
+  add("--teacher-cache", cache_, "FILE|DIR",
+      "keep what teachers make of --train, so that they run once; a folder for several");
   add("--teacher-input-scale", reading_.scale, "S", "factor of the teacher's input data; else that of the student");
-  add("--teacher-input-mean", reading_.mean, "M", "subtracted from the teacher's input data; else as for the student");
+  add("--teacher-input-mean", reading_.mean, "M",
+      "subtracted from the teacher's input data; else as for the student");
   add("--teacher-input-std", reading_.std, "D", "the teacher's input data is divided by it; else as for the student");
-  add("--teacher-layout", reading_.layout, "nchw|nhwc", "where the teacher has its channels; else as for the student");
+  add("--teacher-layout", reading_.layout, "nchw|nhwc",
+      "where the teacher has its channels; else as for the student");
 }
 
 TeacherJob TeacherFlags::job(const DataOptions& student) const {
@@ -68,16 +71,17 @@ LoadedTeachers::LoadedTeachers(const TeacherJob& job, const std::string& train,
   std::map<std::string, std::string> said = preprocessing;
   said.insert(job.preprocessing.begin(), job.preprocessing.end());
   for (std::size_t i = 0; i < job.models.size(); ++i) {
-    in_context([&] { return fmt::format("--teacher '{}'", job.models[i]); }, [&] {
-      LoadedModel loaded = load_model(job.models[i], DeflatedSize::off);
-      require_engine_runs(*loaded.model);
-      warnings_.insert(warnings_.end(), loaded.warnings.begin(), loaded.warnings.end());
-      DataOptions options = job.data_options;
-      options.labels.clear();
-      data_.push_back(open_data(train, *loaded.model, options));
-      hashes_.push_back(loaded.file.sha256);
-      models_.push_back(std::move(loaded.model));
-    });
+    in_context([&] { return fmt::format("--teacher '{}'", job.models[i]); },
+               [&] {
+                 LoadedModel loaded = load_model(job.models[i], DeflatedSize::off);
+                 require_engine_runs(*loaded.model);
+                 warnings_.insert(warnings_.end(), loaded.warnings.begin(), loaded.warnings.end());
+                 DataOptions options = job.data_options;
+                 options.labels.clear();
+                 data_.push_back(open_data(train, *loaded.model, options));
+                 hashes_.push_back(loaded.file.sha256);
+                 models_.push_back(std::move(loaded.model));
+               });
     sources_.push_back({.name = job.models[i],
                         .model = models_.back().get(),
                         .data = data_.back().get(),

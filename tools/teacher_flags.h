@@ -36,8 +36,10 @@ class TeacherFlags {
 // Teachers that were read, with the training data as each reads it.
 class LoadedTeachers {
  public:
-  // `train`, `labels` as --train says. Throws Error for models that cannot be read or run, and for data that does not fit them.
-  LoadedTeachers(const TeacherJob& job, const std::string& train, const std::map<std::string, std::string>& preprocessing);
+  // `train`, `labels` as --train says. Throws Error for models that cannot be read or run, and for data that does not
+  // fit them.
+  LoadedTeachers(const TeacherJob& job, const std::string& train,
+                 const std::map<std::string, std::string>& preprocessing);
 
   // They point into this object.
   const std::vector<TeacherSource>& sources() const { return sources_; }

@@ -16,14 +16,18 @@ class DistillVerb : public Verb {
  public:
   std::string name() const override { return "distill"; }
   std::string summary() const override {
-    return "Trains a student after a teacher, measures it, and writes it. The options under Training are those of the "
+    return "Trains a student after a teacher, measures it, and writes it. The options under Training are those of "
+           "the "
            "pass 'distill'.";
   }
-  std::string usage() const override { return "--teacher T --student S|auto:width=0.5,depth=0.5 --train DATA -o OUT"; }
+  std::string usage() const override {
+    return "--teacher T --student S|auto:width=0.5,depth=0.5 --train DATA -o OUT";
+  }
 
   void declare(CLI::App& app) override {
     app.add_option("--student", student_,
-                   "the model to train; or auto:OPTIONS: the (first) teacher made smaller, by options of the pass 'derive_student'")
+                   "the model to train; or auto:OPTIONS: the (first) teacher made smaller, by options of the pass "
+                   "'derive_student'")
         ->type_name("MODEL|auto:...");
     flags_.declare_output(app, job_);
     flags_.declare_data(app, job_);

@@ -1,6 +1,7 @@
 """Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", section 3, with the onnxpress command.
 
-    run.py [STEP ...] [--onnxpress build/onnxpress] [--folder build/distill_mnist] [--seeds 0 1 2 3 4] [--threads 2] [--smoke]
+    run.py [STEP ...] [--onnxpress build/onnxpress] [--folder build/distill_mnist] [--seeds 0 1 2 3 4]
+           [--threads 2] [--smoke]
 
 A teacher 784-1200-1200-10 is trained with dropout, bounded weights and images jittered by two pixels; a student
 784-800-800-10 on the labels alone, and the same student on soft targets at temperature 20 without jitter. Steps, all of
@@ -29,11 +30,20 @@ from onnx import TensorProto, helper, numpy_helper
 HERE = pathlib.Path(__file__).resolve().parent
 DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / ".." / "shared")) / "data"
 SHARED = {"input_scale": "1/255", "batch_size": 128, "optimizer": "momentum", "momentum": 0.9, "schedule": "cosine"}
-TEACHER = {"epochs": 100, "learning_rate": 0.05, "warmup": 1, "dropout": "0.5;tensor:x=0.2", "max_norm": 2, "augment": "shift=2"}
+TEACHER = {
+    "epochs": 100,
+    "learning_rate": 0.05,
+    "warmup": 1,
+    "dropout": "0.5;tensor:x=0.2",
+    "max_norm": 2,
+    "augment": "shift=2",
+}
 STUDENT = {"epochs": 60, "warmup": 1}
 SOFT = {"temperature": 20, "soft": "distillation"}
 GRID = {
-    "hard": [{"learning_rate": rate, "weight_decay": decay} for rate in (0.01, 0.03, 0.1) for decay in (0, 1e-4, 1e-3)],
+    "hard": [
+        {"learning_rate": rate, "weight_decay": decay} for rate in (0.01, 0.03, 0.1) for decay in (0, 1e-4, 1e-3)
+    ],
     "soft": [{"learning_rate": rate, "alpha": alpha} for rate in (0.003, 0.01, 0.03) for alpha in (0.9, 0.99, 1)],
 }
 """Nine settings each. With the factor T^2, soft gradients are larger than hard ones: lower rates."""
@@ -48,7 +58,9 @@ def write_net(path, widths, seed):
         weights.append(numpy_helper.from_array(weight.astype(np.float32), f"w{i}"))
         weights.append(numpy_helper.from_array(np.zeros(columns, np.float32), f"b{i}"))
         is_last = i == len(widths) - 1
-        nodes.append(helper.make_node("Gemm", [value, f"w{i}", f"b{i}"], ["logits" if is_last else f"g{i}"], f"layer{i}"))
+        nodes.append(
+            helper.make_node("Gemm", [value, f"w{i}", f"b{i}"], ["logits" if is_last else f"g{i}"], f"layer{i}")
+        )
         if not is_last:
             nodes.append(helper.make_node("Relu", [f"g{i}"], [f"h{i}"]))
             value = f"h{i}"
@@ -90,7 +102,11 @@ class Experiment:
         if self.args.smoke:
             options |= {"epochs": 1, "warmup": 0}
         report = out.with_suffix(".json")
-        begin = ["distill", "--teacher", teacher, "--teacher-cache", self.folder, "--student", start] if teacher else ["finetune", start]
+        begin = (
+            ["distill", "--teacher", teacher, "--teacher-cache", self.folder, "--student", start]
+            if teacher
+            else ["finetune", start]
+        )
         flags = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
         began = time.monotonic()
         self.command(*begin, "--train", self.train, "-o", out, "--seed", seed, "--threads", self.args.threads, "--report", report,
@@ -114,7 +130,12 @@ class Experiment:
         if not result or not out.exists():
             final = {"hold_out": 0, "keep_best": "false"}
             training, seconds = self.trained(self.started("teacher", 0), TEACHER | final, out)
-            result = {"options": TEACHER, "errors": self.errors(out), "seconds": seconds, "loss": training["epochs"][-1]["loss"]}
+            result = {
+                "options": TEACHER,
+                "errors": self.errors(out),
+                "seconds": seconds,
+                "loss": training["epochs"][-1]["loss"],
+            }
             self.store("teacher.json", result)
         return out
 
@@ -136,7 +157,10 @@ class Experiment:
                 done.append({"options": options, "held_out_accuracy": last["held_out_accuracy"], "held_out_loss": last["held_out_loss"],
                              "seconds": seconds})  # fmt: skip
                 self.store("search.json", found)
-        return {kind: max(entries, key=lambda entry: entry["held_out_accuracy"])["options"] for kind, entries in found.items()}
+        return {
+            kind: max(entries, key=lambda entry: entry["held_out_accuracy"])["options"]
+            for kind, entries in found.items()
+        }
 
     def student(self, kind, seed):
         name = f"seed-{seed}.json"
@@ -148,7 +172,12 @@ class Experiment:
         teacher = self.teacher() if kind == "soft" else None
         final = {"hold_out": 0, "keep_best": "false"}
         training, seconds = self.trained(self.started("student", seed), options | final, out, teacher, seed)
-        result[kind] = {"options": options, "errors": self.errors(out), "seconds": seconds, "loss": training["epochs"][-1]["loss"]}
+        result[kind] = {
+            "options": options,
+            "errors": self.errors(out),
+            "seconds": seconds,
+            "loss": training["epochs"][-1]["loss"],
+        }
         self.store(name, result)
 
     def table(self):
@@ -158,14 +187,18 @@ class Experiment:
         print("| network | trained on | test errors of 10,000, by seed | median | minutes each |")
         print("|---|---|---|---|---|")
         if teacher:
-            print(f"| 784-1200-1200-10 | labels, dropout, jitter | {teacher['errors']} | {teacher['errors']} | {teacher['seconds'] / 60:.1f} |")
+            print(
+                f"| 784-1200-1200-10 | labels, dropout, jitter | {teacher['errors']} | {teacher['errors']} | {teacher['seconds'] / 60:.1f} |"
+            )
         for kind, text in (("hard", "labels"), ("soft", "soft targets, T = 20")):
             runs = [result[kind] for result in seeds.values() if kind in result]
             if not runs:
                 continue
             medians[kind] = statistics.median(run["errors"] for run in runs)
             minutes = statistics.median(run["seconds"] for run in runs) / 60
-            print(f"| 784-800-800-10 | {text} | {', '.join(str(run['errors']) for run in runs)} | {medians[kind]:g} | {minutes:.1f} |")
+            print(
+                f"| 784-800-800-10 | {text} | {', '.join(str(run['errors']) for run in runs)} | {medians[kind]:g} | {minutes:.1f} |"
+            )
         if teacher and len(medians) == 2:
             closed = (medians["hard"] - medians["soft"]) / (medians["hard"] - teacher["errors"])
             print(f"\nof the gap between student and teacher closed: {closed:.0%}")

@@ -23,8 +23,7 @@ struct Attrs {
                 .temperature = double{get_float(node, "temperature", 1)},
                 .target_weight = double{get_float(node, "target_weight", 1)},
                 .other_weight = double{get_float(node, "other_weight", 8)}};
-    require(attrs.temperature > 0, "attribute 'temperature': expected a number above 0, found {}",
-            attrs.temperature);
+    require(attrs.temperature > 0, "attribute 'temperature': expected a number above 0, found {}", attrs.temperature);
     return attrs;
   }
 };
@@ -40,15 +39,15 @@ struct Operands {
   static Operands of(const Context& context, const Attrs& attrs) {
     const Tensor& x = context.required_input(0);
     Tensor teacher = context.required_input(1).cast(x.dtype());
-    require(teacher.dims() == x.dims(), "expected logits {} of the teacher, found {}",
-            to_string(x.dims()), to_string(teacher.dims()));
+    require(teacher.dims() == x.dims(), "expected logits {} of the teacher, found {}", to_string(x.dims()),
+            to_string(teacher.dims()));
     const Tensor& labels = context.required_input(2);
     const ClassLines lines = ClassLines::of(x.dims(), labels.dims(), true, attrs.axis);
     require(lines.classes > 1, "expected at least 2 classes, found {}", lines.classes);
     Operands operands{x, std::move(teacher), labels.to_ints(), lines};
     for (const std::int64_t label : operands.labels)
-      require(label >= 0 && label < lines.classes, "expected a label from 0 to {}, found {}",
-              lines.classes - 1, label);
+      require(label >= 0 && label < lines.classes, "expected a label from 0 to {}, found {}", lines.classes - 1,
+              label);
     return operands;
   }
 };
@@ -111,8 +110,8 @@ Kernel prepare_loss(const PrepareContext& plan) {
         });
         double total = 0;
         for (const double sum : sums) total += sum;
-        y.mutable_data<T>()[0] = static_cast<T>(total * attrs.temperature * attrs.temperature /
-                                                static_cast<double>(lines.lines));
+        y.mutable_data<T>()[0] =
+            static_cast<T>(total * attrs.temperature * attrs.temperature / static_cast<double>(lines.lines));
       });
     });
   };
@@ -131,8 +130,8 @@ BackwardKernel prepare_gradient(const PrepareContext& plan) {
       const T* const x = operands.x.data<T>().data();
       const T* const t = operands.teacher.data<T>().data();
       T* const out = dx.mutable_data<T>().data();
-      const double factor = static_cast<double>(context.required_gradient(0).data<T>()[0]) *
-                            attrs.temperature / static_cast<double>(lines.lines);
+      const double factor = static_cast<double>(context.required_gradient(0).data<T>()[0]) * attrs.temperature /
+                            static_cast<double>(lines.lines);
       context.pool().parallel_for(lines.lines, lines_at_a_time, [&](std::int64_t begin, std::int64_t end) {
         Parts student, teacher;
         for (std::int64_t line = begin; line < end; ++line) {

@@ -66,9 +66,11 @@ struct AttentionMap {
 double attention_transfer(ThreadPool& pool, const Tensor& student, const Tensor& teacher,
                           std::vector<double>* gradient) {
   const Dims &s = student.dims(), &t = teacher.dims();
-  const bool fits = s.size() >= 3 && t.size() == s.size() && s[0] == t[0] &&
-                    std::equal(s.begin() + 2, s.end(), t.begin() + 2);
-  require(fits, "expected maps [samples, channels, positions...] of equal samples and positions, found {} and {} of the teacher",
+  const bool fits =
+      s.size() >= 3 && t.size() == s.size() && s[0] == t[0] && std::equal(s.begin() + 2, s.end(), t.begin() + 2);
+  require(fits,
+          "expected maps [samples, channels, positions...] of equal samples and positions, found {} "
+          "and {} of the teacher",
           to_string(s), to_string(t));
   const Rows x = Rows::of(student), y = Rows::of(teacher);
   std::vector<double> sums(static_cast<std::size_t>(x.count), 0);
@@ -102,15 +104,15 @@ double attention_transfer(ThreadPool& pool, const Tensor& student, const Tensor&
 
 void check_batches(const Tensor& student, const Tensor& teacher) {
   require(student.rank() >= 1 && teacher.rank() >= 1 && student.dim(0) == teacher.dim(0),
-          "expected as many samples as the teacher has, found {} and {} of the teacher",
-          to_string(student.dims()), to_string(teacher.dims()));
+          "expected as many samples as the teacher has, found {} and {} of the teacher", to_string(student.dims()),
+          to_string(teacher.dims()));
 }
 
 // Distances between all samples over their mean.
 struct Distances {
   std::int64_t count = 0, pairs = 0;  // pairs: ordered ones apart from each other
   double mean = 0;
-  std::vector<double> values;         // over the mean
+  std::vector<double> values;  // over the mean
 
   Distances(ThreadPool& pool, const Rows& rows)
       : count(rows.count), values(static_cast<std::size_t>(rows.count * rows.count), 0) {
@@ -213,8 +215,7 @@ double relational_angle(ThreadPool& pool, const Tensor& student, const Tensor& t
       if (gradient == nullptr) continue;
       // Each cosine is of two vectors, and every pair of them counts in both orders.
       std::vector<double> by_vector(static_cast<std::size_t>(n * size), 0);
-      add_product<double>(n, size, n, {a.cosines.data(), n}, {a.vectors.data(), size},
-                          {by_vector.data(), size});
+      add_product<double>(n, size, n, {a.cosines.data(), n}, {a.vectors.data(), size}, {by_vector.data(), size});
       for (std::int64_t i = 0; i < n; ++i) {
         const double length = a.lengths[static_cast<std::size_t>(i)];
         if (length == least_norm) continue;  // no direction to turn
@@ -247,9 +248,8 @@ Kernel prepare_loss(const PrepareContext&) {
     const double value = loss(context.pool(), student, context.required_input(1), nullptr);
     run_as(context, float_compute_type, [&](KernelContext& inner) {
       Tensor& y = inner.output(0, inner.required_input(0).dtype(), {});
-      dispatch_floats(y.dtype(), [&]<class T>(std::type_identity<T>) {
-        y.mutable_data<T>()[0] = static_cast<T>(value);
-      });
+      dispatch_floats(y.dtype(),
+                      [&]<class T>(std::type_identity<T>) { y.mutable_data<T>()[0] = static_cast<T>(value); });
     });
   };
 }
@@ -274,10 +274,8 @@ void infer_scalar(InferContext& context) { context.set_output(0, context.input_d
 
 template <FeatureLoss loss>
 void add(OpRegistry& registry, const char* op) {
-  registry.add(OpDef{.name = op,
-                     .domain = std::string(training_domain),
-                     .infer = infer_scalar,
-                     .prepare = prepare_loss<loss>});
+  registry.add(OpDef{
+      .name = op, .domain = std::string(training_domain), .infer = infer_scalar, .prepare = prepare_loss<loss>});
   registry.add(GradientDef{.name = op,
                            .domain = std::string(training_domain),
                            .prepare = prepare_gradient<loss>,

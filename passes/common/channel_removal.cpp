@@ -35,7 +35,8 @@ class Remover {
   }
 
   void mark(const DependencyGroup& group, const std::vector<std::size_t>& removed) {
-    require(removed.size() < group.sets.size(), "of '{}': expected at least one channel to be left, found {} of {} removed",
+    require(removed.size() < group.sets.size(),
+            "of '{}': expected at least one channel to be left, found {} of {} removed",
             slots_[group.slots.front()].value->name(), removed.size(), group.sets.size());
     for (const std::size_t number : removed)
       for (const auto& [slot, element] : group.sets.at(number).members)
@@ -90,7 +91,8 @@ class Remover {
     for (auto& [name, attribute] : call.attributes) model_.graph.set_attribute(&node, name, std::move(attribute));
     for (std::size_t i = 0; i < call.constants.size(); ++i)
       model_.graph.set_node_input(
-          &node, i + 1, model_.graph.add_initializer(model_.graph.unique_name("split"), std::move(call.constants[i])));
+          &node, i + 1,
+          model_.graph.add_initializer(model_.graph.unique_name("split"), std::move(call.constants[i])));
   }
 
   Model& model_;
@@ -104,8 +106,8 @@ class Remover {
 
 void remove_channels(Model& model, const DependencyGroups& groups,
                      const std::vector<std::vector<std::size_t>>& removed) {
-  require(removed.size() == groups.groups().size(), "expected channels of {} groups, found {}", groups.groups().size(),
-          removed.size());
+  require(removed.size() == groups.groups().size(), "expected channels of {} groups, found {}",
+          groups.groups().size(), removed.size());
   Remover remover(model, groups);
   for (std::size_t g = 0; g < removed.size(); ++g) remover.mark(groups.groups()[g], removed[g]);
   remover.apply();

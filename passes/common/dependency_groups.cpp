@@ -21,8 +21,8 @@ using Kind = AxisRole::Kind;
 // Operators whose attributes or arguments say how many channels there are, beside those that are
 // adapted.
 bool has_fixed_sizes(const Node& node) {
-  static const std::set<std::string_view> adaptable = {"Gelu", "BiasGelu", "FastGelu", "QuickGelu",
-                                                       "FusedMatMul", "FusedGemm"};
+  static const std::set<std::string_view> adaptable = {"Gelu",      "BiasGelu",    "FastGelu",
+                                                       "QuickGelu", "FusedMatMul", "FusedGemm"};
   static const std::set<std::string_view> fixed = {"DeformConv", "ConvInteger", "QLinearConv", "GroupNormalization"};
   if (!node.domain().empty()) return node.domain() != "com.microsoft" || !adaptable.contains(node.op_type());
   if (node.is("Resize")) return node.input(3) != nullptr && node.input(3)->producer() == nullptr;
@@ -127,8 +127,7 @@ class DependencyBuilder {
   }
 
   void block(std::size_t slot, const std::string& reason) {
-    for (std::size_t e = 0; e < slots_[slot].count; ++e)
-      blocked_.emplace(root(slots_[slot].first + e), reason);
+    for (std::size_t e = 0; e < slots_[slot].count; ++e) blocked_.emplace(root(slots_[slot].first + e), reason);
   }
 
   // Element e of `slot` and elements offset + e * repeat up to (e + 1) * repeat of the other are one.
@@ -186,7 +185,8 @@ class DependencyBuilder {
     const OperandAxes roles = op->axes(node);
     if (!operand) return tie_operands(node, roles, slot);
     if (*operand >= roles.size() || at.axis >= roles[*operand].size())
-      return block(slot, fmt::format("nothing is known of the axes of '{}' in {}", at.value->name(), node.describe()));
+      return block(slot,
+                   fmt::format("nothing is known of the axes of '{}' in {}", at.value->name(), node.describe()));
     const AxisRole role = roles[*operand][at.axis];
     if (role.kind == Kind::output) {
       tie(slot, node.output(), static_cast<std::size_t>(role.output_axis));
@@ -209,7 +209,8 @@ class DependencyBuilder {
           tie(slot, node.input(i), axis);
           is_tied = true;
         }
-    if (!is_tied) block(slot, fmt::format("{} makes the channels of '{}' of no single ones", node.describe(), at.value->name()));
+    if (is_tied) return;
+    block(slot, fmt::format("{} makes the channels of '{}' of no single ones", node.describe(), at.value->name()));
   }
 
   // What is summed over with the same axis of the other factor.
@@ -224,7 +225,8 @@ class DependencyBuilder {
       tie(slot, node.input(i), static_cast<std::size_t>(axis));
       is_tied = true;
     }
-    if (!is_tied) block(slot, fmt::format("{} reduces the channels of '{}'", node.describe(), slots_[slot].value->name()));
+    if (is_tied) return;
+    block(slot, fmt::format("{} reduces the channels of '{}'", node.describe(), slots_[slot].value->name()));
   }
 
   bool along_concat(const Node& node, std::size_t slot) const {
@@ -262,7 +264,8 @@ class DependencyBuilder {
     Value* const other = operand ? node.output() : node.input(0);
     const std::optional<ReshapedAxis> axis = reshaped_axis(*slots_[slot].value, slots_[slot].axis, *other);
     if (!axis || !can_retarget(node))
-      return block(slot, fmt::format("{} takes the channels of '{}' apart", node.describe(), slots_[slot].value->name()));
+      return block(slot,
+                   fmt::format("{} takes the channels of '{}' apart", node.describe(), slots_[slot].value->name()));
     if (axis->repeat > 0) return tie(slot, other, axis->axis, 0, static_cast<std::size_t>(axis->repeat));
     // Several elements of this slot are one of the other.
     const std::optional<std::size_t> peer = visit(other, axis->axis);

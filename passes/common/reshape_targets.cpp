@@ -1,6 +1,6 @@
 #include "passes/common/reshape_targets.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "graph/ops/infer.h"
 #include "graph/ops/reshape.h"
@@ -84,7 +84,8 @@ void retarget(Node& node, std::size_t changed) {
   }
   const Value* before = node.input(1);
   const auto count = static_cast<std::int64_t>(dims.size());
-  graph.set_node_input(&node, 1, graph.add_initializer(graph.unique_name(before->name()), Tensor::of<std::int64_t>({count}, dims)));
+  Tensor target = Tensor::of<std::int64_t>({count}, dims);
+  graph.set_node_input(&node, 1, graph.add_initializer(graph.unique_name(before->name()), std::move(target)));
 }
 
 }  // namespace onnxpress

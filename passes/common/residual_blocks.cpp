@@ -137,7 +137,8 @@ class Finder {
     for (std::size_t p = 1; 2 * p <= count; ++p) {
       if (count % p != 0) continue;
       bool repeats = true;
-      for (std::size_t i = p; i < count; ++i) repeats &= connections_[chain[i]].kinds == connections_[chain[i - p]].kinds;
+      for (std::size_t i = p; i < count; ++i)
+        repeats &= connections_[chain[i]].kinds == connections_[chain[i - p]].kinds;
       if (!repeats) continue;
       period = p;
       break;

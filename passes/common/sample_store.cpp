@@ -56,39 +56,42 @@ void SampleStore::lay_out() {
 
 std::optional<SampleStore> SampleStore::open(const std::filesystem::path& path, std::string_view key) {
   if (!std::filesystem::exists(path)) return std::nullopt;
-  return in_context([&] { return fmt::format("reading '{}'", path.native()); }, [&]() -> std::optional<SampleStore> {
-    SampleStore store;
-    store.file_ = MappedFile::open(path);
-    const std::span<const std::byte> bytes = store.file_->bytes();
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    require(text.starts_with(magic), "expected a file of kept samples, found something else");
-    const std::size_t end = text.find('\n', magic.size());
-    require(end != std::string_view::npos, "the file is cut short");
-    store.start_ = end + 1;
-    const Json json = Json::parse(text.substr(magic.size(), end - magic.size()), nullptr, false);
-    require(json.is_object() && json.contains("key") && json.contains("samples") && json.contains("columns"),
-            "expected a description of samples, found something else");
-    try {
-      if (json.at("key").get<std::string>() != key) return std::nullopt;
-      store.samples_ = json.at("samples").get<std::int64_t>();
-      for (const Json& column : json.at("columns")) {
-        const auto type = dtype_from_name(column.at("type").get<std::string>());
-        require(type && *type != DType::string && bits(*type) >= 8, "expected the type of a column, found {}",
-                column.at("type").dump());
-        store.columns_.push_back({column.at("name").get<std::string>(), *type, column.at("dims").get<Dims>()});
-      }
-    } catch (const Json::exception& error) {
-      fail("expected a description of samples: {}", error.what());
-    }
-    store.lay_out();
-    std::size_t size = 0;
-    const bool fits = store.samples_ >= 0 &&
-                      !__builtin_mul_overflow(store.record_bytes_, static_cast<std::size_t>(store.samples_), &size) &&
-                      size == bytes.size() - store.start_;
-    require(fits, "expected {} samples of {} bytes, found {} bytes", store.samples_, store.record_bytes_,
-            bytes.size() - store.start_);
-    return store;
-  });
+  return in_context(
+      [&] { return fmt::format("reading '{}'", path.native()); },
+      [&]() -> std::optional<SampleStore> {
+        SampleStore store;
+        store.file_ = MappedFile::open(path);
+        const std::span<const std::byte> bytes = store.file_->bytes();
+        const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+        require(text.starts_with(magic), "expected a file of kept samples, found something else");
+        const std::size_t end = text.find('\n', magic.size());
+        require(end != std::string_view::npos, "the file is cut short");
+        store.start_ = end + 1;
+        const Json json = Json::parse(text.substr(magic.size(), end - magic.size()), nullptr, false);
+        require(json.is_object() && json.contains("key") && json.contains("samples") && json.contains("columns"),
+                "expected a description of samples, found something else");
+        try {
+          if (json.at("key").get<std::string>() != key) return std::nullopt;
+          store.samples_ = json.at("samples").get<std::int64_t>();
+          for (const Json& column : json.at("columns")) {
+            const auto type = dtype_from_name(column.at("type").get<std::string>());
+            require(type && *type != DType::string && bits(*type) >= 8, "expected the type of a column, found {}",
+                    column.at("type").dump());
+            store.columns_.push_back({column.at("name").get<std::string>(), *type, column.at("dims").get<Dims>()});
+          }
+        } catch (const Json::exception& error) {
+          fail("expected a description of samples: {}", error.what());
+        }
+        store.lay_out();
+        std::size_t size = 0;
+        const bool fits =
+            store.samples_ >= 0 &&
+            !__builtin_mul_overflow(store.record_bytes_, static_cast<std::size_t>(store.samples_), &size) &&
+            size == bytes.size() - store.start_;
+        require(fits, "expected {} samples of {} bytes, found {} bytes", store.samples_, store.record_bytes_,
+                bytes.size() - store.start_);
+        return store;
+      });
 }
 
 SampleStore SampleStore::record(const std::vector<std::string>& names, std::int64_t samples,
@@ -123,11 +126,11 @@ SampleStore SampleStore::record(const std::vector<std::string>& names, std::int6
   };
   if (path.empty()) {
     const std::size_t bytes = store.record_bytes_ * static_cast<std::size_t>(samples);
-    require(bytes <= most_bytes, "{} samples of {} bytes do not fit into {} bytes", samples, store.record_bytes_, most_bytes);
+    require(bytes <= most_bytes, "{} samples of {} bytes do not fit into {} bytes", samples, store.record_bytes_,
+            most_bytes);
     store.owned_.reserve(bytes);
-    write_all_rows([&](std::span<const std::byte> row) {
-      store.owned_.insert(store.owned_.end(), row.begin(), row.end());
-    });
+    write_all_rows(
+        [&](std::span<const std::byte> row) { store.owned_.insert(store.owned_.end(), row.begin(), row.end()); });
     return store;
   }
   StagedFiles staged;

@@ -77,9 +77,12 @@ class DeriveStudent : public Pass, public PreparedPass {
         if (!std::ranges::binary_search(kept, i)) dropped.push_back(chain.blocks[i]);
     }
     require(!dropped.empty(),
-            "depth={}: expected residual blocks that can be left out (of the same dims before and after, at least one of a "
-            "run stays), found {}", depth, count == 0 ? "none" : fmt::format("{} that must all stay", count));
-    for (const ResidualBlock& block : dropped) outcome.notes.push_back(fmt::format("left out the block of {}", block.name));
+            "depth={}: expected residual blocks that can be left out (of the same dims before and after, at least "
+            "one of a "
+            "run stays), found {}",
+            depth, count == 0 ? "none" : fmt::format("{} that must all stay", count));
+    for (const ResidualBlock& block : dropped)
+      outcome.notes.push_back(fmt::format("left out the block of {}", block.name));
     drop_blocks(model, dropped);
     outcome.counts["blocks"] = count;
     outcome.counts["blocks left out"] = dropped.size();

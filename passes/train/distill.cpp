@@ -19,7 +19,8 @@ class Distill final : public Pass {
             {.name = "soft",
              .kind = Kind::choice,
              .default_value = "auto",
-             .help = "the loss against the teacher's outputs; auto: by the final activation, the labels and the output's dims",
+             .help = "the loss against the teacher's outputs; auto: by the final activation, the labels and the "
+                     "output's dims",
              .choices = "auto|distillation|decoupled_distillation|logits_mse|binary_cross_entropy|mse|l1|huber|none"},
             {.name = "alpha",
              .kind = Kind::number,
@@ -45,14 +46,38 @@ class Distill final : public Pass {
              .help = "of decoupled_distillation: weight of the other classes",
              .min = 0,
              .max = 1e6},
-            {.name = "outputs", .help = "which outputs are compared: 'STUDENT=TEACHER;...'; default: by name, else by position"},
-            {.name = "hints", .help = "values that follow the first teacher's, through a learned map: 'STUDENT=TEACHER;...'"},
-            {.name = "hint_weight", .kind = Kind::number, .default_value = "1", .help = "of each hint", .min = 0, .max = 1e9},
-            {.name = "attention", .help = "maps [N,C,H,W] whose attention follows the first teacher's: 'STUDENT=TEACHER;...'"},
-            {.name = "attention_weight", .kind = Kind::number, .default_value = "1000", .help = "of each pair of maps", .min = 0, .max = 1e9},
-            {.name = "relations", .help = "values whose relations between samples follow the first teacher's: 'STUDENT=TEACHER;...'"},
-            {.name = "distance_weight", .kind = Kind::number, .default_value = "25", .help = "of relations by distance", .min = 0, .max = 1e9},
-            {.name = "angle_weight", .kind = Kind::number, .default_value = "50", .help = "of relations by angle", .min = 0, .max = 1e9},
+            {.name = "outputs",
+             .help = "which outputs are compared: 'STUDENT=TEACHER;...'; default: by name, else by position"},
+            {.name = "hints",
+             .help = "values that follow the first teacher's, through a learned map: 'STUDENT=TEACHER;...'"},
+            {.name = "hint_weight",
+             .kind = Kind::number,
+             .default_value = "1",
+             .help = "of each hint",
+             .min = 0,
+             .max = 1e9},
+            {.name = "attention",
+             .help = "maps [N,C,H,W] whose attention follows the first teacher's: 'STUDENT=TEACHER;...'"},
+            {.name = "attention_weight",
+             .kind = Kind::number,
+             .default_value = "1000",
+             .help = "of each pair of maps",
+             .min = 0,
+             .max = 1e9},
+            {.name = "relations",
+             .help = "values whose relations between samples follow the first teacher's: 'STUDENT=TEACHER;...'"},
+            {.name = "distance_weight",
+             .kind = Kind::number,
+             .default_value = "25",
+             .help = "of relations by distance",
+             .min = 0,
+             .max = 1e9},
+            {.name = "angle_weight",
+             .kind = Kind::number,
+             .default_value = "50",
+             .help = "of relations by angle",
+             .min = 0,
+             .max = 1e9},
         })) {
     info_.options = options_;
   }
@@ -72,8 +97,10 @@ class Distill final : public Pass {
     const Hash128 own = fingerprint(model).hash;
     for (const TeacherSource& teacher : context.teachers)
       if (fingerprint(*teacher.model).hash == own)
-        throw Unsuitable(fmt::format("teacher '{}' is the model that would be trained: give another (--teacher), or passes "
-                                     "before that make a student of it", teacher.name));
+        throw Unsuitable(
+            fmt::format("teacher '{}' is the model that would be trained: give another (--teacher), or passes "
+                        "before that make a student of it",
+                        teacher.name));
     const DistillationSettings settings = DistillationSettings::from(context.options);
     Distillation distillation(model, settings, TrainingSettings::from(context.options), context);
     TrainingReport report = train_stage(distillation.model(), distillation.task(), context.options, context);

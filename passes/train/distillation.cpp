@@ -29,7 +29,8 @@ std::vector<DistillationSettings::Pair> pairs_from(std::string_view option, std:
     const std::size_t middle = one.find('=');
     const std::string student(one.substr(0, middle));
     const std::string teacher(middle == std::string_view::npos ? one : one.substr(middle + 1));
-    require(!student.empty() && !teacher.empty(), "option '{}': expected STUDENT=TEACHER;..., found '{}'", option, one);
+    require(!student.empty() && !teacher.empty(), "option '{}': expected STUDENT=TEACHER;..., found '{}'", option,
+            one);
     pairs.push_back({student, teacher});
   }
   return pairs;
@@ -75,7 +76,8 @@ Soft soft_from(const std::string& text) {
 
 std::string listed(std::span<Value* const> values) {
   std::string text;
-  for (const Value* value : values) text += fmt::format("{}'{}' {}", text.empty() ? "" : ", ", value->name(), to_string(value->type));
+  for (const Value* value : values)
+    text += fmt::format("{}'{}' {}", text.empty() ? "" : ", ", value->name(), to_string(value->type));
   return text;
 }
 
@@ -99,16 +101,18 @@ DistillationSettings DistillationSettings::from(const Options& options) {
                                 .distance_weight = options.number("distance_weight"),
                                 .angle_weight = options.number("angle_weight")};
   const bool has_inner = !settings.hints.empty() || !settings.attention.empty() || !settings.relations.empty();
-  require(settings.temperature > 0, "option 'temperature': expected a number above 0, found {}", settings.temperature);
+  require(settings.temperature > 0, "option 'temperature': expected a number above 0, found {}",
+          settings.temperature);
   const bool has_soft = settings.soft != Soft::none && settings.alpha > 0;
   require(has_soft || has_inner,
-          "expected soft targets, hints, attention or relations: without them there is nothing of the teacher (finetune trains "
+          "expected soft targets, hints, attention or relations: without them there is nothing of the teacher "
+          "(finetune trains "
           "on labels alone)");
   return settings;
 }
 
-Distillation::Distillation(const Model& student, const DistillationSettings& settings, const TrainingSettings& training,
-                           PassContext& context)
+Distillation::Distillation(const Model& student, const DistillationSettings& settings,
+                           const TrainingSettings& training, PassContext& context)
     : settings_(settings), sources_(context.teachers), model_(student.clone()) {
   inline_functions(*model_);
   infer_types(*model_);
@@ -117,7 +121,8 @@ Distillation::Distillation(const Model& student, const DistillationSettings& set
   wanted_.resize(sources_.size());
   if (has_labels_ && settings_.alpha < 1) add_hard(training);
   if (!has_labels_ && settings_.alpha < 1)
-    notes_.push_back(fmt::format("'{}' has no labels: the student learns from the teacher alone", context.training->description()));
+    notes_.push_back(fmt::format("'{}' has no labels: the student learns from the teacher alone",
+                                 context.training->description()));
   double total = 0;
   for (const TeacherSource& source : sources_) total += source.weight;
   if (settings_.soft != Soft::none && settings_.alpha > 0)
@@ -153,8 +158,10 @@ std::vector<DistillationSettings::Pair> Distillation::output_pairs(const Teacher
   };
   const bool by_name = std::ranges::all_of(own, has);
   if (!by_name && own.size() != others.size())
-    refuse("expected outputs that match, found {} of the student and {} of teacher '{}': say which with outputs=STUDENT=TEACHER",
-           listed(own), listed(others), teacher.name);
+    refuse(
+        "expected outputs that match, found {} of the student and {} of teacher '{}': say which with "
+        "outputs=STUDENT=TEACHER",
+        listed(own), listed(others), teacher.name);
   std::vector<DistillationSettings::Pair> pairs;
   for (std::size_t i = 0; i < own.size(); ++i)
     if (is_float(own[i]->type.elem)) pairs.push_back({own[i]->name(), by_name ? own[i]->name() : others[i]->name()});
@@ -190,7 +197,8 @@ std::size_t Distillation::want(std::size_t teacher, TeacherValue value) {
 
 void Distillation::add_soft(std::size_t teacher, double share) {
   for (const DistillationSettings::Pair& pair : output_pairs(sources_[teacher])) {
-    if (model_->graph.find(pair.student) == nullptr) refuse("option 'outputs': the student has no value '{}'", pair.student);
+    if (model_->graph.find(pair.student) == nullptr)
+      refuse("option 'outputs': the student has no value '{}'", pair.student);
     const Kind kind = soft_kind(pair.student);
     if (kind == Kind::decoupled_distillation && !(has_labels_ && is_integer(first_.batch.labels.dtype())))
       refuse("decoupled_distillation: expected data with class labels, found none");
@@ -223,12 +231,15 @@ void Distillation::add_inner() {
     const Value& value = inner(pair.student);
     const bool are_maps = channel_axis(value) == 1;
     TeacherValue wanted{.name = pair.teacher, .positions = are_maps ? positions(value) : std::nullopt};
-    soft_.push_back({{.kind = Kind::mse, .output = pair.student, .weight = settings_.hint_weight}, 0, want(0, std::move(wanted))});
+    soft_.push_back({{.kind = Kind::mse, .output = pair.student, .weight = settings_.hint_weight},
+                     0,
+                     want(0, std::move(wanted))});
   }
   for (const DistillationSettings::Pair& pair : settings_.attention) {
     TeacherValue wanted{.name = pair.teacher, .positions = positions(inner(pair.student))};
     soft_.push_back({{.kind = Kind::attention_transfer, .output = pair.student, .weight = settings_.attention_weight},
-                     0, want(0, std::move(wanted))});
+                     0,
+                     want(0, std::move(wanted))});
   }
   for (const DistillationSettings::Pair& pair : settings_.relations) {
     inner(pair.student);
@@ -264,11 +275,13 @@ void Distillation::check(const SoftLoss& loss) {
   const auto found = first_.outputs.find(loss.term.output);
   if (found == first_.outputs.end()) return;  // values inside: the losses say what they expect
   const Dims ours = row_of(found->second);
-  const bool is_output_loss = is_on_logits(loss.term.kind) || loss.term.kind == Kind::mse || loss.term.kind == Kind::l1 ||
-                              loss.term.kind == Kind::huber || loss.term.kind == Kind::binary_cross_entropy;
+  const bool is_output_loss = is_on_logits(loss.term.kind) || loss.term.kind == Kind::mse ||
+                              loss.term.kind == Kind::l1 || loss.term.kind == Kind::huber ||
+                              loss.term.kind == Kind::binary_cross_entropy;
   if (is_output_loss && ours != theirs)
-    refuse("output '{}' of the student gives {} a sample, '{}' of teacher '{}' {}: expected the same", loss.term.output,
-           to_string(ours), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name, to_string(theirs));
+    refuse("output '{}' of the student gives {} a sample, '{}' of teacher '{}' {}: expected the same",
+           loss.term.output, to_string(ours), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name,
+           to_string(theirs));
 }
 
 // The loss with its target; a hint of another width gets a regressor.
@@ -281,18 +294,21 @@ void Distillation::finish(const SoftLoss& loss, std::uint64_t seed) {
     const Dims& theirs = teachers_[loss.teacher]->rows()[loss.value];
     if (theirs.size() + 1 != value.type.shape->size())
       refuse("hint '{}' of the student is {}, '{}' of teacher '{}' {} a sample: expected as many axes", value.name(),
-             to_string(value.type), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name, to_string(theirs));
+             to_string(value.type), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name,
+             to_string(theirs));
     const std::int64_t channels = theirs[axis - 1];
     const Dim& own = (*value.type.shape)[axis];
     if (!own.is_known() || own.value() != channels) {
       const Regressor regressor = add_regressor(*model_, &value, channels, seed);
-      task_.further_parameters.insert(task_.further_parameters.end(), regressor.parameters.begin(), regressor.parameters.end());
+      task_.further_parameters.insert(task_.further_parameters.end(), regressor.parameters.begin(),
+                                      regressor.parameters.end());
       notes_.push_back(fmt::format("hint '{}': a regressor brings {} channels to the teacher's {}", term.output,
                                    own.to_string(), channels));
       term.output = regressor.value->name();
     }
   }
-  task_.loss_text += fmt::format("{}{}*{}({})", task_.loss_text.empty() ? "" : "+", term.weight, name(term.kind), loss.term.output);
+  task_.loss_text +=
+      fmt::format("{}{}*{}({})", task_.loss_text.empty() ? "" : "+", term.weight, name(term.kind), loss.term.output);
   if (is_on_logits(term.kind) && term.kind != Kind::logits_mse)
     task_.loss_text += fmt::format(" at temperature {}", term.temperature);
   std::size_t index = loss.value;

@@ -13,7 +13,17 @@ namespace onnxpress {
 
 // The options of the pass `distill` beside those of training.
 struct DistillationSettings {
-  enum class Soft { automatic, distillation, decoupled_distillation, logits_mse, binary_cross_entropy, mse, l1, huber, none };
+  enum class Soft {
+    automatic,
+    distillation,
+    decoupled_distillation,
+    logits_mse,
+    binary_cross_entropy,
+    mse,
+    l1,
+    huber,
+    none
+  };
   // A value of the student and one of the teacher.
   struct Pair {
     std::string student, teacher;

@@ -38,7 +38,8 @@ Regressor add_regressor(Model& model, Value* value, std::int64_t channels, std::
   Graph& graph = model.graph;
   const std::size_t axis = channel_axis(*value), rank = value->type.shape->size();
   const Dim& width = (*value->type.shape)[axis];
-  require(width.is_known(), "'{}': expected a known number of channels, found {}", value->name(), to_string(value->type));
+  require(width.is_known(), "'{}': expected a known number of channels, found {}", value->name(),
+          to_string(value->type));
   const std::int64_t from = width.value();
   const bool is_convolution = axis == 1 && rank > 2;
   Dims dims = is_convolution ? Dims{channels, from} : Dims{from, channels};

@@ -31,7 +31,8 @@ Tensor averaged(const Tensor& maps, const Dims& positions) {
           double sum = 0;
           for (std::int64_t s = begin; s < end; ++s)
             sum += double{from[static_cast<std::size_t>((o * size + s) * inner + i)]};
-          to[static_cast<std::size_t>((o * wanted + t) * inner + i)] = static_cast<float>(sum / static_cast<double>(end - begin));
+          to[static_cast<std::size_t>((o * wanted + t) * inner + i)] =
+              static_cast<float>(sum / static_cast<double>(end - begin));
         }
       }
     current = std::move(next);
@@ -65,21 +66,26 @@ TeacherTargets::TeacherTargets(const TeacherSource& teacher, std::vector<Teacher
     if (!options.cache.empty())
       throw Unsuitable("--teacher-cache: augmentation gives other samples in every epoch, which no cache can hold");
     if (teacher.reads_otherwise)
-      throw Unsuitable(fmt::format("augmentation changes what the student reads, and teacher '{}' has preprocessing of its "
-                                   "own ({}): expected the same for both", name_, teacher.preprocessing));
+      throw Unsuitable(
+          fmt::format("augmentation changes what the student reads, and teacher '{}' has preprocessing of its "
+                      "own ({}): expected the same for both",
+                      name_, teacher.preprocessing));
     own_data_ = nullptr;
   }
   if (own_data_ != nullptr && own_data_->samples() != samples)
-    throw Unsuitable(fmt::format("teacher '{}': expected {} samples, found {}", name_, samples, own_data_->samples()));
+    throw Unsuitable(
+        fmt::format("teacher '{}': expected {} samples, found {}", name_, samples, own_data_->samples()));
   std::filesystem::path file = options.cache;
   if (!file.empty()) {
-    if (training.hash().empty()) throw Unsuitable("--teacher-cache: expected data from files, found generated samples");
+    if (training.hash().empty())
+      throw Unsuitable("--teacher-cache: expected data from files, found generated samples");
     if (std::filesystem::is_directory(file)) file /= fmt::format("teacher-{}.samples", key_);
     store_ = SampleStore::open(file, key_);
   }
   if (store_) {
     for (const SampleStore::Column& column : store_->columns()) rows_.push_back(column.row);
-    note_ = fmt::format("teacher '{}': what it makes of {} samples was read from '{}'", name_, samples, file.native());
+    note_ =
+        fmt::format("teacher '{}': what it makes of {} samples was read from '{}'", name_, samples, file.native());
     return;
   }
   prepare(*teacher.model, context.pool.size());
@@ -94,33 +100,36 @@ TeacherTargets::TeacherTargets(const TeacherSource& teacher, std::vector<Teacher
   const bool fits = bytes == 0 || static_cast<std::size_t>(samples) <= options.most_bytes / bytes;
   if (!options.samples_change && (fits || !file.empty())) return keep(file, context, options.most_bytes);
   if (!options.samples_change && own_data_ != nullptr)
-    throw Unsuitable(fmt::format("teacher '{}' has data of its own, and {} bytes a sample of {} do not fit into memory: give "
-                                 "--teacher-cache", name_, bytes, samples));
+    throw Unsuitable(
+        fmt::format("teacher '{}' has data of its own, and {} bytes a sample of {} do not fit into memory: give "
+                    "--teacher-cache",
+                    name_, bytes, samples));
   note_ = fmt::format("teacher '{}' runs on every batch", name_);
 }
 
 // A clone whose outputs are the wanted values.
 void TeacherTargets::prepare(const Model& source, int threads) {
-  in_context([&] { return fmt::format("teacher '{}'", name_); }, [&] {
-    const std::unique_ptr<Model> model = source.clone();
-    inline_functions(*model);
-    Graph& graph = model->graph;
-    std::vector<Value*> wanted;
-    for (const TeacherValue& value : values_) {
-      Value* found = graph.find(value.name);
-      if (found == nullptr) throw Unsuitable(fmt::format("expected a value '{}', found none", value.name));
-      wanted.push_back(value.as_logits ? logits_of(found) : found);
-    }
-    while (!graph.outputs().empty()) graph.remove_output(0);
-    for (Value* value : wanted) {
-      if (!value->is_output()) graph.add_output(value);
-      const auto outputs = graph.outputs();
-      places_.push_back(static_cast<std::size_t>(std::ranges::find(outputs, value) - outputs.begin()));
-    }
-    remove_unused(graph);
-    for (const Value* input : model->required_inputs()) inputs_.push_back(input->name());
-    engine_ = std::make_unique<Engine>(*model, EngineOptions{.threads = threads});
-  });
+  in_context([&] { return fmt::format("teacher '{}'", name_); },
+             [&] {
+               const std::unique_ptr<Model> model = source.clone();
+               inline_functions(*model);
+               Graph& graph = model->graph;
+               std::vector<Value*> wanted;
+               for (const TeacherValue& value : values_) {
+                 Value* found = graph.find(value.name);
+                 if (found == nullptr) throw Unsuitable(fmt::format("expected a value '{}', found none", value.name));
+                 wanted.push_back(value.as_logits ? logits_of(found) : found);
+               }
+               while (!graph.outputs().empty()) graph.remove_output(0);
+               for (Value* value : wanted) {
+                 if (!value->is_output()) graph.add_output(value);
+                 const auto outputs = graph.outputs();
+                 places_.push_back(static_cast<std::size_t>(std::ranges::find(outputs, value) - outputs.begin()));
+               }
+               remove_unused(graph);
+               for (const Value* input : model->required_inputs()) inputs_.push_back(input->name());
+               engine_ = std::make_unique<Engine>(*model, EngineOptions{.threads = threads});
+             });
 }
 
 // The student's inputs as the teacher reads them: by name, else by position.
@@ -139,20 +148,23 @@ std::vector<Tensor> TeacherTargets::adopted(const std::vector<Tensor>& given) co
 }
 
 std::vector<Tensor> TeacherTargets::run(const Batch& batch, bool is_students) {
-  return in_context([&] { return fmt::format("running the teacher '{}'", name_); }, [&] {
-    const std::vector<Tensor> outputs = engine_->run(is_students ? adopted(batch.inputs) : batch.inputs);
-    std::vector<Tensor> results;
-    for (std::size_t i = 0; i < values_.size(); ++i) {
-      Tensor result = outputs[places_[i]];
-      require(result.rank() > 0 && result.dim(0) >= batch.samples, "'{}': expected one row a sample ({}), found {}",
-              values_[i].name, batch.samples, to_string(result.dims()));
-      if (result.dim(0) > batch.samples) result = take(result, 0, 0, batch.samples);
-      if (values_[i].positions && result.rank() == values_[i].positions->size() + 2)
-        result = averaged(result, *values_[i].positions);
-      results.push_back(std::move(result));
-    }
-    return results;
-  });
+  return in_context([&] { return fmt::format("running the teacher '{}'", name_); },
+                    [&] {
+                      const std::vector<Tensor> outputs =
+                          engine_->run(is_students ? adopted(batch.inputs) : batch.inputs);
+                      std::vector<Tensor> results;
+                      for (std::size_t i = 0; i < values_.size(); ++i) {
+                        Tensor result = outputs[places_[i]];
+                        require(result.rank() > 0 && result.dim(0) >= batch.samples,
+                                "'{}': expected one row a sample ({}), found {}", values_[i].name, batch.samples,
+                                to_string(result.dims()));
+                        if (result.dim(0) > batch.samples) result = take(result, 0, 0, batch.samples);
+                        if (values_[i].positions && result.rank() == values_[i].positions->size() + 2)
+                          result = averaged(result, *values_[i].positions);
+                        results.push_back(std::move(result));
+                      }
+                      return results;
+                    });
 }
 
 void TeacherTargets::keep(const std::filesystem::path& file, PassContext& context, std::size_t most_bytes) {

@@ -26,9 +26,9 @@ struct TeacherValue {
 };
 
 struct TeacherTargetOptions {
-  std::vector<std::string> student_inputs;  // names of the required ones, in order
-  std::filesystem::path cache;              // file or folder; empty: none
-  bool samples_change = false;              // augmentation: every batch is another
+  std::vector<std::string> student_inputs;        // names of the required ones, in order
+  std::filesystem::path cache;                    // file or folder; empty: none
+  bool samples_change = false;                    // augmentation: every batch is another
   std::size_t most_bytes = std::size_t{1} << 30;  // kept in memory; more: it runs on every batch
 };
 

@@ -40,7 +40,11 @@ def test_narrow_and_shallow_transformers_run(onnxpress, tmp_path):
     for name in ("tiny_bert", "tiny_bert_dynamo"):
         source = TESTDATA / f"{name}.onnx"
         out = tmp_path / f"{name}.onnx"
-        for passes in ("derive_student{width=0.5}", "derive_student{depth=0.5}", "derive_student{width=0.5,depth=0.5}"):
+        for passes in (
+            "derive_student{width=0.5}",
+            "derive_student{depth=0.5}",
+            "derive_student{width=0.5,depth=0.5}",
+        ):
             report = onnxpress.report("compress", source, "-o", out, "--passes", passes, folder=tmp_path)
             onnx.checker.check_model(onnx.load(out))
             found = next(iter(run_runtime(out, feeds).values()))

@@ -49,8 +49,9 @@ std::vector<std::string> notes_of(const Report& report) {
 
 TEST_CASE("a student derived from its teacher gets better by distillation, and the teacher runs once") {
   const Scratch scratch;
-  const std::vector<std::string> distil = {"distill", "--teacher", cnn, "--student", "auto:width=0.35", "--train", train,
-                                           "--eval", test, "--epochs", "3", "--teacher-cache", "kept"};
+  const std::vector<std::string> distil = {
+      "distill", "--teacher", cnn,        "--student", "auto:width=0.35", "--train", train,
+      "--eval",  test,        "--epochs", "3",         "--teacher-cache", "kept"};
   const Report first = report_of(scratch, distil);
   CHECK(first["kind"] == "distill");
   CHECK(first["teachers"][0]["path"] == cnn);
@@ -77,13 +78,16 @@ TEST_CASE("a student derived from its teacher gets better by distillation, and t
 
 TEST_CASE("a given student, several teachers and data without labels") {
   const Scratch scratch;
-  const CommandResult untrained = in(scratch, {"compress", mlp, "-o", "small.onnx", "--passes", "derive_student{width=0.3}"});
+  const CommandResult untrained =
+      in(scratch, {"compress", mlp, "-o", "small.onnx", "--passes", "derive_student{width=0.3}"});
   REQUIRE(untrained.status == 0);
-  const Report report = report_of(scratch, {"distill", "--teacher", cnn + "," + mlp, "--teacher-weights", "2,1", "--student",
-                                            "small.onnx", "--train", train, "--alpha", "1", "--epochs", "4", "--eval", test});
+  const Report report =
+      report_of(scratch, {"distill", "--teacher", cnn + "," + mlp, "--teacher-weights", "2,1", "--student",
+                          "small.onnx", "--train", train, "--alpha", "1", "--epochs", "4", "--eval", test});
   CHECK(report["teachers"].size() == 2);
   CHECK(report["passes"].back()["training"]["loss"].get<std::string>() ==
-        "0.6666666666666666*distillation(logits) at temperature 4+0.3333333333333333*distillation(logits) at temperature 4");
+        "0.6666666666666666*distillation(logits) at temperature 4+0.3333333333333333*distillation(logits) at "
+        "temperature 4");
   CHECK(top1(report["passes"].back()) > 0.9);
 }
 
@@ -91,16 +95,17 @@ TEST_CASE("a teacher reads the data its own way") {
   const Scratch scratch;
   // The teacher expects what the data holds; the student its sixteenfold.
   const Report report =
-      report_of(scratch, {"distill", "--teacher", cnn, "--teacher-input-scale", "1", "--student", mlp, "--input-scale", "16", "--train",
-                          train, "--alpha", "1", "--epochs", "3", "--eval", test});
+      report_of(scratch, {"distill", "--teacher", cnn, "--teacher-input-scale", "1", "--student", mlp,
+                          "--input-scale", "16", "--train", train, "--alpha", "1", "--epochs", "3", "--eval", test});
   CHECK(report["teacher_preprocessing"]["teacher-input-scale"] == "1");
   CHECK(top1(report["passes"].back()) > 0.9);
 }
 
 TEST_CASE("a pipeline distils what pruning has made of the model from the original") {
   const Scratch scratch;
-  const Report report = report_of(scratch, {"compress", mlp, "--passes", "prune_magnitude{sparsity=0.8},distill{epochs=4}",
-                                            "--train", train, "--eval", test});
+  const Report report =
+      report_of(scratch, {"compress", mlp, "--passes", "prune_magnitude{sparsity=0.8},distill{epochs=4}", "--train",
+                          train, "--eval", test});
   const Report& passes = report["passes"];
   CHECK(top1(passes[1]) > top1(passes[0]) + 0.01);
   CHECK(report["after"]["sparsity"].get<double>() > 0.7);
@@ -116,13 +121,16 @@ TEST_CASE("distill refuses what does not fit before any work") {
             "--student: "));
   CHECK(has(refusal(scratch, {"distill", "--teacher", mlp, "--student", mlp, "--train", train}),
             "is the model that would be trained"));
-  CHECK(has(refusal(scratch, {"distill", "--teacher", bert, "--student", mlp, "--train", train}), "--teacher '" + bert + "'"));
-  CHECK(has(refusal(scratch, {"distill", "--teacher", cnn, "--teacher-weights", "1,2", "--student", mlp, "--train", train}),
-            "--teacher-weights: expected 1, found 2"));
+  CHECK(has(refusal(scratch, {"distill", "--teacher", bert, "--student", mlp, "--train", train}),
+            "--teacher '" + bert + "'"));
+  CHECK(has(
+      refusal(scratch, {"distill", "--teacher", cnn, "--teacher-weights", "1,2", "--student", mlp, "--train", train}),
+      "--teacher-weights: expected 1, found 2"));
   CHECK(has(refusal(scratch, {"compress", mlp, "--passes", "simplify", "--teacher", cnn}), "--teacher: no pass"));
   scratch.write("kept", "mine");
-  CHECK(has(refusal(scratch, {"distill", "--teacher", cnn, "--student", mlp, "--train", train, "--teacher-cache", "kept"}),
-            "expected a file of kept samples, found something else"));
+  CHECK(has(
+      refusal(scratch, {"distill", "--teacher", cnn, "--student", mlp, "--train", train, "--teacher-cache", "kept"}),
+      "expected a file of kept samples, found something else"));
 }
 
 }  // namespace onnxpress

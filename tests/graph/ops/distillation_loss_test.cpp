@@ -29,8 +29,8 @@ TEST_CASE("distillation losses are those of their papers") {
     const auto tensor = [&](const std::string& name, const std::string& dims, const std::string& values) {
       return "initializer " + name + ": " + type + "[" + dims + "] = " + values;
     };
-    const std::string logits = tensor("x", "3,4", twelve) + tensor("z", "3,4", teacher_twelve) +
-                               "initializer t: int64[3] = {1,3,0}\n";
+    const std::string logits =
+        tensor("x", "3,4", twelve) + tensor("z", "3,4", teacher_twelve) + "initializer t: int64[3] = {1,3,0}\n";
     const std::string domain = "y = onnxpress.training.";
     const auto check = [&](const std::string& body, double expected) {
       CHECK(loss(body) == doctest::Approx(expected).epsilon(type == "float64" ? 1e-12 : 1e-6));

@@ -72,8 +72,9 @@ TEST_CASE("files that are no store, or cut short, are refused") {
     std::filesystem::resize_file(path, left);
     CHECK_THROWS_AS(SampleStore::open(path, "key"), Error);
   }
-  std::ofstream(path) << "onnxpress.samples/1\n{\"key\":\"key\",\"samples\":-1,\"columns\":[{\"name\":\"a\",\"type\":\"float32\","
-                         "\"dims\":[9223372036854775807,9]}]}\n";
+  std::ofstream(path)
+      << "onnxpress.samples/1\n{\"key\":\"key\",\"samples\":-1,\"columns\":[{\"name\":\"a\",\"type\":\"float32\","
+         "\"dims\":[9223372036854775807,9]}]}\n";
   CHECK_THROWS_AS(SampleStore::open(path, "key"), Error);
   std::ofstream(path) << "something else";
   CHECK_THROWS_AS(SampleStore::open(path, "key"), Error);

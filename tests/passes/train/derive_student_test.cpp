@@ -176,7 +176,8 @@ c = MatMul(a, v)
 d = MatMul(b, u)
 y = Add(c, d)
 output y: float32[n,4,3]
-)", "v", 0, {0, 5});
+)",
+                      "v", 0, {0, 5});
   check_zero_channels(R"(input x: float32[n,s,6]
 initializer w: float32[6,8] = random(1)
 initializer v: float32[8,3] = random(2)
@@ -193,7 +194,8 @@ r = Relu(t)
 f = Reshape(r, back)
 y = MatMul(f, v)
 output y: float32[n,s,3]
-)", "w", 1, {3});
+)",
+                      "w", 1, {3});
 }
 
 TEST_CASE("a student keeps the channels of the largest norm, and says what stays wide") {
@@ -240,11 +242,14 @@ std::string blocks(int count) {
   std::string text = "input x: float32[n,4]\n";
   std::string value = "x";
   for (int i = 0; i < count; ++i) {
-    text += fmt::format("initializer w{0}: float32[4,4] = random({0})\nh{0} = MatMul({1}, w{0})\nr{0} = Relu(h{0})\n"
-                        "a{0} = Add(r{0}, {1})\nz{0} = Relu(a{0})\n", i, value);
+    text += fmt::format(
+        "initializer w{0}: float32[4,4] = random({0})\nh{0} = MatMul({1}, w{0})\nr{0} = Relu(h{0})\n"
+        "a{0} = Add(r{0}, {1})\nz{0} = Relu(a{0})\n",
+        i, value);
     value = fmt::format("z{}", i);
   }
-  return text + "initializer last: float32[4,2] = random(99)\ny = MatMul(" + value + ", last)\noutput y: float32[n,2]\n";
+  return text + "initializer last: float32[4,2] = random(99)\ny = MatMul(" + value +
+         ", last)\noutput y: float32[n,2]\n";
 }
 
 TEST_CASE("residual blocks are left out evenly") {
@@ -263,12 +268,15 @@ TEST_CASE("residual blocks are left out evenly") {
 TEST_CASE("attention and feed-forward network of a layer go together") {
   std::string text = "input x: float32[n,4]\n", value = "x";
   for (int i = 0; i < 3; ++i) {
-    text += fmt::format("initializer u{0}: float32[4,4] = random({0})\ninitializer v{0}: float32[4,4] = random(5{0})\n"
-                        "h{0} = MatMul({1}, u{0})\na{0} = Add(h{0}, {1})\ng{0} = MatMul(a{0}, v{0})\nt{0} = Tanh(g{0})\n"
-                        "b{0} = Add(a{0}, t{0})\n", i, value);
+    text += fmt::format(
+        "initializer u{0}: float32[4,4] = random({0})\ninitializer v{0}: float32[4,4] = random(5{0})\n"
+        "h{0} = MatMul({1}, u{0})\na{0} = Add(h{0}, {1})\ng{0} = MatMul(a{0}, v{0})\nt{0} = Tanh(g{0})\n"
+        "b{0} = Add(a{0}, t{0})\n",
+        i, value);
     value = fmt::format("b{}", i);
   }
-  const PassRun run = run_pass("derive_student{depth=0.5}", text + "y = Relu(" + value + ")\noutput y: float32[n,4]\n");
+  const PassRun run =
+      run_pass("derive_student{depth=0.5}", text + "y = Relu(" + value + ")\noutput y: float32[n,4]\n");
   for (const char* name : {"u0", "v0"}) CHECK(run.after->graph.find(name) == nullptr);
   for (const char* name : {"u1", "v1", "u2", "v2"}) CHECK(run.after->graph.find(name) != nullptr);
 }
@@ -283,8 +291,9 @@ TEST_CASE("what cannot be derived is refused with the reason") {
     return std::string("done");
   };
   CHECK(message("derive_student{depth=0.5}", mlp).starts_with("depth=0.5: expected residual blocks"));
-  CHECK(message("derive_student{width=0.5}", "input x: float32[n,4]\ninitializer w: float32[4,4] = random(1)\n"
-                                            "y = MatMul(x, w)\noutput y: float32[n,4]\n") ==
+  CHECK(message("derive_student{width=0.5}",
+                "input x: float32[n,4]\ninitializer w: float32[4,4] = random(1)\n"
+                "y = MatMul(x, w)\noutput y: float32[n,4]\n") ==
         "width=0.5: expected channels that can be left out, found none: 'y': 'y' is an output");
   CHECK_THROWS_AS(run_pass("derive_student", mlp), Error);
 }

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "tests/graph/base/temporary_folder.h"
 #include "passes/core/runner.h"
+#include "tests/graph/base/temporary_folder.h"
 #include "tests/passes/pass_fixture.h"
 
 namespace onnxpress {
@@ -59,7 +59,8 @@ initializer b2: float32[4] = zeros
 g = Gemm({2}, w1, b1)
 h = Tanh(g)
 {3}output y: float32[n,4]
-)", hidden, seed, input, tail));
+)",
+                                 hidden, seed, input, tail));
 }
 
 // Mean squared distance of the models' outputs on the points.
@@ -93,8 +94,8 @@ std::string refusal(const std::string& options, const std::vector<TeacherSource>
 
 TEST_CASE("a student comes near its teacher, with labels or without, by every loss") {
   const auto teacher = net(12, 2);
-  for (const char* options : {"soft=distillation", "soft=decoupled_distillation", "soft=logits_mse", "soft=mse", "soft=l1",
-                              "soft=huber", "soft=auto, alpha=1, temperature=2"}) {
+  for (const char* options : {"soft=distillation", "soft=decoupled_distillation", "soft=logits_mse", "soft=mse",
+                              "soft=l1", "soft=huber", "soft=auto, alpha=1, temperature=2"}) {
     CAPTURE(options);
     Points points(160);
     const PassRun run = distil(options, {{.name = "T", .model = teacher.get()}}, points);
@@ -131,7 +132,8 @@ TEST_CASE("the teacher runs once, and not at all when the cache has what it give
     ThreadPool pool(1);
     auto student = net(6, 1);
     PassContext context{.options = pipeline.steps[0].options, .pool = pool, .seed = 1, .training = &points};
-    context.teachers = {{.name = "T", .model = teacher.get(), .data = &own, .preprocessing = "scale 2", .reads_otherwise = true}};
+    context.teachers = {
+        {.name = "T", .model = teacher.get(), .data = &own, .preprocessing = "scale 2", .reads_otherwise = true}};
     context.support.teacher_cache = cache;
     const Outcome outcome = pipeline.steps[0].pass->run(*student, context);
     return std::pair(structural_hash(*student), outcome.notes.at(0));
@@ -152,7 +154,8 @@ TEST_CASE("the teacher runs once, and not at all when the cache has what it give
 TEST_CASE("hints of another width go through a regressor, which the model does not keep") {
   const auto teacher = net(12, 2);
   Points points(160, false);
-  const PassRun run = distil("soft=none, hints='h=h', hint_weight=3", {{.name = "T", .model = teacher.get()}}, points);
+  const PassRun run =
+      distil("soft=none, hints='h=h', hint_weight=3", {{.name = "T", .model = teacher.get()}}, points);
   CHECK(run.after->graph.initializers().size() == run.before->graph.initializers().size());
   CHECK(run.outcome.training["loss"] == "3*mse(h)");
   const Json& epochs = run.outcome.training["epochs"];
@@ -193,7 +196,8 @@ output y: float32[n,4]
 
 TEST_CASE("maps of other sizes, attention and relations train") {
   const auto teacher = parse_model(conv_teacher);
-  for (const char* options : {"hints='r=r'", "attention='r=r'", "relations='f=f'", "relations='r=f', angle_weight=0"}) {
+  for (const char* options :
+       {"hints='r=r'", "attention='r=r'", "relations='f=f'", "relations='r=f', angle_weight=0"}) {
     CAPTURE(options);
     Points points(80, false);
     const PassRun run = distil(std::string("soft=none, ") + options, {{.name = "T", .model = teacher.get()}}, points,
@@ -207,8 +211,10 @@ TEST_CASE("several teachers count by their weights") {
   const auto one = net(12, 2), two = net(12, 3);
   const auto nearness = [&](double first, double second) {
     Points points(160, false);
-    const PassRun run = distil("soft=mse, alpha=1", {{.name = "A", .model = one.get(), .weight = first},
-                                                     {.name = "B", .model = two.get(), .weight = second}}, points, net(12, 1));
+    const PassRun run = distil(
+        "soft=mse, alpha=1",
+        {{.name = "A", .model = one.get(), .weight = first}, {.name = "B", .model = two.get(), .weight = second}},
+        points, net(12, 1));
     return distance(*run.after, *one) / distance(*run.after, *two);
   };
   CHECK(nearness(9, 1) < 0.5);
@@ -219,14 +225,17 @@ TEST_CASE("what does not match is refused with both shapes") {
   Points points(40), unlabelled(40, false);
   const auto teacher = net(12, 2);
   const std::vector<TeacherSource> teachers = {{.name = "T", .model = teacher.get()}};
-  const auto wide = parse_model("model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,5] = random(1)\n"
-                                "y: float32[n,5] = MatMul(x, w)\noutput y: float32[n,5]\n");
+  const auto wide = parse_model(
+      "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,5] = random(1)\n"
+      "y: float32[n,5] = MatMul(x, w)\noutput y: float32[n,5]\n");
   CHECK(refusal("soft=mse", {{.name = "T", .model = wide.get()}}, points) ==
         "output 'y' of the student gives [4] a sample, 'y' of teacher 'T' [5]: expected the same");
-  const auto two = parse_model("model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,4] = random(1)\n"
-                               "a = MatMul(x, w)\nb = Relu(a)\noutput a: float32[n,4]\noutput b: float32[n,4]\n");
+  const auto two = parse_model(
+      "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,4] = random(1)\n"
+      "a = MatMul(x, w)\nb = Relu(a)\noutput a: float32[n,4]\noutput b: float32[n,4]\n");
   CHECK(refusal("soft=mse", {{.name = "T", .model = two.get()}}, points) ==
-        "expected outputs that match, found 'y' float32[n,4] of the student and 'a' float32[n,4], 'b' float32[n,4] of teacher "
+        "expected outputs that match, found 'y' float32[n,4] of the student and 'a' float32[n,4], 'b' float32[n,4] "
+        "of teacher "
         "'T': say which with outputs=STUDENT=TEACHER");
   CHECK(refusal("soft=mse, outputs='y=b'", {{.name = "T", .model = two.get()}}, points).empty());
   CHECK(refusal("soft=mse, outputs='y=q'", teachers, points) == "expected a value 'q', found none");
@@ -234,7 +243,8 @@ TEST_CASE("what does not match is refused with both shapes") {
   CHECK(refusal("soft=decoupled_distillation", teachers, unlabelled) ==
         "decoupled_distillation: expected data with class labels, found none");
   const auto same = net(6, 1);
-  CHECK(refusal("soft=mse", {{.name = "T", .model = same.get()}}, points).starts_with("teacher 'T' is the model that would be trained"));
+  CHECK(refusal("soft=mse", {{.name = "T", .model = same.get()}}, points)
+            .starts_with("teacher 'T' is the model that would be trained"));
   Points fewer(32);
   CHECK(refusal("soft=mse", {{.name = "T", .model = teacher.get(), .data = &fewer}}, points) ==
         "teacher 'T': expected 40 samples, found 32");
@@ -246,7 +256,8 @@ TEST_CASE("a pipeline without another teacher distils from the model it was give
   RunOptions options;
   options.training = &points;
   options.threads = 1;
-  const RunResult result = run_pipeline(net(12, 2), Pipeline::parse("derive_student{width=0.5},distill{epochs=8,soft=mse}"), options);
+  const RunResult result =
+      run_pipeline(net(12, 2), Pipeline::parse("derive_student{width=0.5},distill{epochs=8,soft=mse}"), options);
   CHECK_FALSE(result.rolled_back);
   REQUIRE(result.passes.back().pass == "distill");
   CHECK(to_string(result.model->graph.find("w1")->constant()->dims()) == "[2,6]");
