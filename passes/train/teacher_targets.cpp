@@ -98,7 +98,10 @@ TeacherTargets::TeacherTargets(const TeacherSource& teacher, std::vector<Teacher
     bytes += result.byte_size() / static_cast<std::size_t>(std::max<std::int64_t>(result.dim(0), 1));
   }
   const bool fits = bytes == 0 || static_cast<std::size_t>(samples) <= options.most_bytes / bytes;
-  if (!options.samples_change && (fits || !file.empty())) return keep(file, context, options.most_bytes);
+  if (!options.samples_change && (fits || !file.empty())) {
+    keep(file, context, options.most_bytes);
+    return;
+  }
   if (!options.samples_change && own_data_ != nullptr)
     throw Unsuitable(
         fmt::format("teacher '{}' has data of its own, and {} bytes a sample of {} do not fit into memory: give "

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/base/random.h"
 #include "passes/core/runner.h"
 #include "tests/graph/base/temporary_folder.h"
 #include "tests/passes/pass_fixture.h"
