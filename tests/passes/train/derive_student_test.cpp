@@ -12,6 +12,10 @@ std::unique_ptr<Model> model_of(const std::string& body, int opset = 17) {
   return parse_model(fmt::format("model ir=8 opset={}\n{}", opset, body));
 }
 
+PassRun derived(const std::string& options, const std::string& body) {
+  return run_pass("derive_student{" + options + "}", model_of(body));
+}
+
 std::string dims_of(const Model& model, const std::string& name) {
   const Value* value = model.graph.find(name);
   REQUIRE_MESSAGE(value != nullptr, name);
@@ -111,6 +115,7 @@ initializer w3: float32[6,1,3,3] = random(9)
 initializer w4: float32[4,6,1,1] = random(4)
 initializer g: float32[8,2,3,3] = random(5)
 initializer k: float32[8,3] = random(6)
+initializer d: int64[2] = {0,-1}
 c1 = Conv(x, w1)
 c2 = Conv(c1, w2, b2) {group=6, pads=[1,1,1,1]}
 t = ConvTranspose(c2, w3) {group=6, pads=[1,1,1,1]}
@@ -118,7 +123,6 @@ c3 = Conv(t, w4)
 c4 = Conv(c3, g) {group=2, pads=[1,1,1,1]}
 p = GlobalAveragePool(c4)
 f = Reshape(p, d)
-initializer d: int64[2] = {0,-1}
 y = MatMul(f, k)
 output y: float32[n,3]
 )";
@@ -199,21 +203,20 @@ output y: float32[n,s,3]
 }
 
 TEST_CASE("a student keeps the channels of the largest norm, and says what stays wide") {
-  const PassRun run = run_pass("derive_student{width=0.5}", residual_net);
+  const PassRun run = derived("width=0.5", residual_net);
   CHECK(dims_of(*run.after, "w1") == "[4,3,3,3]");
   CHECK(dims_of(*run.after, "s") == "[4]");
   CHECK(dims_of(*run.after, "w2") == "[4,4,3,3]");
   CHECK(dims_of(*run.after, "w4") == "[20,4]");
   CHECK(dims_of(*run.after, "w5") == "[1,4,1,1]");
   CHECK(run.outcome.notes == std::vector<std::string>{"'y' stays as wide as it is: 'y' is an output"});
-  const PassRun deep = run_pass("derive_student{width=0.34}", depthwise_net);
+  const PassRun deep = derived("width=0.34", depthwise_net);
   CHECK(dims_of(*deep.after, "w2") == "[2,1,3,3]");
   CHECK(dims_of(*deep.after, "g") == "[4,2,3,3]");
-  const PassRun heads = run_pass("derive_student{width=0.5}", attention_net);
+  const PassRun heads = derived("width=0.5", attention_net);
   CHECK(dims_of(*heads.after, "wq") == "[8,8]");  // 2 of 3 heads: 1.5 rounded
   CHECK(dims_of(*heads.after, "wo") == "[8,8]");
-  const PassRun selected = run_pass("derive_student{width=0.5, select=c2_of}",
-                                    R"(input x: float32[n,2,3,3]
+  const PassRun selected = derived("width=0.5, select=c2_of", R"(input x: float32[n,2,3,3]
 initializer w1: float32[4,2,1,1] = random(1)
 initializer w2: float32[4,4,1,1] = random(2)
 initializer w3: float32[1,4,1,1] = random(3)
@@ -227,7 +230,7 @@ output y: float32[n,1,3,3]
 }
 
 TEST_CASE("channels of the smallest norm go first") {
-  const PassRun run = run_pass("derive_student{width=0.5}", R"(input x: float32[n,2]
+  const PassRun run = derived("width=0.5", R"(input x: float32[n,2]
 initializer w1: float32[2,4] = {9,1,5,2,9,1,5,2}
 initializer w2: float32[4,1] = {1,1,1,1}
 h = MatMul(x, w1)
@@ -257,10 +260,10 @@ TEST_CASE("residual blocks are left out evenly") {
   CHECK(evenly_kept(3, 1.0 / 3) == std::vector<std::size_t>{2});
   CHECK(evenly_kept(5, 0.5) == std::vector<std::size_t>{0, 2, 4});
   CHECK(evenly_kept(0, 0.5).empty());
-  const PassRun run = run_pass("derive_student{depth=0.5}", blocks(4));
+  const PassRun run = derived("depth=0.5", blocks(4));
   for (const char* name : {"w1", "w3"}) CHECK(run.after->graph.find(name) != nullptr);
   for (const char* name : {"w0", "w2"}) CHECK(run.after->graph.find(name) == nullptr);
-  const PassRun one = run_pass("derive_student{depth=0.01}", blocks(3));
+  const PassRun one = derived("depth=0.01", blocks(3));
   CHECK(one.after->graph.find("w2") != nullptr);
   CHECK(one.outcome.counts["blocks left out"] == 2);
 }
@@ -275,27 +278,26 @@ TEST_CASE("attention and feed-forward network of a layer go together") {
         i, value);
     value = fmt::format("b{}", i);
   }
-  const PassRun run =
-      run_pass("derive_student{depth=0.5}", text + "y = Relu(" + value + ")\noutput y: float32[n,4]\n");
-  for (const char* name : {"u0", "v0"}) CHECK(run.after->graph.find(name) == nullptr);
-  for (const char* name : {"u1", "v1", "u2", "v2"}) CHECK(run.after->graph.find(name) != nullptr);
+  const PassRun run = derived("depth=0.5", text + "y = Relu(" + value + ")\noutput y: float32[n,4]\n");
+  for (const char* name : {"u1", "v1"}) CHECK(run.after->graph.find(name) == nullptr);
+  for (const char* name : {"u0", "v0", "u2", "v2"}) CHECK(run.after->graph.find(name) != nullptr);
 }
 
 TEST_CASE("what cannot be derived is refused with the reason") {
-  const auto message = [](const std::string& step, const std::string& body) {
+  const auto message = [](const std::string& options, const std::string& body) {
     try {
-      run_pass(step, model_of(body));
+      derived(options, body);
     } catch (const Error& error) {
       return std::string(error.message());
     }
     return std::string("done");
   };
-  CHECK(message("derive_student{depth=0.5}", mlp).starts_with("depth=0.5: expected residual blocks"));
-  CHECK(message("derive_student{width=0.5}",
+  CHECK(message("depth=0.5", mlp).starts_with("depth=0.5: expected residual blocks"));
+  CHECK(message("width=0.5",
                 "input x: float32[n,4]\ninitializer w: float32[4,4] = random(1)\n"
                 "y = MatMul(x, w)\noutput y: float32[n,4]\n") ==
         "width=0.5: expected channels that can be left out, found none: 'y': 'y' is an output");
-  CHECK_THROWS_AS(run_pass("derive_student", mlp), Error);
+  CHECK_THROWS_AS(derived("", mlp), Error);
 }
 
 }  // namespace
