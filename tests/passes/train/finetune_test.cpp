@@ -180,7 +180,7 @@ TEST_CASE("what cannot be trained ends the run, and says why") {
 input x: float32[n,2]
 initializer w: float32[2,4] = random(1)
 initializer v: float32[4,4] = random(2)
-initializer condition: bool[] = {true}
+initializer condition: bool[] = {1}
 h = MatMul(x, w)
 c = If(condition) {else_branch=graph {
   e = Neg(h)
