@@ -106,6 +106,7 @@ struct Trainer::State {
         *model, std::move(parameters), loss.output,
         DifferentiationOptions{.threads = pool.size(),
                                .reference = options.reference,
+                               .recompute = options.recompute,
                                .on_step = options.on_step});
     find_outputs();
     std::vector<Regularization> regularization;

@@ -155,6 +155,7 @@ class Stage {
       report_.notes.push_back(fmt::format("{} weight{} with zeros: they stay 0", options.masks.size(),
                                           options.masks.size() == 1 ? "" : "s"));
     options.threads = context_.pool.size();
+    options.recompute = options_.flag("recompute");
     return options;
   }
 
