@@ -185,6 +185,7 @@ class Stage {
   void set_fit_options(const FirstBatch& first) {
     fit_options_ = settings_.fit;
     fit_options_.seed = context_.seed;
+    fit_options_.threads = context_.pool.size();
     fit_options_.targets = losses_.targets;
     fit_options_.transform = task_.transform;
     fit_options_.compute_targets = task_.compute_targets;
