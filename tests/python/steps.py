@@ -54,15 +54,14 @@ class Steps:
         rename_inputs(model.graph, given)
         for name in self.types:
             self.expose(model.graph, name)
-        for name, kind in self.types.items():
+        self.entries = {}  # input of the next step by output of the one before
+        for exposed, (name, kind) in zip(self.outputs, self.types.items()):
             plain = kind in PLAIN
-            entry = given[name] if plain else f"{given[name]}_float"
+            self.entries[exposed] = entry = given[name] if plain else f"{given[name]}_float"
             model.graph.input.append(helper.make_tensor_value_info(entry, kind if plain else TensorProto.FLOAT, None))
             if not plain:
                 model.graph.node.insert(0, helper.make_node("Cast", [entry], [given[name]], to=kind))
-        self.entries = {exposed: given[name] if kind in PLAIN else f"{given[name]}_float"
-                        for exposed, (name, kind) in zip(self.outputs, self.types.items())}  # fmt: skip
-        self.cut = self.saved(model, path.with_name("cut.onnx"))
+        self.model, self.cut = model, path.with_name("cut.onnx")
 
     def expose(self, graph, name):
         """Makes the codes an output; returns its name."""
@@ -92,11 +91,16 @@ class Steps:
         reference = session(self.whole, as_written=True)
         codes = dict(zip(self.outputs, reference.run(self.outputs, feeds)))
         fed = {**feeds, **{entry: codes[name] for name, entry in self.entries.items()}}
-        runtime = session(self.cut, as_written)
-        fed = {entry.name: fed[entry.name] for entry in runtime.get_inputs()}
-        expected = dict(zip(self.outputs, runtime.run(self.outputs, fed)))
-        np.savez(self.cut.with_name("feeds.npz"), **fed)
-        onnxpress("run", self.cut, "--input", self.cut.with_name("feeds.npz"), "-o", self.cut.with_name("ours.npz"))
+        for entry in self.model.graph.input:  # all of one size
+            kind = entry.type.tensor_type.elem_type
+            entry.CopyFrom(helper.make_tensor_value_info(entry.name, kind, fed[entry.name].shape))
+        runtime = session(self.saved(self.model, self.cut), as_written)
+        expected = dict(zip(self.outputs, runtime.run(self.outputs, {e.name: fed[e.name] for e in runtime.get_inputs()})))
+        data = self.cut.with_name("feeds")
+        data.mkdir(exist_ok=True)
+        for i, entry in enumerate(self.model.graph.input):
+            onnx.save_tensor(onnx.numpy_helper.from_array(fed[entry.name], entry.name), data / f"input_{i}.pb")
+        onnxpress("run", self.cut, "--input", data, "-o", self.cut.with_name("ours.npz"))
         found = np.load(self.cut.with_name("ours.npz"))
         for name in self.outputs:
             apart = self.quanta(name, expected[name], found[name])
