@@ -9,10 +9,18 @@
 #include <string>
 #include <vector>
 
+#include "graph/base/error.h"
 #include "graph/exec/engine.h"
 #include "graph/ir/model.h"
 
 namespace onnxpress {
+
+// An operator without a gradient on the way from a parameter to the loss: says which node and what
+// to freeze.
+class NoGradient : public Error {
+ public:
+  using Error::Error;
+};
 
 // A value of the main graph, an initializer or required input, that is given at every run.
 struct GivenValue {
@@ -27,6 +35,12 @@ struct DifferentiationOptions {
   // Called on the thread that runs, after every step forward and, as backend "backward NAME", after
   // every step back; must not throw.
   std::function<void(const StepTiming&)> on_step = {};
+};
+
+// Where values of a run are not finite first: "'w'" of what is given, else "node 'exp' (Exp)"; empty:
+// nowhere.
+struct NonFinitePlaces {
+  std::string nan, infinite;
 };
 
 // Runs one model forward and back.
@@ -48,10 +62,13 @@ class Differentiator {
   };
   // `inputs`: the required inputs that are no parameters, in order. The gradient is that of the
   // loss times `scale`. Throws Error with the node's context; an operator on the way from a
-  // differentiated parameter to the loss that has no gradient is named with what to freeze.
+  // differentiated parameter to the loss that has no gradient is a NoGradient.
   Result run(std::span<const Tensor> inputs, std::span<const Tensor> parameters, double scale = 1);
   // The outputs only: nothing is kept for gradients.
   std::vector<Tensor> forward(std::span<const Tensor> inputs, std::span<const Tensor> parameters);
+
+  // Runs forward and says where the first NaN and the first infinity come up.
+  NonFinitePlaces non_finite_places(std::span<const Tensor> inputs, std::span<const Tensor> parameters);
 
   // The required inputs that are no parameters.
   const std::vector<std::string>& input_names() const;

@@ -59,7 +59,7 @@ class Trainer {
     double norm = 0;              // of the gradients before clipping; 0 unless clipped by norm
   };
   // One batch and one update. `inputs` are the model's required inputs, `targets` what the losses
-  // ask for, in their order. Throws Error, with the step, for a loss that is not finite (and, with
+  // ask for, in their order. Throws Error, with the step and the node, for a loss that is not finite (and, with
   // clip_norm, gradients that are not): parameters are then as before.
   Step step(std::span<const Tensor> inputs, std::span<const Tensor> targets);
   // The same in several parts: gradients of batches are summed, each times `share`, until the
@@ -72,8 +72,11 @@ class Trainer {
   const std::vector<std::string>& parameters() const;  // the trained ones
   const std::vector<std::string>& targets() const;     // names of the inputs for targets
   const std::vector<std::string>& notes() const;
-  const Tensor& value(std::size_t parameter) const;
-  void set_value(std::size_t parameter, Tensor value);
+  // Parameter by number; behind them are the running statistics that training moves, up to
+  // value_count().
+  const Tensor& value(std::size_t number) const;
+  void set_value(std::size_t number, Tensor value);
+  std::size_t value_count() const;
 
   // Writes parameters and running statistics into the model, in its own element types: the model
   // given, or one with the same initializers.

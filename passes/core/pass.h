@@ -15,8 +15,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "graph/base/error.h"
 #include "graph/base/threads.h"
 #include "graph/exec/dataset.h"
+#include "graph/exec/fit.h"
 #include "graph/ir/model.h"
 
 namespace onnxpress {
@@ -34,7 +36,8 @@ std::string_view name(Effect effect);
 // What it allows, in one line for people.
 std::string_view meaning(Effect effect);
 
-// optional_calibration: the pass is better with it, and says so when it has none.
+// optional_calibration: the pass is better with it, and says so when it has none. teacher: training
+// data and teachers; the model that the pipeline was given is one unless others are.
 enum class Needs { nothing, calibration, optional_calibration, training, teacher };
 std::string_view name(Needs needs);
 
@@ -98,6 +101,33 @@ struct NearMiss {
   std::string reason;    // "its input 'x' has another reader: node 'add' (Add)"
 };
 
+// What a pass was given does not suit it (labels that do not fit the outputs, an operator that
+// cannot be trained through): the run cannot be done, where other errors of a pass roll it back.
+class Unsuitable : public Error {
+ public:
+  using Error::Error;
+};
+
+// A model that others are trained after.
+struct TeacherSource {
+  std::string name;              // for messages: a file, "the original model"
+  const Model* model = nullptr;
+  // The training samples as its inputs, in the same order; nullptr: it reads what the student reads.
+  Dataset* data = nullptr;
+  std::string preprocessing = {};  // of its samples, as said: what is kept of them depends on it
+  bool reads_otherwise = false;    // that is not the student's
+  double weight = 1;               // among several
+};
+
+// What passes that train are given beside their options.
+struct TrainingSupport {
+  std::filesystem::path checkpoint = {};  // kept while training; empty: none
+  bool resume = false;                    // go on from it, when it is there
+  std::int64_t checkpoint_updates = 0;    // also kept every so many updates; 0: only after epochs
+  FitObserver observer = {};              // progress and logs
+  std::filesystem::path teacher_cache = {};  // file or folder for what teachers give; empty: memory
+};
+
 // What the runner gives a pass.
 struct PassContext {
   const Options& options;
@@ -106,13 +136,14 @@ struct PassContext {
   Dataset* calibration = nullptr;       // set when the pass needs it (or may use it and it was given);
                                         // so are the next two
   Dataset* training = nullptr;
-  const Model* teacher = nullptr;
+  std::vector<TeacherSource> teachers = {};
   std::vector<NearMiss>* near_misses = nullptr;  // collected for --explain; may be nullptr
   std::filesystem::path calibration_cache = {};  // --calib-cache; empty: none
   // Hashes of the models that passes of this run have calibrated with that file so far.
   std::vector<std::string>* calibrated = nullptr;
   // "calibrating", units done and in all; may be empty. Called on the thread that runs the pass.
   std::function<void(const std::string&, std::size_t, std::size_t)> progress = {};
+  TrainingSupport support = {};
 };
 
 // What a pass says of its run.
@@ -121,6 +152,7 @@ struct Outcome {
   std::vector<std::string> notes;       // one line each, for people
   Json counts = Json::object();         // rule or thing -> number
   std::vector<Json> layers;             // per-layer or per-tensor table: flat objects with equal keys
+  Json training;                        // of passes that train: losses, curves (train_stage); else null
   double min_snr_db = 0;                // approximate passes: the bound on probe outputs
   // What this run may have done to outputs, when that is more than the pass declares (a fusion that
   // met a quantized model). Nothing: as declared.
@@ -140,6 +172,7 @@ class Pass {
   virtual void check(const Options&) const {}
   // Checks what options say of this model, when the step begins, beside selectors. Throws Error.
   virtual void check_model(const Model&, const Options&) const {}
+  // Throws Error, which rolls the pass back, or Unsuitable, which ends the run.
   virtual Outcome run(Model& model, PassContext& context) const = 0;
 };
 

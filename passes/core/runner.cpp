@@ -59,6 +59,7 @@ class Runner {
     current_.stats = measure(*current_.model, options_.input_shapes, nullptr);
     result_.before = current_.stats;
     is_large_ = current_.stats.serialized_bytes > large_model_bytes;
+    if (options_.teachers.empty() && pipeline_.needs(Needs::teacher)) original_ = current_.model->clone();
     prepare_probes();
   }
 
@@ -330,11 +331,12 @@ class Runner {
                         .seed = options_.seed,
                         .calibration = has_data ? options_.calibration : nullptr,
                         .training = has_data ? options_.training : nullptr,
-                        .teacher = has_data ? options_.teacher : nullptr,
+                        .teachers = teachers(step),
                         .near_misses = options_.explain ? &record.near_misses : nullptr,
                         .calibration_cache = options_.calibration_cache,
                         .calibrated = &calibrated_,
-                        .progress = options_.progress};
+                        .progress = options_.progress,
+                        .support = support(step)};
     try {
       if (context.calibration) context.calibration->rewind();
       if (context.training) context.training->rewind();
@@ -342,6 +344,9 @@ class Runner {
       record.effect = record.outcome.effect.value_or(record.effect);
     } catch (const std::bad_alloc&) {
       failure = "out of memory";
+    } catch (Unsuitable& unsuitable) {
+      unsuitable.within(fmt::format("pass {}", step.pass->info().name));
+      throw;
     } catch (const std::exception& error) {
       failure = error.what();
     } catch (...) {
@@ -349,6 +354,21 @@ class Runner {
     }
     record.seconds = seconds_since(start);
     return failure;
+  }
+
+  std::vector<TeacherSource> teachers(const PipelineStep& step) const {
+    if (step.pass->needs(step.options) != Needs::teacher) return {};
+    if (!options_.teachers.empty()) return options_.teachers;
+    return {{.name = "the original model", .model = original_.get()}};
+  }
+
+  TrainingSupport support(const PipelineStep& step) const {
+    TrainingSupport given = options_.support;
+    if (given.checkpoint.empty() || !trains(step)) return given;
+    const auto before = std::span(pipeline_.steps).first(number_ - 1);
+    if (const auto earlier = std::ranges::count_if(before, trains); earlier > 0)
+      given.checkpoint += fmt::format(".{}", earlier + 1);
+    return given;
   }
 
   // What is wrong with the model the pass left, or nothing.
@@ -464,6 +484,7 @@ class Runner {
   ThreadPool pool_;
   std::vector<std::string> calibrated_;  // hashes of the models
   Current current_;
+  std::unique_ptr<Model> original_;  // when some step needs a teacher and none was given
   std::vector<std::string> contradictions_;  // of declared shapes in the model given
   std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared
   std::optional<ProbeOutputs>
