@@ -141,6 +141,7 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
   request.block = options.integer("block");
   read_weight_type(options, request);
   request.activation_type = parse_type(options, "act_type");
+  if (request.activation_type && !options.given("act_bits")) request.activation_bits = bits(*request.activation_type);
   request.symmetric = options.flag("symmetric");
   if (options.text("act_symmetric") != "auto") request.symmetric_activations = options.text("act_symmetric") == "true";
   request.power_of_two = options.flag("power_of_two");

@@ -47,6 +47,10 @@ struct BitsRule {
   int bits = 0;
 };
 
+struct TunedGrids;
+// Called by every scheme before it converts (tuning.h).
+using Tuner = std::function<void(Model& model, TunedGrids& grids)>;
+
 struct QuantizeRequest {
   Scheme scheme = Scheme::static_ranges;
   Form form = Form::automatic;
@@ -80,6 +84,7 @@ struct QuantizeRequest {
   std::optional<double> budget_bits;  // bits per weight, of bits=auto
   bool may_grow = false;              // also what makes the file larger: for measuring one layer alone
   std::optional<double> max_drop;     // of accuracy or agreement, as a share, of bits=auto
+  Tuner tune = {};                    // trains what is about to be converted
 
   // Throws Error for values that contradict each other.
   static QuantizeRequest from(const Options& options);
