@@ -129,11 +129,13 @@ class CompressRun {
   void check_paths() const {
     const std::vector<std::string> inputs =
         joined({job_.recipe, job_.eval, job_.calib, job_.data_options.labels.string()},
-               session_.settings().plugins);
-    refuse_overwriting(joined({job_.output, job_.calib_cache}, job_.reports), inputs);
-    refuse_overwriting(joined({job_.calib_cache}, job_.reports), {job_.input});
+               joined(job_.training.inputs(), session_.settings().plugins));
+    const std::vector<std::string> kept = joined({job_.calib_cache}, job_.training.outputs());
+    refuse_overwriting(joined(joined({job_.output}, kept), job_.reports), inputs);
+    refuse_overwriting(joined(kept, job_.reports), {job_.input});
     if (job_.output != "-") check_writable(job_.output);
-    if (!job_.calib_cache.empty()) check_writable(job_.calib_cache);
+    for (const std::string& path : kept)
+      if (!path.empty()) check_writable(path);
     check_report_paths(job_.reports);
   }
 
@@ -145,7 +147,17 @@ class CompressRun {
       options.labels.clear();  // --labels belong to --eval
       calib_ = open_data(job_.calib, model, options);
     }
-    for (const Dataset* data : {eval_.get(), calib_.get()})
+    if (!job_.training.data.empty()) {
+      DataOptions options = job_.data_options;
+      options.labels = job_.training.labels;
+      options.keeps_further = true;
+      train_ = open_data(job_.training.data, model, options);
+      if (eval_ && !train_->hash().empty() && train_->hash() == eval_->hash()) {
+        warnings_.push_back("--eval is what was trained on: its figures say nothing of new samples");
+        session_.warn({warnings_.back()});
+      }
+    }
+    for (const Dataset* data : {eval_.get(), calib_.get(), train_.get()})
       if (data != nullptr) tell_notes(*data, session_, notes_);
   }
 
@@ -178,6 +190,8 @@ class CompressRun {
     options.explain = job_.explain;
     options.calibration = calib_.get();
     options.calibration_cache = job_.calib_cache;
+    options.training = train_.get();
+    if (train_) options.support = training_support(job_.training, session_);
     if (Dataset* data = probe_data())
       options.probes = {SampleSlices(shaped_ ? *shaped_ : *original_).first(first_batch(*data))};
     options.input_ranges = job_.ranges;
@@ -193,7 +207,7 @@ class CompressRun {
     return options;
   }
 
-  Dataset* probe_data() const { return eval_ ? eval_.get() : calib_.get(); }
+  Dataset* probe_data() const { return eval_ ? eval_.get() : calib_ ? calib_.get() : train_.get(); }
 
   void judge_result() {
     if (judge_) judgement_.after = judge_->judge(*result_.model, "the result");
@@ -217,8 +231,8 @@ class CompressRun {
     for (const PassRecord& record : result_.passes)
       if (record.probed && !record.rolled_back) judgement_.errors = record.total_errors;
     judgement_.errors_on =
-        calib_ ? calib_->description()
-               : fmt::format("generated inputs (seed {})", session_.settings().seed);
+        probe_data() != nullptr ? probe_data()->description()
+                                : fmt::format("generated inputs (seed {})", session_.settings().seed);
   }
 
   int finish() {
@@ -227,7 +241,7 @@ class CompressRun {
     Target target(job_, *result_.model);
     notes_.insert(notes_.end(), target.notes().begin(), target.notes().end());
     doubt_outputs();
-    Json report = report_header(session_.run_info("compress"));
+    Json report = report_header(session_.run_info(job_.kind));
     fill(report, target.file());
     std::vector<GateResult> gates =
         add_judgement(report, judgement_, job_.limits, before_file_.total, target.file().total);
@@ -296,6 +310,7 @@ class CompressRun {
     report["data"] = Json::object();
     if (eval_) report["data"]["eval"] = data_section(*eval_);
     if (calib_) report["data"]["calib"] = data_section(*calib_);
+    if (train_) report["data"]["train"] = data_section(*train_);
     report["before"] =
         model_section(before_file_, *original_, result_.before, listed_tensors);
     report["after"] =
@@ -326,7 +341,7 @@ class CompressRun {
   std::vector<std::string> notes_, warnings_;
   std::unique_ptr<Model> original_;
   std::unique_ptr<Model> shaped_;  // the original with --input-shape; null without
-  std::unique_ptr<Dataset> eval_, calib_;
+  std::unique_ptr<Dataset> eval_, calib_, train_;
   std::optional<Judge> judge_;
   Judgement judgement_;
   RunResult result_;

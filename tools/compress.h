@@ -11,6 +11,7 @@
 #include "tools/data/data.h"
 #include "tools/gates.h"
 #include "tools/session.h"
+#include "tools/training_flags.h"
 
 namespace onnxpress {
 
@@ -18,10 +19,12 @@ enum class Attribution { automatic, on, off };
 
 // Everything that was asked for, checked.
 struct CompressJob {
+  std::string kind = "compress";  // the verb
   std::string input, output;  // "-": standard input, standard output
   std::string recipe;         // the file that the pipeline came from; may be empty
   Pipeline pipeline;
   std::string calib, calib_cache, eval;
+  TrainingJob training;
   std::optional<Metric> metric;
   DataOptions data_options;
   InputRanges ranges;

@@ -73,6 +73,7 @@ Document layout_compress(const Json& report, bool verbose) {
   document.emplace_back(before_after_table(report));
   add_output_errors(document, report);
   add_passes(document, report);
+  add_trainings(document, report, verbose);
   add_sizes(document, report, verbose);
   add_layers(document, report, verbose);
   add_latency(document, report);
@@ -194,7 +195,7 @@ Document layout_inspect(const Json& report, bool verbose) {
 
 Document layout(const Json& report, bool verbose) {
   static const std::map<std::string, Document (*)(const Json&, bool)> layouts{
-      {"compress", layout_compress}, {"compare", layout_compare}, {"eval", layout_eval},
+      {"compress", layout_compress}, {"finetune", layout_compress}, {"compare", layout_compare}, {"eval", layout_eval},
       {"run", layout_run},           {"inspect", layout_inspect}, {"passes", layout_passes},
       {"analyze", layout_analyze},
   };

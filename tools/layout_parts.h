@@ -23,6 +23,7 @@ void add_output_errors(Document& document, const Json& report);
 void add_passes(Document& document, const Json& report);
 void add_sizes(Document& document, const Json& report, bool verbose);  // by type and by operator
 void add_layers(Document& document, const Json& report, bool verbose);
+void add_trainings(Document& document, const Json& report, bool verbose);  // curves by epoch
 void add_near_misses(Document& document, const Json& report);
 void add_operator_table(Document& document, const Json& model, bool verbose);
 void add_type_table(Document& document, const Json& model);

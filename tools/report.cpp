@@ -216,7 +216,8 @@ Json pass_section(const PassRecord& record) {
       {"evaluation", Json()},
       {"notes", record.outcome.notes},
       {"counts", record.outcome.counts},
-      {"layers", record.outcome.layers}};
+      {"layers", record.outcome.layers},
+      {"training", record.outcome.training}};
   if (record.evaluation) result["evaluation"] = evaluation_section(*record.evaluation);
   return result;
 }

@@ -86,18 +86,27 @@ void Progress::stage(const std::string& text, std::size_t done, std::size_t tota
 }
 
 void Progress::advance(std::int64_t done, std::int64_t total) {
-  if (!live_) return;
-  const auto now = std::chrono::steady_clock::now();
-  if (now - last_ < std::chrono::milliseconds(100)) return;
-  last_ = now;
+  if (!is_time()) return;
   std::string line = fmt::format("{} {}: {} of {} samples", progress_bar(done, total, bar_width),
                                  stage_, done, total);
-  const double spent = std::chrono::duration<double>(now - started_).count();
+  const double spent = std::chrono::duration<double>(last_ - started_).count();
   if (done > 0 && done < total && spent >= 1)
     line += ", " +
             human_seconds(spent / static_cast<double>(done) * static_cast<double>(total - done)) +
             " left";
   show(line);
+}
+
+void Progress::advance(std::int64_t done, std::int64_t total, const std::string& text) {
+  if (is_time()) show(progress_bar(done, total, bar_width) + " " + text);
+}
+
+bool Progress::is_time() {
+  if (!live_) return false;
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last_ < std::chrono::milliseconds(100)) return false;
+  last_ = now;
+  return true;
 }
 
 void Progress::clear() {

@@ -39,11 +39,14 @@ class Progress {
   // How many samples of the stage are done, as a bar with what is left of the time; shown at most
   // ten times a second.
   void advance(std::int64_t done, std::int64_t total);
+  // The same with other words behind the bar.
+  void advance(std::int64_t done, std::int64_t total, const std::string& text);
   void clear();
   Mode mode() const { return mode_; }
 
  private:
   void show(const std::string& text);
+  bool is_time();  // to show something again
 
   Mode mode_;
   bool live_;

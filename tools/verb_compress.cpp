@@ -6,8 +6,7 @@
 #include <sstream>
 
 #include "tools/cli.h"
-#include "tools/compress.h"
-#include "tools/flags.h"
+#include "tools/compress_flags.h"
 #include "tools/verb.h"
 
 namespace onnxpress {
@@ -64,30 +63,8 @@ class CompressVerb : public Verb {
 
   void declare(CLI::App& app) override {
     declare_pipeline(app);
-    declare_output(app);
-    const std::string group = "Data";
-    app.add_option("--eval", job_.eval,
-                   "samples that outputs and, with labels, accuracy are measured on")
-        ->type_name("DATA")
-        ->group(group);
-    app.add_option("--calib", job_.calib, "samples for passes that need calibration")
-        ->type_name("DATA")
-        ->group(group);
-    app.add_option("--calib-cache", job_.calib_cache,
-                   "keep what was seen of the samples in a file, and use it instead of running the model again")
-        ->type_name("FILE")
-        ->group(group);
-    app.add_option(
-           "--attribution", attribution_,
-           "evaluate after every pass: auto (where one evaluation takes under 30 s), on, off")
-        ->type_name("auto|on|off")
-        ->group(group);
-    metric_.declare(app);
-    data_.declare(app);
-    gates_.declare(app, "--eval");
-    app.add_flag("--require-verified", job_.require_verified,
-                 "status 1 when the engine cannot run the model to compare outputs")
-        ->group(app.get_option("--max-drop")->get_group());
+    flags_.declare_output(app, job_);
+    flags_.declare_data(app, job_);
   }
 
   void prepare(CLI::App& app) override {
@@ -104,28 +81,9 @@ class CompressVerb : public Verb {
     require(!job_.input.empty(), "compress: expected a model");
     require(!job_.output.empty(), "compress: expected -o OUT");
     choose_pipeline();
-    job_.limits = gates_.limits();
-    if (job_.limits.max_drop) hand_on_drop();
-    gates_.require_data(!job_.eval.empty());
-    require(!job_.pipeline.needs(Needs::calibration) || !job_.calib.empty(),
-            "the pipeline has a pass that needs calibration data: give --calib DATA");
-    require(job_.calib_cache.empty() || !job_.calib.empty(), "--calib-cache: expected --calib DATA, found none");
-    job_.metric = metric_.metric();
-    job_.data_options = data_.options();
-    job_.ranges = data_.ranges();
-    job_.shapes = data_.shapes().shapes();
+    if (flags_.gates().limits().max_drop) hand_on_drop(*flags_.gates().limits().max_drop);
+    flags_.fill(job_, session);
     job_.recipe = recipe_;
-    job_.preprocessing = data_.said();
-    job_.deflated = deflated_.size();
-    if (job_.deflated == DeflatedSize::automatic && !session.prints() && job_.reports.empty())
-      job_.deflated = DeflatedSize::off;  // nobody would read it
-    job_.external = choose<ExternalData>("--external-data", external_,
-                                         {{"auto", ExternalData::as_read},
-                                          {"never", ExternalData::never},
-                                          {"always", ExternalData::always}});
-    job_.attribution = choose<Attribution>(
-        "--attribution", attribution_,
-        {{"auto", Attribution::automatic}, {"on", Attribution::on}, {"off", Attribution::off}});
     job_.explain = explain_option_->count() > 0;
     require(!job_.explain || session.prints() || !job_.reports.empty(),
             "--explain with --quiet lists nothing: give --report FILE or --format too");
@@ -156,29 +114,6 @@ class CompressVerb : public Verb {
         ->type_name("DIR");
   }
 
-  void declare_output(CLI::App& app) {
-    const std::string group = "Output";
-    app.add_option("-o,--output", job_.output, "the model to write; IN itself is fine")
-        ->type_name("OUT")
-        ->group(group);
-    app.add_option("--report", job_.reports,
-                   "also write the report: .json, .md or .txt; repeatable")
-        ->type_name("FILE")
-        ->group(group);
-    app.add_flag("--write-anyway", job_.write_anyway, "write the model even with status 1")
-        ->group(group);
-    app.add_option(
-           "--external-data", external_,
-           "tensors in a file of their own: auto (as in IN; always over 2 GB), never, always")
-        ->type_name("auto|never|always")
-        ->group(group);
-    app.add_flag("--keep-overridable", job_.keep_overridable,
-                 "leave initializers that are also inputs overridable")
-        ->group(group);
-    deflated_.declare(app);
-    app.get_option("--deflated")->group(group);
-  }
-
   void choose_pipeline() {
     const bool by_text = passes_option_->count() > 0;
     const int ways = (by_text ? 1 : 0) + (recipe_.empty() ? 0 : 1) + (preset_.empty() ? 0 : 1);
@@ -200,13 +135,13 @@ class CompressVerb : public Verb {
   }
 
   // --max-drop is also what steps may lose that choose widths themselves, unless they say otherwise.
-  void hand_on_drop() {
+  void hand_on_drop(const Limit<double>& drop) {
     for (PipelineStep& step : job_.pipeline.steps) {
       const auto specs = step.pass->info().options;
       const auto has = [&](std::string_view option) { return std::ranges::find(specs, option, &OptionSpec::name) != specs.end(); };
       if (!has("max_drop") || !has("budget") || step.options.given("max_drop") || step.options.given("budget")) continue;
       if (step.options.text("bits") == "auto")
-        step = with_option(step, "max_drop", fmt::format("{}%", job_.limits.max_drop->value));
+        step = with_option(step, "max_drop", fmt::format("{}%", drop.value));
     }
   }
 
@@ -224,12 +159,9 @@ class CompressVerb : public Verb {
   }
 
   CompressJob job_;
-  std::string passes_, recipe_, preset_, target_, external_ = "auto", attribution_ = "auto";
+  std::string passes_, recipe_, preset_, target_;
   CLI::Option *passes_option_ = nullptr, *explain_option_ = nullptr, *target_option_ = nullptr;
-  MetricFlag metric_;
-  DataFlags data_;
-  GateFlags gates_;
-  DeflatedFlag deflated_;
+  CompressFlags flags_;
 };
 
 }  // namespace

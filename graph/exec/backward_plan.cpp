@@ -6,6 +6,8 @@
 #include <set>
 #include <utility>
 
+#include "graph/exec/gradients.h"
+
 namespace onnxpress {
 namespace {
 
@@ -159,9 +161,9 @@ void BackwardPlan::add_steps(const Graph& graph, const ValueSet& wanted, const V
       return prepare(**node, needed, resources, reads_inputs, reads_outputs);
     });
     if (!step.kernel)
-      fail("{}: no gradient for {} (version {}): freeze what is trained before it: {}",
-           (*node)->describe(), (*node)->op_type(), (*node)->opset(),
-           list_of(parameters_before(graph, **node, wanted)));
+      throw NoGradient(fmt::format("{}: no gradient for {} (version {}): freeze what is trained before it: {}",
+                                   (*node)->describe(), (*node)->op_type(), (*node)->opset(),
+                                   list_of(parameters_before(graph, **node, wanted))));
     const auto read_all = [&](const std::vector<std::size_t>& indices, std::uint64_t mask) {
       for (std::size_t i = 0; i < indices.size(); ++i)
         if (indices[i] != no_slot && (i >= 64 || (mask >> i & 1) != 0)) read(step, indices[i]);

@@ -19,6 +19,9 @@ struct Batch {
   // with DataOptions::accepts_values.
   std::vector<RuntimeValue> values;
   Tensor labels;             // undefined when the data has none; leading axis counts samples
+  // Arrays of the data that are neither input nor labels, by name, one row a sample (lengths of
+  // sequences, second targets). Only of data opened with DataOptions::keeps_further.
+  std::map<std::string, Tensor> further = {};
   std::int64_t samples = 0;  // real ones; a padded last slice of a fixed batch has more rows
 };
 

@@ -4,152 +4,33 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
-#include <memory>
 #include <tuple>
 #include <utility>
 
-#include "graph/exec/class_scores.h"
-#include "graph/exec/gradients.h"
+#include "graph/exec/fit_state.h"
+#include "graph/exec/held_out.h"
 #include "graph/exec/samples.h"
-#include "graph/ops/compute_type.h"
 
 namespace onnxpress {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The batch size that the model's inputs are fixed to; nothing when it is open.
-std::optional<std::int64_t> fixed_batch(const Model& model) {
-  for (const Value* input : model.required_inputs()) {
-    const auto& shape = input->type.shape;
-    if (shape && !shape->empty() && shape->front().is_known()) return shape->front().value();
-  }
-  return std::nullopt;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
-
-// The loss of the model as it is in inference.
-class Judge {
- public:
-  Judge(const Model& model, std::span<const LossTerm> losses, const FitOptions& options)
-      : options_(options), model_(model.clone()) {
-    loss_ = append_loss(*model_, losses);
-  }
-
-  // Mean loss and, where labels are classes, accuracy.
-  std::pair<double, std::optional<double>> judge(const Trainer& trainer, const Samples& samples,
-                                                 std::int64_t batch) const {
-    trainer.store(*model_);
-    Differentiator run(*model_, {}, loss_.output, {});
-    const auto outputs = run.model().graph.outputs();
-    const auto at = std::ranges::find(outputs, std::string_view(loss_.output), [](const Value* output) {
-                      return std::string_view(output->name());
-                    }) - outputs.begin();
-    double total = 0;
-    std::int64_t count = 0;
-    ClassificationSums sums;
-    bool are_classes = samples.is_labelled();
-    for (std::int64_t begin = 0; begin < samples.count(); begin += batch) {
-      // A fixed batch is filled up from the start; what was seen counts once.
-      std::vector<std::int64_t> numbers;
-      for (std::int64_t i = begin; i < begin + batch; ++i)
-        if (i < samples.count() || fixed_) numbers.push_back(i % samples.count());
-      const std::int64_t fresh = std::min(batch, samples.count() - begin);
-      const Batch part = samples.gather(numbers);
-      const std::vector<Tensor> results = run.forward(in_order(run, part), {});
-      total += results[static_cast<std::size_t>(at)].cast(DType::float64).data<double>()[0] *
-               static_cast<double>(fresh);
-      count += fresh;
-      are_classes = are_classes && is_integer(part.labels.dtype());
-      if (!are_classes) continue;
-      const auto layout = ClassLayout::fit(results[0].dims(), part.labels.dims());
-      are_classes = layout.has_value();
-      if (are_classes) sums.judge(results[0], *layout, part.labels, fresh, begin);
-    }
-    std::optional<double> accuracy;
-    if (are_classes && sums.positions > 0)
-      accuracy = static_cast<double>(sums.top1) / static_cast<double>(sums.positions);
-    return {total / static_cast<double>(std::max<std::int64_t>(count, 1)), accuracy};
-  }
-
-  std::vector<Tensor> targets(const Batch& batch) const {
-    std::vector<Tensor> result;
-    for (std::size_t i = 0; i < loss_.targets.size(); ++i) {
-      const auto from = i < options_.targets.size() ? options_.targets[i] : std::nullopt;
-      if (!from) {
-        require(batch.labels.defined(), "the training data has no labels, which the loss asks for");
-        result.push_back(batch.labels);
-      } else {
-        require(*from < batch.inputs.size(), "expected an input to reconstruct, found {}", *from);
-        result.push_back(batch.inputs[*from]);
-      }
-    }
-    return result;
-  }
-
-  void set_fixed(bool is_fixed) { fixed_ = is_fixed; }
-
- private:
-  std::vector<Tensor> in_order(const Differentiator& run, const Batch& batch) const {
-    std::map<std::string, Tensor> by_name;
-    const std::vector<Tensor> wanted = targets(batch);
-    for (std::size_t i = 0; i < wanted.size(); ++i) by_name[loss_.targets[i]] = wanted[i];
-    std::size_t next = 0;
-    for (const Value* input : model_->required_inputs())
-      if (!by_name.contains(input->name())) by_name[input->name()] = batch.inputs.at(next++);
-    std::vector<Tensor> ordered;
-    for (const std::string& name : run.input_names()) ordered.push_back(by_name.at(name));
-    return ordered;
-  }
-
-  const FitOptions& options_;
-  std::unique_ptr<Model> model_;
-  AppendedLoss loss_;
-  bool fixed_ = false;
-};
-
-// Parameters kept aside: the best so far, or their moving average.
-class Kept {
- public:
-  void copy(const Trainer& trainer) {
-    values_.clear();
-    for (std::size_t i = 0; i < trainer.parameters().size(); ++i)
-      values_.push_back(copy_as(trainer.value(i), trainer.value(i).dtype()));
-  }
-  void blend(const Trainer& trainer, double decay) {
-    if (values_.empty()) return copy(trainer);
-    for (std::size_t i = 0; i < values_.size(); ++i) {
-      const Tensor now = trainer.value(i).cast(DType::float64);
-      Tensor mean = copy_as(values_[i], DType::float64);
-      const auto from = now.data<double>();
-      const auto to = mean.mutable_data<double>();
-      for (std::size_t k = 0; k < to.size(); ++k) to[k] = decay * to[k] + (1 - decay) * from[k];
-      values_[i] = mean.cast(values_[i].dtype());
-    }
-  }
-  bool is_there() const { return !values_.empty(); }
-  // Exchanges with the trainer's.
-  void swap(Trainer& trainer) {
-    for (std::size_t i = 0; i < values_.size(); ++i) {
-      Tensor now = copy_as(trainer.value(i), trainer.value(i).dtype());
-      trainer.set_value(i, values_[i]);
-      values_[i] = std::move(now);
-    }
-  }
-
- private:
-  std::vector<Tensor> values_;
-};
 
 class Fit {
  public:
   Fit(Trainer& trainer, const Model& model, std::span<const LossTerm> losses, Dataset& data,
       const FitOptions& options, const FitObserver& observer)
-      : trainer_(trainer), data_(data), options_(options), observer_(observer), judge_(model, losses, options) {
-    const auto fixed = fixed_batch(model);
-    batch_ = fixed.value_or(options.batch);
-    judge_.set_fixed(fixed.has_value());
-    is_fixed_ = fixed.has_value();
+      : trainer_(trainer),
+        data_(data),
+        options_(options),
+        observer_(observer),
+        judge_(model, losses, options),
+        batch_(fixed_batch(model).value_or(options.batch)),
+        is_fixed_(fixed_batch(model).has_value()) {
     require(batch_ > 0 && options.epochs > 0 && options.accumulation > 0,
             "expected at least one epoch, one sample and one batch");
   }
@@ -162,63 +43,129 @@ class Fit {
     if (!is_whole_)
       result_.notes.push_back(fmt::format("{} of {} samples fit into memory: they are shuffled in parts",
                                           samples.count(), data_.samples()));
+    check(samples);
     Random holding = random.split(0);
-    Samples held = samples.hold_out(options_.hold_out, holding);
+    held_ = samples.hold_out(options_.hold_out, holding);
     require(samples.count() > 0, "there are no samples to train on");
     require(!is_fixed_ || samples.count() >= batch_, "expected at least the {} samples of a batch, found {}",
             batch_, samples.count());
-    std::int64_t without_better = 0;
-    std::optional<double> best;
-    Kept kept;
-    for (std::int64_t epoch = 1; epoch <= options_.epochs; ++epoch) {
+    total_ = std::max(data_.samples() - held_.count(), samples.count());
+    if (!options_.resume.empty())
+      restore();
+    else
+      judge_start();
+    if (observer_.begin)
+      observer_.begin({.samples = total_,
+                       .held_out = held_.count(),
+                       .epochs = options_.epochs,
+                       .batch = batch_,
+                       .first_epoch = at_.epoch});
+    while (at_.epoch <= options_.epochs && !at_.stopped_early) {
       const Clock::time_point start = Clock::now();
-      EpochRecord record{.epoch = epoch};
-      Random order = random.split(static_cast<std::uint64_t>(epoch));
-      train(samples, held, order, record);
-      if (held.count() > 0) {
-        if (average_.is_there()) average_.swap(trainer_);
-        std::tie(record.held_loss, record.held_accuracy) = judge_.judge(trainer_, held, batch_);
-        const bool is_better = !best || *record.held_loss < *best;
-        if (is_better) {
-          best = record.held_loss;
-          result_.best_epoch = epoch;
-          if (options_.keep_best) kept.copy(trainer_);
-        }
-        without_better = is_better ? 0 : without_better + 1;
-        if (average_.is_there()) average_.swap(trainer_);
-      }
-      record.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-      result_.epochs.push_back(record);
-      if (observer_.epoch) observer_.epoch(record);
-      if (options_.patience > 0 && without_better >= options_.patience) {
-        result_.stopped_early = true;
-        break;
-      }
+      Random order = random.split(static_cast<std::uint64_t>(at_.epoch));
+      EpochRecord record{.epoch = at_.epoch};
+      train(samples, order, record);
+      judge(record);
+      record.seconds = seconds_since(start);
+      finish(record);
     }
-    if (kept.is_there())
-      kept.swap(trainer_);
+    if (best_.is_there())
+      best_.swap(trainer_);
     else if (average_.is_there())
       average_.swap(trainer_);
+    result_.epochs = std::move(at_.records);
+    result_.best_epoch = at_.best_epoch;
+    result_.stopped_early = at_.stopped_early;
     return std::move(result_);
   }
 
  private:
+  void check(const Samples& samples) const {
+    if (!options_.check) return;
+    constexpr std::int64_t at_a_time = 4096;
+    for (std::int64_t begin = 0; begin < samples.count(); begin += at_a_time) {
+      std::vector<std::int64_t> indices, numbers;
+      for (std::int64_t i = begin; i < std::min(samples.count(), begin + at_a_time); ++i) {
+        indices.push_back(i);
+        numbers.push_back(samples.number(i));
+      }
+      options_.check(samples.gather(indices), {.samples = numbers});
+    }
+  }
+
+  void restore() {
+    at_ = FitPosition::restore(options_.resume);
+    FitState of_trainer;
+    const std::string prefix = "trainer/";
+    for (const auto& [name, tensor] : options_.resume)
+      if (name.starts_with(prefix)) of_trainer[name.substr(prefix.size())] = tensor;
+    trainer_.restore(of_trainer);
+    best_.restore(options_.resume, "best", trainer_);
+    average_.restore(options_.resume, "average", trainer_);
+    skip_until_ = at_.samples;
+  }
+
+  void save() const {
+    if (!options_.checkpoint) return;
+    FitState state;
+    at_.save(state);
+    for (auto& [name, tensor] : trainer_.state()) state["trainer/" + name] = tensor;
+    best_.save(state, "best");
+    average_.save(state, "average");
+    options_.checkpoint(state);
+  }
+
+  void judge_start() {
+    if (!options_.keep_start || held_.count() == 0) return;
+    at_.epoch = 0;
+    EpochRecord record;
+    judge(record);
+    at_.records.push_back(record);
+    at_.epoch = 1;
+  }
+
+  void judge(EpochRecord& record) {
+    if (held_.count() == 0) return;
+    if (average_.is_there()) average_.swap(trainer_);
+    std::tie(record.held_loss, record.held_accuracy) = judge_.judge(trainer_, held_, batch_);
+    const bool is_better = !at_.best || *record.held_loss < *at_.best;
+    if (is_better) {
+      at_.best = record.held_loss;
+      at_.best_epoch = at_.epoch;
+      if (options_.keep_best) best_.copy(trainer_);
+    }
+    at_.without_better = is_better ? 0 : at_.without_better + 1;
+    if (average_.is_there()) average_.swap(trainer_);
+  }
+
+  void finish(const EpochRecord& record) {
+    at_.records.push_back(record);
+    at_.stopped_early = options_.patience > 0 && at_.without_better >= options_.patience;
+    ++at_.epoch;
+    at_.samples = at_.batches = 0;
+    at_.sum = 0;
+    skip_until_ = 0;
+    save();
+    if (observer_.epoch) observer_.epoch(record);
+  }
+
   // One epoch; where not all samples fit, part after part, the held-out ones being of the first.
-  void train(Samples& samples, const Samples& held, Random& random, EpochRecord& record) {
-    double sum = 0;
-    std::int64_t steps = 0;
-    const std::int64_t total = std::max(data_.samples() - held.count(), samples.count());
-    train_part(samples, random, record, sum, steps, total);
+  void train(const Samples& samples, Random& random, EpochRecord& record) {
+    train_part(samples, random, record);
     if (!is_whole_) {
       data_.rewind();
-      skip(samples.count() + held.count());
+      std::int64_t first = samples.count() + held_.count();
+      skip(first);
       for (;;) {
-        Samples part = Samples::read(data_, options_.most_bytes);
+        const Samples part = Samples::read(data_, options_.most_bytes, first);
         if (part.count() == 0) break;
-        train_part(part, random, record, sum, steps, total);
+        if (at_.epoch == 1) check(part);
+        train_part(part, random, record);
+        first += part.count();
       }
     }
-    record.loss = sum / static_cast<double>(std::max<std::int64_t>(steps, 1));
+    record.loss = at_.sum / static_cast<double>(std::max<std::int64_t>(at_.batches, 1));
+    record.step = trainer_.steps();
   }
 
   void skip(std::int64_t count) {
@@ -226,44 +173,88 @@ class Fit {
     while (count > 0 && data_.next(batch)) count -= batch.samples;
   }
 
-  void train_part(const Samples& samples, Random& random, EpochRecord& record, double& sum,
-                  std::int64_t& steps, std::int64_t total) {
+  void train_part(const Samples& samples, Random& random, EpochRecord& record) {
     const std::vector<std::int64_t> order = shuffled(samples.count(), random);
     std::int64_t pending = 0;
     Trainer::Step step;
     for (std::int64_t begin = 0; begin < samples.count(); begin += batch_) {
       const std::int64_t size = std::min(batch_, samples.count() - begin);
       if (is_fixed_ && size < batch_) break;
-      const Batch batch = samples.gather(std::span(order).subspan(static_cast<std::size_t>(begin),
-                                                                  static_cast<std::size_t>(size)));
-      step = trainer_.accumulate(batch.inputs, judge_.targets(batch),
-                                 1.0 / static_cast<double>(options_.accumulation));
-      sum += step.loss;
-      ++steps;
       record.samples += size;
+      if (record.samples <= skip_until_) continue;  // done before the run was resumed
+      train_batch(samples, std::span(order).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(size)),
+                  step);
+      at_.samples = record.samples;
       if (++pending == options_.accumulation) {
-        trainer_.update(step);
-        record.rate = step.rate;
+        update(step, record);
         pending = 0;
-        if (options_.average > 0) average_.blend(trainer_, options_.average);
       }
-      if (observer_.step) observer_.step(record.epoch, record.samples, total, step.loss);
+      tell(step, record);
     }
-    if (pending > 0) trainer_.update(step);
+    if (pending > 0) update(step, record);
+  }
+
+  void train_batch(const Samples& samples, std::span<const std::int64_t> indices, Trainer::Step& step) {
+    std::vector<std::int64_t> numbers;
+    for (const std::int64_t index : indices) numbers.push_back(samples.number(index));
+    const BatchPlace place{.epoch = at_.epoch, .samples = numbers};
+    Batch batch = samples.gather(indices);
+    if (options_.transform) options_.transform(batch, place);
+    step = trainer_.accumulate(batch.inputs, targets_of(batch, place, judge_.targets(), options_),
+                               1.0 / static_cast<double>(options_.accumulation));
+    at_.sum += step.loss;
+    ++at_.batches;
+  }
+
+  void update(Trainer::Step& step, EpochRecord& record) {
+    trainer_.update(step);
+    record.rate = step.rate;
+    if (options_.average > 0) average_.blend(trainer_, options_.average);
+    if (options_.checkpoint_updates > 0 && trainer_.steps() % options_.checkpoint_updates == 0) save();
+  }
+
+  void tell(const Trainer::Step& step, const EpochRecord& record) const {
+    if (!observer_.step) return;
+    observer_.step({.step = trainer_.steps(),
+                    .epoch = record.epoch,
+                    .done = record.samples,
+                    .total = total_,
+                    .loss = step.loss,
+                    .terms = step.terms,
+                    .rate = record.rate,
+                    .norm = step.norm});
   }
 
   Trainer& trainer_;
   Dataset& data_;
   const FitOptions& options_;
   const FitObserver& observer_;
-  Judge judge_;
-  Kept average_;
+  HeldOutJudge judge_;
+  KeptParameters average_, best_;
+  Samples held_;
+  FitPosition at_;
   FitResult result_;
-  std::int64_t batch_ = 0;
+  std::int64_t batch_ = 0, total_ = 0;
+  std::int64_t skip_until_ = 0;  // samples of the epoch that a resumed run had done
   bool is_fixed_ = false, is_whole_ = true;
 };
 
 }  // namespace
+
+std::optional<std::int64_t> fixed_batch(const Model& model) {
+  for (const Value* input : model.required_inputs()) {
+    const auto& shape = input->type.shape;
+    if (shape && !shape->empty() && shape->front().is_known()) return shape->front().value();
+  }
+  return std::nullopt;
+}
+
+std::int64_t updates_per_epoch(const Model& model, std::int64_t samples, const FitOptions& options) {
+  const std::int64_t batch = fixed_batch(model).value_or(options.batch);
+  const std::int64_t trained = samples - held_out_of(samples, options.hold_out);
+  const std::int64_t batches = fixed_batch(model) ? trained / batch : (trained + batch - 1) / batch;
+  return (batches + options.accumulation - 1) / options.accumulation;
+}
 
 FitResult fit(Trainer& trainer, const Model& model, std::span<const LossTerm> losses, Dataset& data,
               const FitOptions& options, const FitObserver& observer) {

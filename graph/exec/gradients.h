@@ -9,10 +9,18 @@
 #include <string>
 #include <vector>
 
+#include "graph/base/error.h"
 #include "graph/exec/engine.h"
 #include "graph/ir/model.h"
 
 namespace onnxpress {
+
+// An operator without a gradient on the way from a parameter to the loss: says which node and what
+// to freeze.
+class NoGradient : public Error {
+ public:
+  using Error::Error;
+};
 
 // A value of the main graph, an initializer or required input, that is given at every run.
 struct GivenValue {
@@ -48,7 +56,7 @@ class Differentiator {
   };
   // `inputs`: the required inputs that are no parameters, in order. The gradient is that of the
   // loss times `scale`. Throws Error with the node's context; an operator on the way from a
-  // differentiated parameter to the loss that has no gradient is named with what to freeze.
+  // differentiated parameter to the loss that has no gradient is a NoGradient.
   Result run(std::span<const Tensor> inputs, std::span<const Tensor> parameters, double scale = 1);
   // The outputs only: nothing is kept for gradients.
   std::vector<Tensor> forward(std::span<const Tensor> inputs, std::span<const Tensor> parameters);

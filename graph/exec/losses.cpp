@@ -133,10 +133,11 @@ class Appender {
         if (term.temperature != 1) spec.attributes["temperature"] = term.temperature;
         break;
       case Kind::ctc:
-        spec.inputs = {scores(term, spec.attributes), target(term, Type()),
-                       target(term, Type::tensor(DType::int64), "length"),
-                       target(term, Type::tensor(DType::int64), "target_length")};
+        spec.inputs = {scores(term, spec.attributes), target(term, Type()), nullptr, nullptr};
+        if (term.has_lengths) spec.inputs[2] = target(term, Type::tensor(DType::int64), "length");
+        if (term.has_target_lengths) spec.inputs[3] = target(term, Type::tensor(DType::int64), "target_length");
         spec.attributes["blank"] = term.blank;
+        if (term.batch_first) spec.attributes["batch_first"] = std::int64_t{1};
         break;
       case Kind::gaussian_kl:
         require(!term.log_variance.empty(), "gaussian_kl: expected the name of the log variances");

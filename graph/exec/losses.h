@@ -23,7 +23,7 @@ struct LossTerm {
     huber,
     kl,           // the output holds log-probabilities
     gaussian_kl,  // no targets
-    ctc,          // targets [N,L], then lengths of inputs and targets
+    ctc,          // targets [N,L], then lengths of inputs and of targets, unless left out
   };
   Kind kind = Kind::cross_entropy;
   std::string output;        // of the graph, or any value of it; empty: the first output
@@ -34,7 +34,11 @@ struct LossTerm {
   double temperature = 1;                   // distillation
   double delta = 1;                         // huber
   bool by_sample = false;  // element losses: summed over a sample, mean over the batch
-  std::int64_t blank = 0;  // ctc
+  // ctc: the symbol that separates, logits [N,T,C] instead of [T,N,C], and whether there are lengths;
+  // without, all are as long as the tensors.
+  std::int64_t blank = 0;
+  bool batch_first = false;
+  bool has_lengths = true, has_target_lengths = true;
 };
 
 std::string_view name(LossTerm::Kind kind);  // "cross_entropy", ...

@@ -28,27 +28,27 @@ void Samples::Column::append(const Tensor& tensor, std::int64_t rows) {
   bytes.insert(bytes.end(), from.begin(), from.end());
 }
 
-void Samples::Column::take(const Column& from, std::int64_t number) {
+void Samples::Column::take(const Column& from, std::int64_t index) {
   type = from.type;
   row = from.row;
-  const auto begin = from.bytes.begin() + static_cast<std::ptrdiff_t>(from.row_bytes()) * number;
+  const auto begin = from.bytes.begin() + static_cast<std::ptrdiff_t>(from.row_bytes()) * index;
   bytes.insert(bytes.end(), begin, begin + static_cast<std::ptrdiff_t>(from.row_bytes()));
 }
 
-Tensor Samples::Column::gather(std::span<const std::int64_t> numbers) const {
+Tensor Samples::Column::gather(std::span<const std::int64_t> indices) const {
   Dims dims = row;
-  dims.insert(dims.begin(), std::ssize(numbers));
+  dims.insert(dims.begin(), std::ssize(indices));
   Tensor tensor = Tensor::uninitialized(type, std::move(dims));
   const std::size_t width = row_bytes();
   std::byte* to = tensor.mutable_bytes().data();
-  for (const std::int64_t number : numbers) {
-    std::memcpy(to, bytes.data() + width * static_cast<std::size_t>(number), width);
+  for (const std::int64_t index : indices) {
+    std::memcpy(to, bytes.data() + width * static_cast<std::size_t>(index), width);
     to += width;
   }
   return tensor;
 }
 
-Samples Samples::read(Dataset& data, std::size_t most_bytes) {
+Samples Samples::read(Dataset& data, std::size_t most_bytes, std::int64_t first) {
   Samples samples;
   Batch batch;
   while (samples.bytes() < most_bytes && data.next(batch)) {
@@ -57,7 +57,8 @@ Samples Samples::read(Dataset& data, std::size_t most_bytes) {
     for (std::size_t i = 0; i < batch.inputs.size(); ++i)
       samples.inputs_[i].append(batch.inputs[i], batch.samples);
     if (batch.labels.defined()) samples.labels_.append(batch.labels, batch.samples);
-    samples.count_ += batch.samples;
+    for (const auto& [name, tensor] : batch.further) samples.further_[name].append(tensor, batch.samples);
+    for (std::int64_t i = 0; i < batch.samples; ++i) samples.numbers_.push_back(first + samples.count());
   }
   return samples;
 }
@@ -65,26 +66,26 @@ Samples Samples::read(Dataset& data, std::size_t most_bytes) {
 std::size_t Samples::bytes() const {
   std::size_t total = labels_.bytes.size();
   for (const Column& input : inputs_) total += input.bytes.size();
+  for (const auto& [name, column] : further_) total += column.bytes.size();
   return total;
 }
 
-Samples Samples::chosen(std::span<const std::int64_t> numbers) const {
+Samples Samples::chosen(std::span<const std::int64_t> indices) const {
   Samples result;
   result.inputs_.resize(inputs_.size());
-  for (const std::int64_t number : numbers) {
-    for (std::size_t i = 0; i < inputs_.size(); ++i) result.inputs_[i].take(inputs_[i], number);
-    if (labels_.is_there()) result.labels_.take(labels_, number);
+  for (const std::int64_t index : indices) {
+    for (std::size_t i = 0; i < inputs_.size(); ++i) result.inputs_[i].take(inputs_[i], index);
+    if (labels_.is_there()) result.labels_.take(labels_, index);
+    for (const auto& [name, column] : further_) result.further_[name].take(column, index);
+    result.numbers_.push_back(number(index));
   }
-  result.count_ = std::ssize(numbers);
   return result;
 }
 
 Samples Samples::hold_out(double share, Random& random) {
   require(share >= 0 && share < 1, "expected a share from 0 to below 1, found {}", share);
-  std::vector<std::int64_t> order = shuffled(count_, random);
-  std::int64_t held = static_cast<std::int64_t>(share * static_cast<double>(count_));
-  if (share > 0 && count_ > 1) held = std::clamp<std::int64_t>(held, 1, count_ - 1);
-  const auto middle = order.begin() + held;
+  std::vector<std::int64_t> order = shuffled(count(), random);
+  const auto middle = order.begin() + held_out_of(count(), share);
   std::sort(order.begin(), middle);
   std::sort(middle, order.end());
   Samples result = chosen({order.begin(), middle});
@@ -92,12 +93,18 @@ Samples Samples::hold_out(double share, Random& random) {
   return result;
 }
 
-Batch Samples::gather(std::span<const std::int64_t> numbers) const {
+Batch Samples::gather(std::span<const std::int64_t> indices) const {
   Batch batch;
-  for (const Column& input : inputs_) batch.inputs.push_back(input.gather(numbers));
-  if (labels_.is_there()) batch.labels = labels_.gather(numbers);
-  batch.samples = std::ssize(numbers);
+  for (const Column& input : inputs_) batch.inputs.push_back(input.gather(indices));
+  if (labels_.is_there()) batch.labels = labels_.gather(indices);
+  for (const auto& [name, column] : further_) batch.further[name] = column.gather(indices);
+  batch.samples = std::ssize(indices);
   return batch;
+}
+
+std::int64_t held_out_of(std::int64_t count, double share) {
+  const auto held = static_cast<std::int64_t>(share * static_cast<double>(count));
+  return share > 0 && count > 1 ? std::clamp<std::int64_t>(held, 1, count - 1) : held;
 }
 
 std::vector<std::int64_t> shuffled(std::int64_t count, Random& random) {

@@ -270,10 +270,11 @@ std::int64_t Trainer::steps() const { return state_->optimizer->steps(); }
 const std::vector<std::string>& Trainer::parameters() const { return state_->trained; }
 const std::vector<std::string>& Trainer::targets() const { return state_->loss.targets; }
 const std::vector<std::string>& Trainer::notes() const { return state_->notes; }
-const Tensor& Trainer::value(std::size_t parameter) const { return state_->values.at(parameter); }
+const Tensor& Trainer::value(std::size_t number) const { return state_->values.at(number); }
+std::size_t Trainer::value_count() const { return state_->values.size(); }
 
-void Trainer::set_value(std::size_t parameter, Tensor value) {
-  Tensor& target = state_->values.at(parameter);
+void Trainer::set_value(std::size_t number, Tensor value) {
+  Tensor& target = state_->values.at(number);
   require(value.dims() == target.dims() && value.dtype() == target.dtype(),
           "expected {}{}, found {}{}", name(target.dtype()), to_string(target.dims()),
           name(value.dtype()), to_string(value.dims()));

@@ -72,8 +72,11 @@ class Trainer {
   const std::vector<std::string>& parameters() const;  // the trained ones
   const std::vector<std::string>& targets() const;     // names of the inputs for targets
   const std::vector<std::string>& notes() const;
-  const Tensor& value(std::size_t parameter) const;
-  void set_value(std::size_t parameter, Tensor value);
+  // Parameter by number; behind them are the running statistics that training moves, up to
+  // value_count().
+  const Tensor& value(std::size_t number) const;
+  void set_value(std::size_t number, Tensor value);
+  std::size_t value_count() const;
 
   // Writes parameters and running statistics into the model, in its own element types: the model
   // given, or one with the same initializers.

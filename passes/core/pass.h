@@ -15,8 +15,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "graph/base/error.h"
 #include "graph/base/threads.h"
 #include "graph/exec/dataset.h"
+#include "graph/exec/fit.h"
 #include "graph/ir/model.h"
 
 namespace onnxpress {
@@ -34,7 +36,8 @@ std::string_view name(Effect effect);
 // What it allows, in one line for people.
 std::string_view meaning(Effect effect);
 
-// optional_calibration: the pass is better with it, and says so when it has none.
+// optional_calibration: the pass is better with it, and says so when it has none. teacher: a teacher
+// and training data.
 enum class Needs { nothing, calibration, optional_calibration, training, teacher };
 std::string_view name(Needs needs);
 
@@ -98,6 +101,21 @@ struct NearMiss {
   std::string reason;    // "its input 'x' has another reader: node 'add' (Add)"
 };
 
+// What a pass was given does not suit it (labels that do not fit the outputs, an operator that
+// cannot be trained through): the run cannot be done, where other errors of a pass roll it back.
+class Unsuitable : public Error {
+ public:
+  using Error::Error;
+};
+
+// What passes that train are given beside their options.
+struct TrainingSupport {
+  std::filesystem::path checkpoint = {};  // kept while training; empty: none
+  bool resume = false;                    // go on from it, when it is there
+  std::int64_t checkpoint_updates = 0;    // also kept every so many updates; 0: only after epochs
+  FitObserver observer = {};              // progress and logs
+};
+
 // What the runner gives a pass.
 struct PassContext {
   const Options& options;
@@ -113,6 +131,7 @@ struct PassContext {
   std::vector<std::string>* calibrated = nullptr;
   // "calibrating", units done and in all; may be empty. Called on the thread that runs the pass.
   std::function<void(const std::string&, std::size_t, std::size_t)> progress = {};
+  TrainingSupport support = {};
 };
 
 // What a pass says of its run.
@@ -121,6 +140,7 @@ struct Outcome {
   std::vector<std::string> notes;       // one line each, for people
   Json counts = Json::object();         // rule or thing -> number
   std::vector<Json> layers;             // per-layer or per-tensor table: flat objects with equal keys
+  Json training;                        // of passes that train: losses, curves (train_stage); else null
   double min_snr_db = 0;                // approximate passes: the bound on probe outputs
   // What this run may have done to outputs, when that is more than the pass declares (a fusion that
   // met a quantized model). Nothing: as declared.
@@ -140,6 +160,7 @@ class Pass {
   virtual void check(const Options&) const {}
   // Checks what options say of this model, when the step begins, beside selectors. Throws Error.
   virtual void check_model(const Model&, const Options&) const {}
+  // Throws Error, which rolls the pass back, or Unsuitable, which ends the run.
   virtual Outcome run(Model& model, PassContext& context) const = 0;
 };
 

@@ -334,7 +334,8 @@ class Runner {
                         .near_misses = options_.explain ? &record.near_misses : nullptr,
                         .calibration_cache = options_.calibration_cache,
                         .calibrated = &calibrated_,
-                        .progress = options_.progress};
+                        .progress = options_.progress,
+                        .support = support(step)};
     try {
       if (context.calibration) context.calibration->rewind();
       if (context.training) context.training->rewind();
@@ -342,6 +343,9 @@ class Runner {
       record.effect = record.outcome.effect.value_or(record.effect);
     } catch (const std::bad_alloc&) {
       failure = "out of memory";
+    } catch (Unsuitable& unsuitable) {
+      unsuitable.within(fmt::format("pass {}", step.pass->info().name));
+      throw;
     } catch (const std::exception& error) {
       failure = error.what();
     } catch (...) {
@@ -349,6 +353,15 @@ class Runner {
     }
     record.seconds = seconds_since(start);
     return failure;
+  }
+
+  TrainingSupport support(const PipelineStep& step) const {
+    TrainingSupport given = options_.support;
+    if (given.checkpoint.empty() || !trains(step)) return given;
+    const auto before = std::span(pipeline_.steps).first(number_ - 1);
+    if (const auto earlier = std::ranges::count_if(before, trains); earlier > 0)
+      given.checkpoint += fmt::format(".{}", earlier + 1);
+    return given;
   }
 
   // What is wrong with the model the pass left, or nothing.

@@ -50,6 +50,8 @@ struct RunOptions {
   Dataset* calibration = nullptr;
   Dataset* training = nullptr;
   const Model* teacher = nullptr;
+  // Of the first step that trains; the checkpoint of the n-th one carries ".n" behind its name.
+  TrainingSupport support = {};
   std::filesystem::path calibration_cache;  // what was observed, kept from run to run; empty: none
   // Probe inputs taken from data; empty: generated (probe_inputs).
   std::vector<std::vector<Tensor>> probes;
@@ -79,7 +81,8 @@ struct RunResult {
 // interface, lies about "changed" or breaks its declared effect is rolled back; without keep_going
 // the run then stops. Where a step needs a higher opset, `upgrade_opset` is run before it as a step
 // of its own, and undone with it when the step does not stay or changes nothing. Throws Error when
-// the model given does not verify, or when a step's selector matches nothing.
+// the model given does not verify, when a step's selector matches nothing, and for what does not suit
+// a step (Unsuitable).
 RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
                        const RunOptions& options);
 

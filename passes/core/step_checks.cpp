@@ -4,6 +4,11 @@
 
 namespace onnxpress {
 
+bool trains(const PipelineStep& step) {
+  const Needs needs = step.pass->needs(step.options);
+  return needs == Needs::training || needs == Needs::teacher;
+}
+
 void check_needs(const PipelineStep& step, const RunOptions& options) {
   const Pass& pass = *step.pass;
   switch (pass.needs(step.options)) {
@@ -20,6 +25,8 @@ void check_needs(const PipelineStep& step, const RunOptions& options) {
       return;
     case Needs::teacher:
       require(options.teacher != nullptr, "pass '{}' needs a teacher model (--teacher)",
+              pass.info().name);
+      require(options.training != nullptr, "pass '{}' needs training data (--train)",
               pass.info().name);
       return;
   }

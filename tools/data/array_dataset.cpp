@@ -75,6 +75,10 @@ class ArrayDataset : public Dataset {
     match(std::move(source.arrays), std::move(inputs));
     for (Binding& binding : bindings_) check_type(binding);
     count_samples(source.reshape_rows);
+    std::erase_if(further_, [this](const auto& reader) {
+      const Dims& dims = reader->info().dims;
+      return dims.empty() || dims[0] != samples_ || reader->info().dtype == DType::string;
+    });
     choose_batch();
     rewind();
   }
@@ -100,12 +104,14 @@ class ArrayDataset : public Dataset {
     for (Binding& binding : bindings_)
       if (!binding.whole.defined()) binding.reader->rewind();
     if (labels_) labels_->rewind();
+    for (const auto& reader : further_) reader->rewind();
   }
 
   bool next(Batch& batch) override {
     if (position_ == samples_) return false;
     batch.samples = std::min(batch_, samples_ - position_);
     batch.inputs.clear();
+    batch.further.clear();
     for (Binding& binding : bindings_)
       batch.inputs.push_back(in_context(
           [&] {
@@ -113,7 +119,8 @@ class ArrayDataset : public Dataset {
                                path_.string());
           },
           [&] { return rows(binding, batch.samples); }));
-    batch.labels = labels_ ? label_rows(batch.samples) : Tensor();
+    batch.labels = labels_ ? label_rows(*labels_, batch.samples) : Tensor();
+    for (const auto& reader : further_) batch.further[reader->info().name] = label_rows(*reader, batch.samples);
     position_ += batch.samples;
     return true;
   }
@@ -126,6 +133,7 @@ class ArrayDataset : public Dataset {
       if (std::find(found.begin(), found.end(), input.name) == found.end())
         missing.push_back(input.name);
     const bool by_name = missing.size() < inputs.size();
+    if (!by_name && arrays.size() > inputs.size()) set_lengths_aside(arrays, found);
     require(!by_name || missing.empty(), "no array for input {} (arrays: {})", list_names(missing),
             list_names(found));
     if (!by_name) {
@@ -152,6 +160,25 @@ class ArrayDataset : public Dataset {
         binding.axis = axis->second;
       bindings_.push_back(std::move(binding));
     }
+    if (!options_.keeps_further) return;
+    for (auto& array : arrays)
+      if (array) further_.push_back(std::move(array));
+  }
+
+  // Lengths of sequences are no inputs by position.
+  void set_lengths_aside(std::vector<std::unique_ptr<ArrayReader>>& arrays, std::vector<std::string>& found) {
+    found.clear();
+    std::vector<std::unique_ptr<ArrayReader>> rest;
+    for (auto& array : arrays) {
+      const std::string& name = array->info().name;
+      const bool is_length = name == "x_len" || name == "y_len";
+      if (!is_length) found.push_back(name);
+      if (!is_length)
+        rest.push_back(std::move(array));
+      else if (options_.keeps_further)
+        further_.push_back(std::move(array));
+    }
+    arrays = std::move(rest);
   }
 
   // Floating-point types feed each other; integers feed float inputs only with preprocessing said
@@ -309,11 +336,11 @@ class ArrayDataset : public Dataset {
   }
 
   // Class numbers as int64 (uint64 may not fit: whoever reads them says so), targets as float32.
-  Tensor label_rows(std::int64_t count) {
-    Dims dims = labels_->info().dims;
+  static Tensor label_rows(ArrayReader& reader, std::int64_t count) {
+    Dims dims = reader.info().dims;
     dims[0] = count;
-    Tensor tensor = Tensor::uninitialized(labels_->info().dtype, dims);
-    labels_->read(tensor.mutable_bytes());
+    Tensor tensor = Tensor::uninitialized(reader.info().dtype, dims);
+    reader.read(tensor.mutable_bytes());
     if (tensor.dtype() == DType::uint64) return tensor;
     return tensor.cast(is_float(tensor.dtype()) ? DType::float32 : DType::int64);
   }
@@ -321,6 +348,7 @@ class ArrayDataset : public Dataset {
   std::filesystem::path path_;
   DataOptions options_;
   std::unique_ptr<ArrayReader> labels_;
+  std::vector<std::unique_ptr<ArrayReader>> further_;
   std::vector<Binding> bindings_;
   std::int64_t samples_ = 0, batch_ = 1, position_ = 0;
   bool pad_ = false;

@@ -28,6 +28,7 @@ struct DataOptions {
   std::filesystem::path labels;  // a file of labels (.npy, .npz, IDX); may be empty
   // ONNX test sets of models whose inputs include sequences or optionals: Batch::values.
   bool accepts_values = false;
+  bool keeps_further = false;  // arrays that are neither input nor labels: Batch::further
 
   bool converts_integers() const { return scale.has_value() || !mean.empty(); }
 };

@@ -1,0 +1,78 @@
+// Labels that no loss can be computed of, found before anything is trained.
+#include <algorithm>
+
+#include "graph/exec/class_scores.h"
+#include "passes/common/loss_choice.h"
+
+namespace onnxpress {
+namespace {
+
+using Kind = LossTerm::Kind;
+using Source = TargetSource::Kind;
+
+const Tensor& tensor_of(const TargetSource& source, const Batch& batch) {
+  if (source.kind == Source::further) return batch.further.at(source.name);
+  return source.kind == Source::input ? batch.inputs.at(source.index) : batch.labels;
+}
+
+}  // namespace
+
+LabelCheck::LabelCheck(const ChosenLosses& losses, const FirstBatch& first) {
+  std::size_t next = 0;
+  for (const LossTerm& term : losses.terms) {
+    if (term.kind == Kind::gaussian_kl) continue;
+    Rule rule{.term = term, .source = losses.targets.at(next++)};
+    if (term.kind == Kind::ctc) {
+      if (term.has_lengths) ++next;
+      if (term.has_target_lengths) rule.lengths = losses.targets.at(next++);
+    }
+    const auto dims = first.outputs.find(term.output);
+    const bool is_checked =
+        term.kind == Kind::cross_entropy || term.kind == Kind::ctc || term.kind == Kind::binary_cross_entropy;
+    if (!is_checked || dims == first.outputs.end() || rule.source.kind == Source::computed) continue;
+    rule.dims = dims->second;
+    rules_.push_back(std::move(rule));
+  }
+}
+
+void LabelCheck::operator()(const Batch& batch, const BatchPlace& place) const {
+  for (const Rule& rule : rules_) {
+    const Tensor& labels = tensor_of(rule.source, batch);
+    if (rule.term.kind == Kind::binary_cross_entropy)
+      check_numbers(rule, labels, place);
+    else if (is_integer(labels.dtype()))
+      check_classes(rule, labels, rule.lengths ? tensor_of(*rule.lengths, batch) : Tensor(), place);
+  }
+}
+
+void LabelCheck::check_numbers(const Rule& rule, const Tensor& labels, const BatchPlace& place) {
+  const std::size_t each = static_cast<std::size_t>(labels.size()) / place.samples.size();
+  const Tensor wide = labels.cast(DType::float64);
+  const auto values = wide.data<double>();
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (!(values[i] >= 0 && values[i] <= 1))
+      throw Unsuitable(fmt::format("label {} of sample {}: expected 0 to 1: the loss of output '{}' is binary_cross_entropy",
+                                   values[i], place.samples[i / each], rule.term.output));
+}
+
+void LabelCheck::check_classes(const Rule& rule, const Tensor& labels, const Tensor& lengths, const BatchPlace& place) {
+  const std::size_t each = static_cast<std::size_t>(labels.size()) / place.samples.size();
+  const bool is_ctc = rule.term.kind == Kind::ctc;
+  const auto layout = ClassLayout::fit(rule.dims, labels.dims());
+  const std::int64_t classes = is_ctc ? rule.dims.back() : layout ? layout->classes : 0;
+  if (classes == 0) return;
+  const std::vector<std::int64_t> sizes = lengths.defined() ? lengths.to_ints() : std::vector<std::int64_t>();
+  const std::vector<std::int64_t> values = labels.to_ints();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const bool is_padding = !sizes.empty() && static_cast<std::int64_t>(i % each) >= sizes[i / each];
+    if (is_padding || rule.term.ignored == values[i]) continue;
+    if (values[i] < 0 || values[i] >= classes)
+      throw Unsuitable(fmt::format("label {} of sample {}: expected 0 to {}: output '{}' has {} classes", values[i],
+                                   place.samples[i / each], classes - 1, rule.term.output, classes));
+    if (is_ctc && values[i] == rule.term.blank)
+      throw Unsuitable(fmt::format("label {} of sample {}: it is the blank of ctc, expected the other classes", values[i],
+                                   place.samples[i / each]));
+  }
+}
+
+}  // namespace onnxpress

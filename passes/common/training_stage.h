@@ -1,0 +1,46 @@
+// What passes that train have in common: from options and data to trained initializers and a record
+// of how it went.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "graph/exec/fit.h"
+#include "passes/common/training_options.h"
+#include "passes/core/pass.h"
+
+namespace onnxpress {
+
+// What is trained, and towards what.
+struct TrainingTask {
+  // Of the model: outputs or any of its values. Empty: what the option `loss` says (choose_losses).
+  std::vector<LossTerm> losses = {};
+  std::vector<TargetSource> targets = {};
+  std::string loss_text = {};                         // for the record, when `losses` are given
+  std::map<std::string, std::string> samples = {};    // TrainingMode::samples
+  // Initializers to train. Empty: trainable_parameters, by the options `select` and `freeze`.
+  std::vector<std::string> parameters = {};
+  // Changes what the options say of one parameter (learned scales do not decay).
+  std::function<void(const std::string& name, const Tensor& value, Regularization&)> adjust = {};
+  std::function<void(Batch&, const BatchPlace&)> transform = {};  // FitOptions::transform
+  std::function<std::vector<Tensor>(const Batch&, const BatchPlace&)> compute_targets = {};
+  // What else the result depends on (a teacher's hash): a checkpoint of another value is refused.
+  std::map<std::string, std::string> about = {};
+};
+
+struct TrainingReport {
+  bool changed = false;            // some initializer did
+  Json record;                     // Outcome::training
+  std::vector<std::string> notes;
+};
+
+// Trains `model` in place by the options of training_options() and the context's data, with the
+// context's checkpoint and observer. The model may hold what only training needs (fake quantization,
+// regressors): the caller takes from it what it wants. Throws Unsuitable for data that does not fit
+// and operators without a gradient, and Error for a loss that is not finite, of which the
+// checkpoint holds the last good state.
+TrainingReport train_stage(Model& model, const TrainingTask& task, const Options& options, PassContext& context);
+
+}  // namespace onnxpress
