@@ -297,11 +297,10 @@ void Augmentation::change_samples(Tensor& tensor, std::span<const std::int64_t> 
 
 Tensor Augmentation::probabilities(const Tensor& labels) const {
   if (is_float(labels.dtype())) return labels;
+  if (!classes_) return labels.cast(DType::float32);
   require(is_integer(labels.dtype()) && labels.size() == labels.dim(0),
-          "augmentation: mixup expects one class, or numbers, for each sample, found labels {}{}", name(labels.dtype()),
+          "augmentation: mixup expects one class for each sample, found labels {}{}", name(labels.dtype()),
           to_string(labels.dims()));
-  require(classes_.has_value(), "augmentation: mixup makes probabilities of classes, and how many there are is not known: "
-          "the output's last axis is open");
   Tensor result(DType::float32, {labels.dim(0), *classes_});
   const std::vector<std::int64_t> given = labels.to_ints();
   const auto to = result.mutable_data<float>();

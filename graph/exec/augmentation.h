@@ -45,8 +45,8 @@ struct AugmentationOptions {
 
 class Augmentation {
  public:
-  // For the model's required inputs. `classes`: of the labels, which mixup makes probabilities of; nothing:
-  // unknown. Throws Error when no input is an image, and for an image that does not fit its input.
+  // For the model's required inputs. `classes`: of integer labels, which mixup makes probabilities of; nothing:
+  // labels are numbers. Throws Error when no input is an image, and for an image that does not fit its input.
   Augmentation(AugmentationOptions options, const Model& model, std::optional<std::int64_t> classes, std::uint64_t seed);
 
   // Changes a batch: row i is sample `numbers[i]` of the data. Class labels become float32 probabilities

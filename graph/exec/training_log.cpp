@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cerrno>
 #include <cmath>
@@ -28,9 +29,9 @@ class Line {
     return *this;
   }
   Line& add(std::string_view key, const std::vector<double>& values) {
-    text_ += fmt::format(R"(,"{}":[)", key);
-    for (std::size_t i = 0; i < values.size(); ++i) text_ += (i > 0 ? "," : "") + number(values[i]);
-    text_ += ']';
+    std::vector<std::string> numbers;
+    for (const double value : values) numbers.push_back(number(value));
+    text_ += fmt::format(R"(,"{}":[{}])", key, fmt::join(numbers, ","));
     return *this;
   }
   std::string finish() const { return text_ + "}\n"; }
@@ -52,6 +53,7 @@ struct TrainingLog::State {
   double loss = 0;
   std::vector<double> terms;
   std::int64_t batches = 0, written = 0;  // the step of the last record
+  std::int64_t before = 0, last = 0;      // steps of earlier trainings, and of this one
 
   void write(const Line& line) const {
     if (!lines) return;
@@ -76,7 +78,10 @@ TrainingLog::TrainingLog(TrainingLogFiles files) : state_(std::make_unique<State
 TrainingLog::~TrainingLog() = default;
 
 void TrainingLog::begin(const FitStart& start) {
-  state_->write(Line("begin")
+  State& s = *state_;
+  s.before += s.last;
+  s.written = s.last = 0;
+  s.write(Line("begin")
                     .add("samples", start.samples)
                     .add("held_out", start.held_out)
                     .add("epochs", start.epochs)
@@ -86,6 +91,7 @@ void TrainingLog::begin(const FitStart& start) {
 
 void TrainingLog::step(const StepRecord& record) {
   State& s = *state_;
+  s.last = record.step;
   s.loss += record.loss;
   s.terms.resize(record.terms.size(), 0);
   for (std::size_t i = 0; i < record.terms.size(); ++i) s.terms[i] += record.terms[i];
@@ -110,7 +116,7 @@ void TrainingLog::step(const StepRecord& record) {
     std::vector<std::pair<std::string, double>> scalars{{"train/loss", loss}, {"train/learning_rate", record.rate}};
     for (std::size_t i = 0; i < terms.size(); ++i) scalars.emplace_back(fmt::format("train/loss_{}", i + 1), terms[i]);
     if (record.norm > 0) scalars.emplace_back("train/gradient_norm", record.norm);
-    s.events->add(record.step, scalars);
+    s.events->add(s.before + record.step, scalars);
   }
   s.written = record.step;
   s.loss = 0;
@@ -134,24 +140,24 @@ void TrainingLog::epoch(const EpochRecord& record) {
   if (record.held_accuracy) scalars.emplace_back("epoch/held_out_accuracy", *record.held_accuracy);
   if (record.seconds > 0)
     scalars.emplace_back("epoch/samples_per_second", static_cast<double>(record.samples) / record.seconds);
-  state_->events->add(record.step, scalars);
+  state_->events->add(state_->before + record.step, scalars);
 }
 
-FitObserver TrainingLog::observer(FitObserver further) {
+FitObserver TrainingLog::observer(std::shared_ptr<TrainingLog> log, FitObserver further) {
   return {.begin =
-              [this, next = further.begin](const FitStart& start) {
+              [log, next = further.begin](const FitStart& start) {
                 if (next) next(start);
-                begin(start);
+                log->begin(start);
               },
           .step =
-              [this, next = further.step](const StepRecord& record) {
+              [log, next = further.step](const StepRecord& record) {
                 if (next) next(record);
-                step(record);
+                log->step(record);
               },
           .epoch =
-              [this, next = further.epoch](const EpochRecord& record) {
+              [log, next = further.epoch](const EpochRecord& record) {
                 if (next) next(record);
-                epoch(record);
+                log->epoch(record);
               }};
 }
 

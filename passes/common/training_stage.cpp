@@ -150,11 +150,50 @@ class Stage {
     return result;
   }
 
-  FitOptions fit_options(const FirstBatch& first) const {
+  // Augmentation, and behind it what the task does to batches.
+  std::function<void(Batch&, const BatchPlace&)> transform(const FirstBatch& first, FitOptions& options) {
+    if (settings_.augmentation.is_nothing()) return task_.transform;
+    std::optional<std::int64_t> classes;
+    if (settings_.augmentation.mixup > 0) classes = mixed_classes(first, options);
+    std::optional<Augmentation> made;
+    try {
+      made.emplace(settings_.augmentation, model_, classes, context_.seed);
+    } catch (const Error& error) {
+      throw Unsuitable(error.what());
+    }
+    report_.notes.push_back(made->description());
+    return [augmentation = *std::move(made), next = task_.transform, &pool = context_.pool](Batch& batch, const BatchPlace& place) {
+      augmentation.apply(batch, place.samples, place.epoch, pool);
+      if (next) next(batch, place);
+    };
+  }
+
+  // The classes that mixed labels are probabilities of; nothing where labels are numbers.
+  std::optional<std::int64_t> mixed_classes(const FirstBatch& first, FitOptions& options) const {
+    std::optional<std::int64_t> classes;
+    for (std::size_t i = 0, target = 0; i < losses_.terms.size(); ++i) {
+      const LossTerm& term = losses_.terms[i];
+      if (term.kind == LossTerm::Kind::ctc) throw Unsuitable("augmentation: mixup cannot mix the sequences of a ctc loss");
+      if (term.kind == LossTerm::Kind::gaussian_kl) continue;
+      TargetSource& source = options.targets.at(target++);
+      const auto dims = first.outputs.find(term.output);
+      if (term.kind != LossTerm::Kind::cross_entropy || source.kind != TargetSource::Kind::labels ||
+          dims == first.outputs.end() || !is_integer(first.batch.labels.dtype()))
+        continue;
+      if (dims->second.size() != 2 || first.batch.labels.size() != dims->second[0])
+        throw Unsuitable(fmt::format("augmentation: mixup mixes one class of each sample, found labels {} of output '{}' {}",
+                                     to_string(first.batch.labels.dims()), term.output, to_string(dims->second)));
+      classes = dims->second[1];
+      source.row.reset();
+    }
+    return classes;
+  }
+
+  FitOptions fit_options(const FirstBatch& first) {
     FitOptions options = settings_.fit;
     options.seed = context_.seed;
     options.targets = losses_.targets;
-    options.transform = task_.transform;
+    options.transform = transform(first, options);
     options.compute_targets = task_.compute_targets;
     options.check = LabelCheck(losses_, first);
     return options;

@@ -117,15 +117,15 @@ class Builder {
     Patch patch(graph());
     const Patch::Ref rounded = fake(patch, value, *learned, attrs);
     // As the converter has it: what is made on codes is read from codes by everyone.
-    if (coded.made_on_codes && !coded.value->is_input()) {
+    const bool everyone = coded.made_on_codes && !coded.value->is_input();
+    if (everyone) {
       patch.replace(value, rounded);
     } else {
       for (const Use& use : coded.readers)
         if (&use.node->graph() == main_) patch.replace_input(twins_.at(use.node), use.index, rounded);
     }
-    const std::string name = value->name();
     patch.apply();
-    done_.replaced.emplace(name, patch.value(rounded)->name());
+    if (everyone) done_.replaced.emplace(coded.value->name(), patch.value(rounded)->name());
   }
 
   // Constants that arithmetic on codes reads are coded from their own range, which training must not move.

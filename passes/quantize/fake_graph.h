@@ -22,7 +22,7 @@ struct FakeQuantized {
   std::unique_ptr<Model> model;
   // By TunedGrids::weights and by group; nothing: not trained (in a nested graph, float codes, never read here).
   std::vector<std::optional<LearnedGrid>> weights, activations;
-  // Coded values of the main graph, and what is read instead of them.
+  // Values of the main graph, and what all their readers read instead of them.
   std::map<std::string, std::string> replaced;
   // Constants that keep what they hold, because codes are chosen from their range.
   std::vector<std::string> fixed;

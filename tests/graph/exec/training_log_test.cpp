@@ -86,9 +86,9 @@ TEST_CASE("steps and epochs become lines and scalars") {
   const TemporaryFolder folder;
   const std::filesystem::path lines = folder / "log.jsonl", events = folder / "board" / "run";
   {
-    TrainingLog log({.json_lines = lines, .tensorboard = events, .every = 2});
+    const auto log = std::make_shared<TrainingLog>(TrainingLogFiles{.json_lines = lines, .tensorboard = events, .every = 2});
     int told = 0;
-    const FitObserver observer = log.observer({.begin = {}, .step = [&](const StepRecord&) { ++told; }, .epoch = {}});
+    const FitObserver observer = TrainingLog::observer(log, {.begin = {}, .step = [&](const StepRecord&) { ++told; }, .epoch = {}});
     observer.begin({.samples = 10, .held_out = 2, .epochs = 1, .batch = 4});
     observer.step({.step = 1, .epoch = 1, .done = 4, .total = 10, .loss = 2, .terms = {1.5, 0.5}, .rate = 0.1});
     observer.step({.step = 2, .epoch = 1, .done = 8, .total = 10, .loss = 1, .terms = {0.5, 0.5}, .rate = 0.1, .norm = 3});
