@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <list>
 #include <utility>
 
@@ -21,6 +22,27 @@ void give_at_run(Graph& graph, Value* initializer) {
   graph.remove_initializer(initializer);
   graph.rename(input, name);
 }
+
+// The first values of a run that hold NaN and infinities.
+class NonFiniteObserver final : public Observer {
+ public:
+  bool wants(const Value&) override { return places_.nan.empty(); }
+  void observe(const Value& value, const Tensor& tensor) override {
+    if (!is_float(tensor.dtype())) return;
+    const Tensor wide = tensor.cast(DType::float64);
+    const auto elements = wide.data<double>();
+    const std::string where =
+        value.producer() != nullptr ? value.producer()->describe() : fmt::format("'{}'", value.name());
+    const auto is_nan = [](double element) { return std::isnan(element); };
+    const auto is_infinite = [](double element) { return std::isinf(element); };
+    if (std::ranges::any_of(elements, is_nan)) places_.nan = where;
+    if (places_.infinite.empty() && std::ranges::any_of(elements, is_infinite)) places_.infinite = where;
+  }
+  const NonFinitePlaces& places() const { return places_; }
+
+ private:
+  NonFinitePlaces places_;
+};
 
 }  // namespace
 
@@ -120,9 +142,9 @@ struct Differentiator::State {
   }
 
   // Outputs of the graph, then what is kept.
-  std::vector<Tensor> run_forward(Entry& entry, const std::vector<Tensor>& given) {
+  std::vector<Tensor> run_forward(Entry& entry, const std::vector<Tensor>& given, Observer* observer = nullptr) {
     const std::vector<RuntimeValue> values(given.begin(), given.end());
-    return to_tensors(run_plan(*entry.forward, *model, values, {}, resources, nullptr));
+    return to_tensors(run_plan(*entry.forward, *model, values, {}, resources, observer));
   }
 
   std::unique_ptr<Model> model;
@@ -169,6 +191,14 @@ std::vector<Tensor> Differentiator::forward(std::span<const Tensor> inputs,
   set_onednn_threads(state_->resources.threads);
   const std::vector<Tensor> given = state_->in_order(inputs, parameters);
   return state_->run_forward(state_->plan(given, true), given);
+}
+
+NonFinitePlaces Differentiator::non_finite_places(std::span<const Tensor> inputs,
+                                                  std::span<const Tensor> parameters) {
+  const std::vector<Tensor> given = state_->in_order(inputs, parameters);
+  NonFiniteObserver observer;
+  state_->run_forward(state_->plan(given, true), given, &observer);
+  return observer.places();
 }
 
 const std::vector<std::string>& Differentiator::input_names() const { return state_->input_names; }

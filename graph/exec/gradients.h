@@ -37,6 +37,12 @@ struct DifferentiationOptions {
   std::function<void(const StepTiming&)> on_step = {};
 };
 
+// Where values of a run are not finite first: "'w'" of what is given, else "node 'exp' (Exp)"; empty:
+// nowhere.
+struct NonFinitePlaces {
+  std::string nan, infinite;
+};
+
 // Runs one model forward and back.
 class Differentiator {
  public:
@@ -60,6 +66,9 @@ class Differentiator {
   Result run(std::span<const Tensor> inputs, std::span<const Tensor> parameters, double scale = 1);
   // The outputs only: nothing is kept for gradients.
   std::vector<Tensor> forward(std::span<const Tensor> inputs, std::span<const Tensor> parameters);
+
+  // Runs forward and says where the first NaN and the first infinity come up.
+  NonFinitePlaces non_finite_places(std::span<const Tensor> inputs, std::span<const Tensor> parameters);
 
   // The required inputs that are no parameters.
   const std::vector<std::string>& input_names() const;

@@ -167,6 +167,15 @@ struct Trainer::State {
     return ordered;
   }
 
+  // Says where a loss that is not finite comes from.
+  [[noreturn]] void refuse(double found, std::span<const Tensor> ordered, std::span<const Tensor> parameters) const {
+    const NonFinitePlaces places = differentiator->non_finite_places(ordered, parameters);
+    std::string where;
+    if (!places.nan.empty()) where = fmt::format(": the first NaN is of {}", places.nan);
+    if (!places.infinite.empty()) where += fmt::format("{} the first infinity of {}", where.empty() ? ":" : ",", places.infinite);
+    fail("step {}: the loss is {}{}", optimizer->steps() + 1, found, where);
+  }
+
   void apply_masks() {
     for (const auto& [name, mask] : options.masks) {
       const auto index = std::ranges::find(trained, name) - trained.begin();
@@ -213,7 +222,7 @@ Trainer::Step Trainer::accumulate(std::span<const Tensor> inputs, std::span<cons
   Differentiator::Result result = s.differentiator->run(s.in_order(inputs, targets), parameters);
   Step step;
   step.loss = scalar(result.outputs[s.loss_at]);
-  require(std::isfinite(step.loss), "step {}: the loss is {}", s.optimizer->steps() + 1, step.loss);
+  if (!std::isfinite(step.loss)) s.refuse(step.loss, s.in_order(inputs, targets), parameters);
   for (const std::size_t at : s.terms_at) step.terms.push_back(scalar(result.outputs[at]));
   ++s.batches;
   std::vector<Tensor> running;

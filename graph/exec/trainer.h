@@ -59,7 +59,7 @@ class Trainer {
     double norm = 0;              // of the gradients before clipping; 0 unless clipped by norm
   };
   // One batch and one update. `inputs` are the model's required inputs, `targets` what the losses
-  // ask for, in their order. Throws Error, with the step, for a loss that is not finite (and, with
+  // ask for, in their order. Throws Error, with the step and the node, for a loss that is not finite (and, with
   // clip_norm, gradients that are not): parameters are then as before.
   Step step(std::span<const Tensor> inputs, std::span<const Tensor> targets);
   // The same in several parts: gradients of batches are summed, each times `share`, until the

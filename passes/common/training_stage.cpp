@@ -86,10 +86,17 @@ class Stage {
   }
 
   void choose_parameters() {
+    choose_model_parameters();
+    for (const std::string& name : task_.further_parameters)
+      if (std::ranges::find(parameters_, name) == parameters_.end()) parameters_.push_back(name);
+  }
+
+  void choose_model_parameters() {
     parameters_ = task_.parameters;
     if (!parameters_.empty()) return;
     std::size_t frozen = 0;
     for (const std::string& name : trainable_parameters(model_)) {
+      if (std::ranges::find(task_.further_parameters, name) != task_.further_parameters.end()) continue;
       const Value& value = *model_.graph.find(name);
       if (selects(settings_.trained, value) && !(settings_.freezes && selects(settings_.frozen, value)))
         parameters_.push_back(name);
@@ -212,16 +219,25 @@ class Stage {
     about["options"] = options_.to_json().dump();
     about["seed"] = std::to_string(context_.seed);
     const bool exists = std::filesystem::exists(support.checkpoint);
-    require(support.resume || !exists, "checkpoint '{}' is there already: say --resume to go on from it, or remove it",
-            support.checkpoint.string());
+    if (exists && !support.resume)
+      throw Unsuitable(fmt::format("checkpoint '{}' is there already: say --resume to go on from it, or remove it",
+                                   support.checkpoint.string()));
     if (exists) {
-      Checkpoint kept = read_checkpoint(support.checkpoint);
-      require_same_training(support.checkpoint, kept, about);
-      options.resume = std::move(kept.state);
+      options.resume = resumed(support.checkpoint, about);
       report_.notes.push_back(fmt::format("went on from checkpoint '{}'", support.checkpoint.string()));
     }
     options.checkpoint_updates = support.checkpoint_updates;
     options.checkpoint = [path = support.checkpoint, about](const FitState& state) { write_checkpoint(path, {about, state}); };
+  }
+
+  static FitState resumed(const std::filesystem::path& path, const std::map<std::string, std::string>& about) {
+    try {
+      Checkpoint kept = read_checkpoint(path);
+      require_same_training(path, kept, about);
+      return std::move(kept.state);
+    } catch (const Error& error) {
+      throw Unsuitable(error.what());
+    }
   }
 
   FitObserver observer() {

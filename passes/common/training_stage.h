@@ -22,6 +22,8 @@ struct TrainingTask {
   std::map<std::string, std::string> samples = {};    // TrainingMode::samples
   // Initializers to train. Empty: trainable_parameters, by the options `select` and `freeze`.
   std::vector<std::string> parameters = {};
+  // Trained beside them, whatever the options say: what only training needs.
+  std::vector<std::string> further_parameters = {};
   // Changes what the options say of one parameter (learned scales do not decay).
   std::function<void(const std::string& name, const Tensor& value, Regularization&)> adjust = {};
   std::function<void(Batch&, const BatchPlace&)> transform = {};  // FitOptions::transform

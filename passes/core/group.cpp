@@ -100,7 +100,7 @@ Outcome GroupPass::run(Model& model, PassContext& context) const {
                         .seed = context.seed,
                         .calibration = context.calibration,
                         .training = context.training,
-                        .teacher = context.teacher,
+                        .teachers = context.teachers,
                         .near_misses = context.near_misses ? &last_misses : nullptr,
                         .calibration_cache = context.calibration_cache,
                         .calibrated = context.calibrated,

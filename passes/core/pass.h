@@ -36,8 +36,8 @@ std::string_view name(Effect effect);
 // What it allows, in one line for people.
 std::string_view meaning(Effect effect);
 
-// optional_calibration: the pass is better with it, and says so when it has none. teacher: a teacher
-// and training data.
+// optional_calibration: the pass is better with it, and says so when it has none. teacher: training
+// data and teachers; the model that the pipeline was given is one unless others are.
 enum class Needs { nothing, calibration, optional_calibration, training, teacher };
 std::string_view name(Needs needs);
 
@@ -108,12 +108,24 @@ class Unsuitable : public Error {
   using Error::Error;
 };
 
+// A model that others are trained after.
+struct TeacherSource {
+  std::string name;              // for messages: a file, "the original model"
+  const Model* model = nullptr;
+  // The training samples as its inputs, in the same order; nullptr: it reads what the student reads.
+  Dataset* data = nullptr;
+  std::string preprocessing = {};  // of its samples, as said: what is kept of them depends on it
+  bool reads_otherwise = false;    // that is not the student's
+  double weight = 1;               // among several
+};
+
 // What passes that train are given beside their options.
 struct TrainingSupport {
   std::filesystem::path checkpoint = {};  // kept while training; empty: none
   bool resume = false;                    // go on from it, when it is there
   std::int64_t checkpoint_updates = 0;    // also kept every so many updates; 0: only after epochs
   FitObserver observer = {};              // progress and logs
+  std::filesystem::path teacher_cache = {};  // file or folder for what teachers give; empty: memory
 };
 
 // What the runner gives a pass.
@@ -124,7 +136,7 @@ struct PassContext {
   Dataset* calibration = nullptr;       // set when the pass needs it (or may use it and it was given);
                                         // so are the next two
   Dataset* training = nullptr;
-  const Model* teacher = nullptr;
+  std::vector<TeacherSource> teachers = {};
   std::vector<NearMiss>* near_misses = nullptr;  // collected for --explain; may be nullptr
   std::filesystem::path calibration_cache = {};  // --calib-cache; empty: none
   // Hashes of the models that passes of this run have calibrated with that file so far.

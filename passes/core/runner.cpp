@@ -59,6 +59,7 @@ class Runner {
     current_.stats = measure(*current_.model, options_.input_shapes, nullptr);
     result_.before = current_.stats;
     is_large_ = current_.stats.serialized_bytes > large_model_bytes;
+    if (options_.teachers.empty() && pipeline_.needs(Needs::teacher)) original_ = current_.model->clone();
     prepare_probes();
   }
 
@@ -330,7 +331,7 @@ class Runner {
                         .seed = options_.seed,
                         .calibration = has_data ? options_.calibration : nullptr,
                         .training = has_data ? options_.training : nullptr,
-                        .teacher = has_data ? options_.teacher : nullptr,
+                        .teachers = teachers(step),
                         .near_misses = options_.explain ? &record.near_misses : nullptr,
                         .calibration_cache = options_.calibration_cache,
                         .calibrated = &calibrated_,
@@ -353,6 +354,12 @@ class Runner {
     }
     record.seconds = seconds_since(start);
     return failure;
+  }
+
+  std::vector<TeacherSource> teachers(const PipelineStep& step) const {
+    if (step.pass->needs(step.options) != Needs::teacher) return {};
+    if (!options_.teachers.empty()) return options_.teachers;
+    return {{.name = "the original model", .model = original_.get()}};
   }
 
   TrainingSupport support(const PipelineStep& step) const {
@@ -477,6 +484,7 @@ class Runner {
   ThreadPool pool_;
   std::vector<std::string> calibrated_;  // hashes of the models
   Current current_;
+  std::unique_ptr<Model> original_;  // when some step needs a teacher and none was given
   std::vector<std::string> contradictions_;  // of declared shapes in the model given
   std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared
   std::optional<ProbeOutputs>

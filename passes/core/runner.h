@@ -49,7 +49,7 @@ struct RunOptions {
   bool explain = false;                 // collect near misses
   Dataset* calibration = nullptr;
   Dataset* training = nullptr;
-  const Model* teacher = nullptr;
+  std::vector<TeacherSource> teachers;  // empty: the model given, for passes that need one
   // Of the first step that trains; the checkpoint of the n-th one carries ".n" behind its name.
   TrainingSupport support = {};
   std::filesystem::path calibration_cache;  // what was observed, kept from run to run; empty: none

@@ -20,12 +20,7 @@ void check_needs(const PipelineStep& step, const RunOptions& options) {
               pass.info().name);
       return;
     case Needs::training:
-      require(options.training != nullptr, "pass '{}' needs training data (--train)",
-              pass.info().name);
-      return;
     case Needs::teacher:
-      require(options.teacher != nullptr, "pass '{}' needs a teacher model (--teacher)",
-              pass.info().name);
       require(options.training != nullptr, "pass '{}' needs training data (--train)",
               pass.info().name);
       return;

@@ -34,7 +34,7 @@ struct PassRunOptions {
   std::uint64_t seed = 7;
   Dataset* calibration = nullptr;
   Dataset* training = nullptr;
-  const Model* teacher = nullptr;
+  std::vector<TeacherSource> teachers = {};
   InputRanges input_ranges;
 };
 
@@ -58,7 +58,7 @@ inline PassRun run_pass(std::string_view step_text, std::unique_ptr<Model> model
                       .seed = options.seed,
                       .calibration = options.calibration,
                       .training = options.training,
-                      .teacher = options.teacher,
+                      .teachers = options.teachers,
                       .near_misses = &run.near_misses};
   run.outcome = step.pass->run(*run.after, context);
   const std::string before_text = to_text(*run.before);

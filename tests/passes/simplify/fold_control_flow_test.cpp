@@ -187,7 +187,6 @@ output z: float32[?,2]
 const PassRunOptions few = {.seed = 7,
                             .calibration = nullptr,
                             .training = nullptr,
-                            .teacher = nullptr,
                             .input_ranges = {{"many", {0, 3}}}};
 
 TEST_CASE("a Loop of one step is its body") {

@@ -284,7 +284,6 @@ output s: float32[?,?]
                         {.seed = 7,
                          .calibration = nullptr,
                          .training = nullptr,
-                         .teacher = nullptr,
                          .input_ranges = {{"axes", {0, 0}}}})
             .reason(step) == "its axes or steps are not known");
 }
@@ -301,7 +300,6 @@ output z: float32
                         {.seed = 7,
                          .calibration = nullptr,
                          .training = nullptr,
-                         .teacher = nullptr,
                          .input_ranges = {{"n", {4, 4}}}})
             .reason(step) == "the length of 'n' is not known");
 }
@@ -359,7 +357,6 @@ output d: float32[?]
                   {.seed = 7,
                    .calibration = nullptr,
                    .training = nullptr,
-                   .teacher = nullptr,
                    .input_ranges = {{"m", {0, 3}}}});
 }
 

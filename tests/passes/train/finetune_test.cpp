@@ -1,0 +1,215 @@
+// Fine-tuning as a pass.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "graph/base/error.h"
+#include "passes/common/dropout_places.h"
+#include "passes/core/runner.h"
+#include "tests/passes/common/labelled_data.h"
+#include "tests/passes/pass_fixture.h"
+
+namespace onnxpress {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* net = R"(model ir=8 opset=17
+input x: float32[n,2]
+initializer w1: float32[2,16] = random(1)
+initializer b1: float32[16] = zeros
+initializer w2: float32[16,4] = random(2)
+h = Gemm(x, w1, b1) "first"
+r = Tanh(h)
+y: float32[n,4] = MatMul(r, w2) "second"
+output y: float32[n,4]
+)";
+
+constexpr const char* usual = "finetune{epochs=15,learning_rate=0.02,batch_size=20";
+
+PassRun finetuned(const std::string& options, std::string_view model = net, std::int64_t count = 300) {
+  LabelledData data = quadrants(count);
+  return run_pass(options + "}", model, {.training = &data});
+}
+
+Tensor initializer(const Model& model, const std::string& name) { return *model.graph.find(name)->constant(); }
+
+std::int64_t zeros(const Tensor& tensor) {
+  const auto values = tensor.data<float>();
+  return std::ranges::count(values, 0.0F);
+}
+
+// How the step ends when the runner runs it.
+RunResult ran(const std::string& text, std::string_view model, Dataset& data, TrainingSupport support = {}) {
+  const Pipeline pipeline = Pipeline::parse(text);
+  RunOptions options{.seed = 3, .threads = 2, .training = &data};
+  options.support = std::move(support);
+  return run_pipeline(parse_model(model), pipeline, options);
+}
+
+std::string refusal(const std::string& text, std::string_view model, Dataset& data, TrainingSupport support = {}) {
+  try {
+    ran(text, model, data, std::move(support));
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST_CASE("fine-tuning lowers the held-out loss, and says what it did") {
+  const PassRun run = finetuned(usual);
+  const Json& training = run.outcome.training;
+  CHECK(run.outcome.changed);
+  CHECK(training["loss"] == "cross_entropy(y)");
+  CHECK(training["samples"] == 270);
+  CHECK(training["held_out_samples"] == 30);
+  CHECK(training["parameters"] == 2 * 16 + 16 + 16 * 4);
+  const Json& epochs = training["epochs"];
+  REQUIRE(epochs.size() == 16);  // and how it was at the start
+  CHECK(epochs[0]["epoch"] == 0);
+  CHECK(epochs[15]["loss"].get<double>() < 0.5 * epochs[1]["loss"].get<double>());
+  CHECK(epochs[15]["held_out_accuracy"].get<double>() > 0.9);
+  CHECK(epochs[15]["step"] == 15 * 14);
+  const auto best = training["best_epoch"].get<std::size_t>();
+  for (const Json& epoch : epochs) CHECK(epochs[best]["held_out_loss"].get<double>() <= epoch["held_out_loss"].get<double>());
+  // The same seed gives the same bytes.
+  CHECK(structural_hash(*finetuned(usual).after) == structural_hash(*run.after));
+}
+
+TEST_CASE("a start that no epoch improves on is kept") {
+  const PassRun run = finetuned("finetune{epochs=2,optimizer=sgd,learning_rate=0");
+  CHECK_FALSE(run.outcome.changed);
+  CHECK(run.outcome.training["best_epoch"] == 0);
+}
+
+TEST_CASE("selectors freeze parameters, and change rate and decay") {
+  const PassRun frozen = finetuned(std::string(usual) + ",freeze=first");
+  CHECK(initializer(*frozen.after, "w1").equals(initializer(*frozen.before, "w1")));
+  CHECK(initializer(*frozen.after, "b1").equals(initializer(*frozen.before, "b1")));
+  CHECK_FALSE(initializer(*frozen.after, "w2").equals(initializer(*frozen.before, "w2")));
+  const PassRun selected = finetuned(std::string(usual) + ",select='tensor:w1'");
+  CHECK(selected.outcome.training["tensors"] == 1);
+  CHECK(initializer(*selected.after, "w2").equals(initializer(*selected.before, "w2")));
+  const PassRun slow = finetuned(std::string(usual) + ",rate_factors='tensor:w2=0'");
+  CHECK(initializer(*slow.after, "w2").equals(initializer(*slow.before, "w2")));
+  CHECK_FALSE(initializer(*slow.after, "w1").equals(initializer(*slow.before, "w1")));
+
+  const auto norm = [](const Tensor& tensor) {
+    double sum = 0;
+    for (const float value : tensor.data<float>()) sum += static_cast<double>(value) * static_cast<double>(value);
+    return sum;
+  };
+  const std::string last = std::string(usual) + ",keep_best=false";
+  const PassRun free = finetuned(last), decayed = finetuned(last + ",weight_decay='tensor:w2=2'");
+  CHECK(norm(initializer(*decayed.after, "w2")) < 0.7 * norm(initializer(*free.after, "w2")));
+  CHECK(norm(initializer(*decayed.after, "w1")) > 0.7 * norm(initializer(*free.after, "w1")));
+  const PassRun bounded = finetuned(last + ",max_norm=0.5");
+  const Tensor w1 = initializer(*bounded.after, "w1");
+  for (std::size_t unit = 0; unit < 16; ++unit) {
+    const double a = double{w1.data<float>()[unit]}, b = double{w1.data<float>()[16 + unit]};
+    CHECK(a * a + b * b < 0.2501);
+  }
+}
+
+TEST_CASE("zeros that pruning left stay zero, unless they need not") {
+  LabelledData data = quadrants(300);
+  const std::string train = "{epochs=5,learning_rate=0.02,batch_size=20";
+  const RunResult kept = ran("prune_magnitude{sparsity=0.5},finetune" + train + "}", net, data);
+  REQUIRE(kept.passes.size() == 2);
+  REQUIRE(kept.passes[1].changed);
+  CHECK(zeros(initializer(*kept.model, "w1")) + zeros(initializer(*kept.model, "w2")) == 48);
+  CHECK(zeros(initializer(*kept.model, "b1")) == 0);  // a bias that begins at zero was not pruned
+  const RunResult grown = ran("prune_magnitude{sparsity=0.5},finetune" + train + ",keep_zeros=false}", net, data);
+  CHECK(zeros(initializer(*grown.model, "w1")) + zeros(initializer(*grown.model, "w2")) < 10);
+}
+
+TEST_CASE("dropout goes in front of products behind the first layer, or where selectors say") {
+  const auto model = parse_model(net);
+  const std::vector<std::string> trained = trainable_parameters(*model);
+  const auto places = [&](const char* text) {
+    return dropout_places(*model, SelectedNumber::parse("dropout", text, 0, 0, 0.999), trained);
+  };
+  CHECK(places("0.5") == std::map<std::string, double>{{"r", 0.5}});
+  CHECK(places("0.5;tensor:x=0.2") == std::map<std::string, double>{{"r", 0.5}, {"x", 0.2}});
+  CHECK(places("first=0.1") == std::map<std::string, double>{{"h", 0.1}});
+  CHECK(places("0.5;tensor:r=0").empty());
+  const PassRun with = finetuned(std::string(usual) + ",dropout=0.5"), without = finetuned(usual);
+  CHECK(with.after->graph.node_count() == without.after->graph.node_count());
+  CHECK(with.outcome.training["epochs"][1]["loss"].get<double>() > without.outcome.training["epochs"][1]["loss"].get<double>());
+}
+
+TEST_CASE("a run that was stopped goes on from its checkpoint to the same bytes") {
+  LabelledData data = quadrants(200);
+  const std::string text =
+      "finetune{epochs=6,learning_rate=0.02,batch_size=20,schedule=one_cycle,warmup=1,dropout=0.3,ema=0.9,accumulate=2}";
+  std::string pattern = (fs::temp_directory_path() / "finetune.XXXXXX").string();
+  const fs::path folder = mkdtemp(pattern.data());
+  const RunResult whole = ran(text, net, data);
+  // Stopped in the middle of an epoch: what was kept before is of an update or of an epoch's end.
+  for (const std::int64_t updates : {0, 3}) {
+    TrainingSupport support{.checkpoint = folder / fmt::format("state{}", updates), .checkpoint_updates = updates};
+    support.observer.step = [](const StepRecord& step) {
+      if (step.epoch == 3 && step.done == 160) throw Error("stopped");
+    };
+    const RunResult stopped = ran(text, net, data, support);
+    REQUIRE(stopped.passes.at(0).rolled_back);
+    CHECK(stopped.passes[0].failure == "stopped");
+    support.observer = {};
+    CHECK(refusal(text, net, data, support).find("is there already: say --resume") != std::string::npos);
+    support.resume = true;
+    const RunResult resumed = ran(text, net, data, support);
+    REQUIRE_FALSE(resumed.passes.at(0).rolled_back);
+    CHECK(structural_hash(*resumed.model) == structural_hash(*whole.model));
+    CHECK(resumed.passes[0].outcome.training["epochs"].size() == 7);
+    CHECK(resumed.passes[0].outcome.training["best_epoch"] == whole.passes[0].outcome.training["best_epoch"]);
+    // And again: it was done.
+    CHECK(structural_hash(*ran(text, net, data, support).model) == structural_hash(*whole.model));
+    CHECK(refusal("finetune{epochs=7}", net, data, support).find("is of another training: options was") != std::string::npos);
+  }
+  fs::remove_all(folder);
+}
+
+TEST_CASE("what cannot be trained ends the run, and says why") {
+  LabelledData data = quadrants(64);
+  CHECK(refusal("finetune{freeze='*'}", net, data).find("all parameters are frozen") != std::string::npos);
+  const std::string no_gradient = refusal("finetune", R"(model ir=8 opset=17
+input x: float32[n,2]
+initializer w: float32[2,4] = random(1)
+initializer v: float32[4,4] = random(2)
+initializer condition: bool[] = {true}
+h = MatMul(x, w)
+c = If(condition) {else_branch=graph {
+  e = Neg(h)
+  output e
+}, then_branch=graph {
+  t = Relu(h)
+  output t
+}} "choice"
+y: float32[n,4] = MatMul(c, v)
+output y: float32[n,4]
+)", data);
+  CHECK_MESSAGE(no_gradient.find("'choice' (If)") != std::string::npos, no_gradient);
+  CHECK_MESSAGE(no_gradient.find("freeze what is trained before it: 'w'") != std::string::npos, no_gradient);
+  CHECK(refusal("finetune{loss='mse(nowhere)'}", net, data).find("pass finetune: loss: the model has no output or value 'nowhere'") !=
+        std::string::npos);
+  CHECK_THROWS_AS(Pipeline::parse("finetune{batch_size=0}"), Error);
+  CHECK_THROWS_AS(ran("finetune{loss=crossentropy}", net, data), Error);
+  CHECK_THROWS_AS(ran("finetune{freeze=nowhere}", net, data), Error);
+  CHECK_THROWS_AS(ran("finetune{weight_decay='nowhere=1'}", net, data), Error);
+}
+
+TEST_CASE("a loss that is not finite rolls the pass back, with step and node") {
+  LabelledData data = quadrants(64);
+  const RunResult result = ran("finetune{optimizer=sgd,learning_rate=1e30,epochs=3}", net, data);
+  REQUIRE(result.passes.at(0).rolled_back);
+  CHECK_MESSAGE(result.passes[0].failure.find("step ") == 0, result.passes[0].failure);
+  CHECK_MESSAGE(result.passes[0].failure.find("the loss is ") != std::string::npos, result.passes[0].failure);
+  CHECK_MESSAGE(result.passes[0].failure.find("is of ") != std::string::npos, result.passes[0].failure);
+}
+
+}  // namespace
+}  // namespace onnxpress
