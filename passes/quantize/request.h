@@ -86,7 +86,10 @@ struct QuantizeRequest {
   std::optional<double> max_drop;     // of accuracy or agreement, as a share, of bits=auto
   Tuner tune = {};                    // trains what is about to be converted
 
-  // Throws Error for values that contradict each other.
+  // The method looks at the inputs that weights meet.
+  bool rounds_by_inputs() const { return rounding == Rounding::gptq || rounding == Rounding::adaround; }
+
+  // Throws Error for values that contradict each other, and for options that do nothing beside the others.
   static QuantizeRequest from(const Options& options);
   // Of a weight (or the activations of a node): 0 when it is left in float.
   int bits_of(const Node& node, const Value& weight) const;
@@ -120,8 +123,10 @@ struct BitsAssignment {
 
 // Chooses bits per weight by measured sensitivity, within request.budget_bits or, without, so that no
 // more than request.max_drop is lost on the calibration data; see mixed precision in
-// docs/quantization.md. Throws Error when both are missing, and for a budget that is out of reach.
+// docs/quantization.md. Throws Error for a budget that is out of reach.
 BitsAssignment assign_bits(const Model& model, PassContext& context, const QuantizeRequest& request);
+// Throws Error when neither a budget nor a drop is said.
+void check_automatic_bits(const QuantizeRequest& request);
 // The narrowest width that it may choose, which the opset must allow.
 int narrowest_automatic_bits(const QuantizeRequest& request);
 

@@ -46,7 +46,7 @@ RoundingResult round_on_own_grid(ThreadPool& pool, const RoundingTask& task, Rou
 
 std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& tasks,
                                           PassContext& context, const QuantizeRequest& request) {
-  if (request.rounding == Rounding::gptq || request.rounding == Rounding::adaround)
+  if (request.rounds_by_inputs())
     return round_layers(model, tasks, context, request);
   std::vector<RoundingResult> results;
   for (const RoundingTask& task : tasks)
