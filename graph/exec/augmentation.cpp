@@ -48,9 +48,12 @@ struct Draw {
 std::int64_t inside(std::int64_t at, std::int64_t size, Border border) {
   if (at >= 0 && at < size) return at;
   switch (border) {
-    case Border::value: return -1;
-    case Border::edge: return std::clamp<std::int64_t>(at, 0, size - 1);
-    case Border::reflect: break;
+    case Border::value:
+      return -1;
+    case Border::edge:
+      return std::clamp<std::int64_t>(at, 0, size - 1);
+    case Border::reflect:
+      break;
   }
   if (size == 1) return 0;
   const std::int64_t period = 2 * (size - 1);
@@ -221,7 +224,8 @@ void Augmentation::find_input(const Model& model) {
   const auto found = std::ranges::find_if(inputs, [&](const Value* value) { return fits(*value); });
   if (found == inputs.end() && !options_.input.empty())
     fail("augmentation: expected a required input '{}', found none", options_.input);
-  require(found != inputs.end(), "augmentation: no floating-point input is an image: name one (input=NAME) and give the "
+  require(found != inputs.end(),
+          "augmentation: no floating-point input is an image: name one (input=NAME) and give the "
           "dims of its samples (image=1x28x28)");
   index_ = static_cast<std::size_t>(found - inputs.begin());
   input_ = (*found)->name();
@@ -240,21 +244,27 @@ Augmentation::Image Augmentation::image_of(const Dims& sample) const {
             element_count(options_.image), fmt::join(options_.image, "x"), to_string(sample));
     dims = options_.image;
   }
-  if (dims.size() == 2) dims.insert(options_.layout == AugmentationOptions::Layout::channels_last ? dims.end() : dims.begin(), 1);
-  require(dims.size() == 3, "augmentation: expected samples of '{}' to be images (channels, height, width; or say "
-          "image=1x28x28), found {}", input_, to_string(sample));
+  if (dims.size() == 2)
+    dims.insert(options_.layout == AugmentationOptions::Layout::channels_last ? dims.end() : dims.begin(), 1);
+  require(dims.size() == 3,
+          "augmentation: expected samples of '{}' to be images (channels, height, width; or say "
+          "image=1x28x28), found {}",
+          input_, to_string(sample));
   const auto is_channels = [](std::int64_t dim) { return dim == 1 || dim == 3 || dim == 4; };
-  const bool last = options_.layout == AugmentationOptions::Layout::channels_last ||
-                    (options_.layout == AugmentationOptions::Layout::automatic && is_channels(dims[2]) && !is_channels(dims[0]));
+  const bool last =
+      options_.layout == AugmentationOptions::Layout::channels_last ||
+      (options_.layout == AugmentationOptions::Layout::automatic && is_channels(dims[2]) && !is_channels(dims[0]));
   if (last) return {.channels = dims[2], .height = dims[0], .width = dims[1], .channels_last = true};
   return {.channels = dims[0], .height = dims[1], .width = dims[2], .channels_last = false};
 }
 
-void Augmentation::apply(Batch& batch, std::span<const std::int64_t> numbers, std::int64_t epoch, ThreadPool& pool) const {
-  require(index_ < batch.inputs.size(), "augmentation: expected at least {} inputs, found {}", index_ + 1, batch.inputs.size());
+void Augmentation::apply(Batch& batch, std::span<const std::int64_t> numbers, std::int64_t epoch,
+                         ThreadPool& pool) const {
+  require(index_ < batch.inputs.size(), "augmentation: expected at least {} inputs, found {}", index_ + 1,
+          batch.inputs.size());
   Tensor& tensor = batch.inputs[index_];
-  require(tensor.rank() > 0 && tensor.dim(0) == std::ssize(numbers), "augmentation: expected {} samples of '{}', found {}",
-          numbers.size(), input_, to_string(tensor.dims()));
+  require(tensor.rank() > 0 && tensor.dim(0) == std::ssize(numbers),
+          "augmentation: expected {} samples of '{}', found {}", numbers.size(), input_, to_string(tensor.dims()));
   if (tensor.size() == 0) return;
   if (options_.moves_pixels() || options_.noise > 0) change_samples(tensor, numbers, epoch, pool);
   if (options_.mixup > 0) mix(batch, numbers, epoch, pool);
@@ -311,7 +321,8 @@ Tensor Augmentation::probabilities(const Tensor& labels) const {
   return result;
 }
 
-void Augmentation::mix(Batch& batch, std::span<const std::int64_t> numbers, std::int64_t epoch, ThreadPool& pool) const {
+void Augmentation::mix(Batch& batch, std::span<const std::int64_t> numbers, std::int64_t epoch,
+                       ThreadPool& pool) const {
   const Random base = Random(seed_).split(static_cast<std::uint64_t>(epoch));
   std::vector<double> share;
   std::vector<std::size_t> other;
@@ -341,9 +352,10 @@ std::string Augmentation::description() const {
   if (options_.noise > 0) done.push_back(fmt::format("noise {}", options_.noise));
   if (options_.mixup > 0) done.push_back(fmt::format("mixup {}", options_.mixup));
   if (done.empty()) done.emplace_back("nothing");
-  const std::string dims = declared_ ? fmt::format(" ({}x{} pixels, {} channels, {})", declared_->height, declared_->width,
-                                                   declared_->channels, declared_->channels_last ? "last" : "first")
-                                     : "";
+  const std::string dims = declared_
+                               ? fmt::format(" ({}x{} pixels, {} channels, {})", declared_->height, declared_->width,
+                                             declared_->channels, declared_->channels_last ? "last" : "first")
+                               : "";
   return fmt::format("augmentation of '{}'{}: {}", input_, dims, fmt::join(done, ", "));
 }
 

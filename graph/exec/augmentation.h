@@ -21,10 +21,10 @@ struct AugmentationOptions {
 
   // In this order: mirrored, turned, moved, noise, mixed.
   bool flip_horizontal = false, flip_vertical = false;  // each with probability 1/2
-  double rotate = 0;       // degrees, at most, either way round; bilinear
-  std::int64_t shift = 0;  // whole pixels, at most, along both axes
-  std::int64_t crop = 0;   // padded by so many pixels, then the image's size cut out of it: a further shift
-  double noise = 0;        // standard deviation of normal noise, in units of the input
+  double rotate = 0;                                    // degrees, at most, either way round; bilinear
+  std::int64_t shift = 0;                               // whole pixels, at most, along both axes
+  std::int64_t crop = 0;  // padded by so many pixels, then the image's size cut out of it: a further shift
+  double noise = 0;       // standard deviation of normal noise, in units of the input
   // Samples become weighted means of themselves and others of the batch, and so do their labels; weights are
   // Beta(mixup, mixup): Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization".
   double mixup = 0;
@@ -47,7 +47,8 @@ class Augmentation {
  public:
   // For the model's required inputs. `classes`: of integer labels, which mixup makes probabilities of; nothing:
   // labels are numbers. Throws Error when no input is an image, and for an image that does not fit its input.
-  Augmentation(AugmentationOptions options, const Model& model, std::optional<std::int64_t> classes, std::uint64_t seed);
+  Augmentation(AugmentationOptions options, const Model& model, std::optional<std::int64_t> classes,
+               std::uint64_t seed);
 
   // Changes a batch: row i is sample `numbers[i]` of the data. Class labels become float32 probabilities
   // [samples, classes] under mixup. Throws Error for labels that cannot be mixed.
@@ -62,7 +63,8 @@ class Augmentation {
   };
   void find_input(const Model& model);
   Image image_of(const Dims& sample) const;
-  void change_samples(Tensor& tensor, std::span<const std::int64_t> numbers, std::int64_t epoch, ThreadPool& pool) const;
+  void change_samples(Tensor& tensor, std::span<const std::int64_t> numbers, std::int64_t epoch,
+                      ThreadPool& pool) const;
   void mix(Batch& batch, std::span<const std::int64_t> numbers, std::int64_t epoch, ThreadPool& pool) const;
   Tensor probabilities(const Tensor& labels) const;
 

@@ -1,8 +1,8 @@
 // Event files as TensorBoard reads them: scalars by tag and step.
 //
 // A file is a sequence of TFRecords (length, masked CRC of the length, bytes, masked CRC of the bytes; CRC-32C,
-// RFC 3720 appendix B.4), each an Event message of TensorFlow's event.proto: wall time (1, double), step (2), file version
-// (3, first event only), summary (5) of values (1) with tag (1) and float (2).
+// RFC 3720 appendix B.4), each an Event message of TensorFlow's event.proto: wall time (1, double), step (2), file
+// version (3, first event only), summary (5) of values (1) with tag (1) and float (2).
 #pragma once
 
 #include <cstdint>

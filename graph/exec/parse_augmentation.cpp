@@ -65,7 +65,7 @@ void read_layout(std::string_view text, AugmentationOptions& options) {
 }  // namespace
 
 AugmentationOptions AugmentationOptions::parse(std::string_view text) {
-  static const std::vector<std::string> known = {"shift", "crop",  "flip",  "rotate", "noise",
+  static const std::vector<std::string> known = {"shift", "crop", "flip",  "rotate", "noise",
                                                  "mixup", "fill", "input", "image",  "layout"};
   AugmentationOptions options;
   std::vector<std::string> seen;
@@ -80,23 +80,34 @@ AugmentationOptions AugmentationOptions::parse(std::string_view text) {
     const std::string_view value = item.substr(equals + 1);
     require(std::ranges::find(seen, key) == seen.end(), "augmentation '{}' is given twice", key);
     seen.push_back(key);
-    if (key == "shift") options.shift = whole(key, value);
-    else if (key == "crop") options.crop = whole(key, value);
-    else if (key == "flip") read_flip(value, options);
-    else if (key == "rotate") options.rotate = number(key, value, 0, 180);
-    else if (key == "noise") options.noise = number(key, value, 0, 1e30);
-    else if (key == "mixup") options.mixup = number(key, value, 0, 1000);
-    else if (key == "fill") read_fill(value, options);
-    else if (key == "input") options.input = value;
-    else if (key == "image") options.image = dims(value);
-    else if (key == "layout") read_layout(value, options);
+    if (key == "shift")
+      options.shift = whole(key, value);
+    else if (key == "crop")
+      options.crop = whole(key, value);
+    else if (key == "flip")
+      read_flip(value, options);
+    else if (key == "rotate")
+      options.rotate = number(key, value, 0, 180);
+    else if (key == "noise")
+      options.noise = number(key, value, 0, 1e30);
+    else if (key == "mixup")
+      options.mixup = number(key, value, 0, 1000);
+    else if (key == "fill")
+      read_fill(value, options);
+    else if (key == "input")
+      options.input = value;
+    else if (key == "image")
+      options.image = dims(value);
+    else if (key == "layout")
+      read_layout(value, options);
     else {
       const std::string near = nearest_name(key, known);
       fail("augmentation '{}' is not known{}", key, near.empty() ? "" : "; did you mean '" + near + "'?");
     }
   }
-  require(options.is_nothing() || options.moves_pixels() || (options.image.empty() && options.layout == Layout::automatic),
-          "augmentation: image and layout are for shift, crop, flip and rotate, and none is asked for");
+  require(
+      options.is_nothing() || options.moves_pixels() || (options.image.empty() && options.layout == Layout::automatic),
+      "augmentation: image and layout are for shift, crop, flip and rotate, and none is asked for");
   return options;
 }
 

@@ -82,11 +82,11 @@ void TrainingLog::begin(const FitStart& start) {
   s.before += s.last;
   s.written = s.last = 0;
   s.write(Line("begin")
-                    .add("samples", start.samples)
-                    .add("held_out", start.held_out)
-                    .add("epochs", start.epochs)
-                    .add("batch", start.batch)
-                    .add("first_epoch", start.first_epoch));
+              .add("samples", start.samples)
+              .add("held_out", start.held_out)
+              .add("epochs", start.epochs)
+              .add("batch", start.batch)
+              .add("first_epoch", start.first_epoch));
 }
 
 void TrainingLog::step(const StepRecord& record) {

@@ -23,8 +23,8 @@ struct TrainingLogFiles {
 // Lines are {"type":"begin",...}, {"type":"step",...} and {"type":"epoch",...} with the fields of FitStart, StepRecord
 // and EpochRecord; what is not there, or not finite, is null. A step's loss is the mean since the last record. Tags are
 // train/loss, train/loss_1 ... (terms), train/learning_rate and train/gradient_norm by step, and epoch/loss,
-// epoch/held_out_loss, epoch/held_out_accuracy and epoch/samples_per_second by the updates so far; a second training goes on
-// from the steps of the first.
+// epoch/held_out_loss, epoch/held_out_accuracy and epoch/samples_per_second by the updates so far; a second training
+// goes on from the steps of the first.
 class TrainingLog {
  public:
   // Makes the files. Throws Error when they cannot be made.

@@ -15,7 +15,7 @@
 namespace onnxpress {
 namespace {
 
-constexpr std::int64_t piece = 16384;  // elements of a line that are gone through at a time
+constexpr std::int64_t piece = 16384;    // elements of a line that are gone through at a time
 constexpr std::int64_t most_parts = 16;  // of the work, each with sums of its own
 
 // Scales and zero points as the operator uses them.
@@ -64,7 +64,7 @@ class Lines {
     }
     // The last block of an axis may be shorter.
     per_axis_ = kind_ == Kind::blocks ? (layout_.axis + length_ - 1) / length_ : 1;
-    count_ = size_ == 0                 ? 0
+    count_ = size_ == 0              ? 0
              : kind_ == Kind::one    ? (size_ + length_ - 1) / length_
              : kind_ == Kind::blocks ? size_ / layout_.axis * per_axis_
                                      : size_ / length_;
@@ -74,13 +74,15 @@ class Lines {
   std::int64_t length() const { return length_; }
   Line operator[](std::int64_t number) const {
     switch (kind_) {
-      case Kind::one: return {number * length_, std::min(length_, size_ - number * length_), 0, 0};
+      case Kind::one:
+        return {number * length_, std::min(length_, size_ - number * length_), 0, 0};
       case Kind::rows:
         return {number * length_, length_, static_cast<std::size_t>(layout_.row_start(number)),
                 static_cast<std::size_t>(layout_.inner_step)};
       case Kind::columns:
         return {number * length_, length_, static_cast<std::size_t>(layout_.row_start(number * length_)), 1};
-      case Kind::blocks: break;
+      case Kind::blocks:
+        break;
     }
     const std::int64_t first = number % per_axis_ * length_, row = number / per_axis_ * layout_.axis + first;
     return {row, std::min(length_, layout_.axis - first), static_cast<std::size_t>(layout_.row_start(row)), 0};

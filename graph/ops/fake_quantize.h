@@ -2,8 +2,8 @@
 // with restricted levels, and scales that are learned. Never written to a file.
 //
 //   FakeQuantize(x, scale, zero point) {lowest, highest, axis, block_size, has_batch}
-//     y = (clamp(round(x / s) + z, lowest, highest) - z) s, ties to even; s is |scale|, z the rounded zero point, which is
-//     of the scale's dims and omitted where it is 0. `axis` and `block_size` as QuantizeLinear has them.
+//     y = (clamp(round(x / s) + z, lowest, highest) - z) s, ties to even; s is |scale|, z the rounded zero point, which
+//     is of the scale's dims and omitted where it is 0. `axis` and `block_size` as QuantizeLinear has them.
 //
 // Gradients are those of learned step size quantization (Esser et al. 2020, "Learned Step Size Quantization", equations
 // 2 and 3, section 2.2), with a zero point as in LSQ+ (Bhalgat et al. 2020): with q = x / s, L = lowest - z and

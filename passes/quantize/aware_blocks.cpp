@@ -55,19 +55,24 @@ double mean_square(const std::vector<Batch>& batches, const std::string& name) {
 
 class BlockTrainer {
  public:
-  BlockTrainer(const Model& model, FakeQuantized& fake, const BlockTraining& how, const Options& options, PassContext& context)
+  BlockTrainer(const Model& model, FakeQuantized& fake, const BlockTraining& how, const Options& options,
+               PassContext& context)
       : model_(model), fake_(fake), how_(how), options_(options), context_(context) {}
 
   TrainingReport run() {
     if (!context_.support.checkpoint.empty())
-      throw Unsuitable("objective=blocks trains many times and keeps no checkpoint: expected another objective, or no --checkpoint");
+      throw Unsuitable(
+          "objective=blocks trains many times and keeps no checkpoint: expected another objective, or no --checkpoint");
     read_samples();
-    const std::vector<Block> blocks = find_blocks(model_, trained_weights(), [this](const Value& value) { return may_end(value); });
+    const std::vector<Block> blocks =
+        find_blocks(model_, trained_weights(), [this](const Value& value) { return may_end(value); });
     if (blocks.empty()) throw Unsuitable("objective=blocks: no output depends on a weight that is trained");
     Json records = Json::array();
     for (const Block& block : blocks) records.push_back(train(block));
+    if (!report_.record.contains("loss")) throw Unsuitable("objective=blocks: no block has a parameter that is trained");
     report_.record["blocks"] = std::move(records);
-    report_.notes.push_back(fmt::format("{} blocks were trained one after another on {} samples", blocks.size(), samples_));
+    report_.notes.push_back(
+        fmt::format("{} blocks were trained one after another on {} samples", blocks.size(), samples_));
     return std::move(report_);
   }
 
@@ -91,8 +96,10 @@ class BlockTrainer {
     std::vector<std::string> names;
     for (const Value* value : model_.graph.initializers()) {
       const Value* twin = fake_.model->graph.find(value->name());
-      const bool is_rounded = std::ranges::any_of(twin->uses(), [](const Use& use) { return use.node->is("FakeQuantize", "onnxpress.training"); });
-      if (is_rounded && std::ranges::find(fake_.fixed, value->name()) == fake_.fixed.end()) names.push_back(value->name());
+      const bool is_rounded = std::ranges::any_of(
+          twin->uses(), [](const Use& use) { return use.node->is("FakeQuantize", "onnxpress.training"); });
+      if (is_rounded && std::ranges::find(fake_.fixed, value->name()) == fake_.fixed.end())
+        names.push_back(value->name());
     }
     return names;
   }
@@ -105,7 +112,8 @@ class BlockTrainer {
     const std::unique_ptr<Model> part = cut_block(model_, "", {value.name()});
     Engine engine(*part, {.threads = context_.pool.size()});
     const Tensor seen = engine.run(inputs_of(*part, chunks_.front(), Tensor())).at(0);
-    known->second = is_float(seen.dtype()) && seen.rank() > 0 && seen.dim(0) == chunks_.front().batch.inputs.at(0).dim(0);
+    known->second =
+        is_float(seen.dtype()) && seen.rank() > 0 && seen.dim(0) == chunks_.front().batch.inputs.at(0).dim(0);
     return known->second;
   }
 
@@ -140,14 +148,16 @@ class BlockTrainer {
       chunk.exact = std::move(wanted.front());
       batches.push_back(std::move(batch));
     }
-    TrainingTask task{.loss_text = fmt::format("mse with the float model's '{}'", block.ends.front()), .adjust = how_.adjust};
+    TrainingTask task{.loss_text = fmt::format("mse with the float model's '{}'", block.ends.front()),
+                      .adjust = how_.adjust};
     for (std::size_t i = 0; i < ends.size(); ++i) {
       const double power = mean_square(batches, end_name(i));
       task.losses.push_back({.kind = LossTerm::Kind::mse, .output = ends[i], .weight = power > 0 ? 1 / power : 1});
       task.targets.push_back({.kind = TargetSource::Kind::further, .name = end_name(i)});
     }
     for (const std::string& name : how_.parameters)
-      if (const Value* value = part->graph.find(name); value != nullptr && value->is_constant()) task.parameters.push_back(name);
+      if (const Value* value = part->graph.find(name); value != nullptr && value->is_constant())
+        task.parameters.push_back(name);
     Json record{{"begin", block.begin}, {"end", block.ends.front()}, {"tensors", task.parameters.size()}};
     if (!task.parameters.empty()) {
       BlockData data(std::move(batches));

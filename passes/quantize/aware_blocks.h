@@ -35,8 +35,8 @@ struct BlockTraining {
 };
 
 // Trains fake.model, whose float form is `model`, on samples of context.training: each block sees what the blocks
-// before it give once they are trained, and aims at what the float model makes of the same samples. The record lists the
-// blocks under "blocks". Throws Unsuitable for data that are sequences.
+// before it give once they are trained, and aims at what the float model makes of the same samples. The record lists
+// the blocks under "blocks". Throws Unsuitable for data that are sequences.
 TrainingReport train_blocks(const Model& model, FakeQuantized& fake, const BlockTraining& how, const Options& options,
                             PassContext& context);
 

@@ -1,9 +1,9 @@
 #include "passes/quantize/aware_teacher.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
-
-#include <fmt/ranges.h>
 
 #include "graph/ops/infer.h"
 #include "passes/core/pass.h"
@@ -26,8 +26,8 @@ double mean_square(const Tensor& tensor) {
 
 }  // namespace
 
-SelfTeacher::SelfTeacher(const Model& model, const Batch& first, bool labels_are_classes, double temperature, double weight,
-                         int threads) {
+SelfTeacher::SelfTeacher(const Model& model, const Batch& first, bool labels_are_classes, double temperature,
+                         double weight, int threads) {
   const std::unique_ptr<Model> copy = model.clone();
   TypeInference types(*copy);
   types.run();

@@ -31,7 +31,10 @@ double mean_magnitude(const Tensor& tensor) {
 class AwareTraining {
  public:
   AwareTraining(PassContext& context, AwareReport& report)
-      : context_(context), options_(context.options), report_(report), settings_(TrainingSettings::from(context.options)) {}
+      : context_(context),
+        options_(context.options),
+        report_(report),
+        settings_(TrainingSettings::from(context.options)) {}
 
   void tune(Model& model, TunedGrids& grids) {
     FakeQuantized fake = fake_quantize(model, grids);
@@ -62,7 +65,8 @@ class AwareTraining {
   void collect_parameters(const Model& model, const FakeQuantized& fake) {
     for (const std::string& name : trainable_parameters(model)) {
       const bool is_fixed = std::ranges::find(fake.fixed, name) != fake.fixed.end();
-      if (!is_fixed && !(settings_.freezes && selects(settings_.frozen, *model.graph.find(name)))) parameters_.push_back(name);
+      if (!is_fixed && !(settings_.freezes && selects(settings_.frozen, *model.graph.find(name))))
+        parameters_.push_back(name);
     }
     const bool learns = options_.flag("learn_scales") && !options_.flag("power_of_two");
     for (const auto* list : {&fake.weights, &fake.activations})
@@ -88,7 +92,9 @@ class AwareTraining {
 
   void train_whole(const Model& model, FakeQuantized& fake, const std::string& objective) {
     TrainingTask task{.parameters = parameters_,
-                      .adjust = [this](const std::string& name, const Tensor& value, Regularization& how) { adjust(name, value, how); }};
+                      .adjust = [this](const std::string& name, const Tensor& value, Regularization& how) {
+                        adjust(name, value, how);
+                      }};
     std::unique_ptr<SelfTeacher> teacher;
     const double share = objective == "both" ? options_.number("teacher_share") : 1;
     if (objective != "labels") {
@@ -142,9 +148,12 @@ void check_aware(const Options& options, const QuantizeRequest& request) {
   belongs("loss", objective != "teacher" && objective != "blocks", "objective=labels or both");
   belongs("label_smoothing", objective != "teacher" && objective != "blocks", "objective=labels or both");
   belongs("learn_scales", !options.flag("power_of_two"), "scales that are no powers of two");
-  belongs("scale_rate", options.flag("learn_scales") || options.flag("learn_zero_points"), "learn_scales or learn_zero_points");
-  require(request.bias_correction == BiasCorrection::none, "bias_correction belongs to quantize: here biases are trained");
-  require(request.form != Form::codebook, "form=codebook chooses its levels itself: there is nothing to train them with");
+  belongs("scale_rate", options.flag("learn_scales") || options.flag("learn_zero_points"),
+          "learn_scales or learn_zero_points");
+  require(request.bias_correction == BiasCorrection::none,
+          "bias_correction belongs to quantize: here biases are trained");
+  require(request.form != Form::codebook,
+          "form=codebook chooses its levels itself: there is nothing to train them with");
   require(request.format == BlockFormat::none && (!request.weight_type || is_integer(*request.weight_type)) &&
               (!request.activation_type || is_integer(*request.activation_type)),
           "levels of float types are not trained with: expected integer types");

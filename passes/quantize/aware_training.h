@@ -15,8 +15,9 @@ inline constexpr OptionSpec aware_options[] = {
     {.name = "objective",
      .kind = OptionSpec::Kind::choice,
      .default_value = "auto",
-     .help = "labels: the loss; teacher: the outputs of the float model; both; blocks: the float model's values between "
-             "blocks, one block after another; auto: labels where the data has any, else teacher",
+     .help =
+         "labels: the loss; teacher: the outputs of the float model; both; blocks: the float model's values between "
+         "blocks, one block after another; auto: labels where the data has any, else teacher",
      .choices = "auto|labels|teacher|both|blocks"},
     {.name = "teacher_share",
      .kind = OptionSpec::Kind::number,
@@ -34,7 +35,10 @@ inline constexpr OptionSpec aware_options[] = {
      .kind = OptionSpec::Kind::flag,
      .default_value = "true",
      .help = "scales are trained (LSQ), else they stay as chosen"},
-    {.name = "learn_zero_points", .kind = OptionSpec::Kind::flag, .default_value = "false", .help = "zero points too (LSQ+)"},
+    {.name = "learn_zero_points",
+     .kind = OptionSpec::Kind::flag,
+     .default_value = "false",
+     .help = "zero points too (LSQ+)"},
     {.name = "scale_rate",
      .kind = OptionSpec::Kind::number,
      .default_value = "1",

@@ -11,6 +11,18 @@
 namespace onnxpress {
 namespace {
 
+// What the codes stand for, in the type of the weight.
+Tensor dequantized(const QuantizedTensor& quantized, const WeightGrid& grid, const Tensor& weight) {
+  const std::vector<std::int64_t> codes = quantized.codes.to_ints();
+  Tensor result(DType::float32, weight.dims());
+  const auto values = result.mutable_data<float>();
+  for_each_scale_run(weight.dims(), grid.granularity, [&](std::int64_t group, std::int64_t begin, std::int64_t count) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(begin + count); ++i)
+      values[i] = dequantize(codes[i], grid.parameters[static_cast<std::size_t>(group)]);
+  });
+  return result.cast(weight.dtype());
+}
+
 class Builder {
  public:
   Builder(const Model& model, const TunedGrids& grids) : grids_(grids) {
@@ -24,9 +36,11 @@ class Builder {
     for (const TunedWeight& weight : grids_.weights) done_.weights.push_back(add_weight(weight));
     if (grids_.plan != nullptr) add_activations();
     if (nested_ > 0)
-      done_.notes.push_back(fmt::format("{} weights and values of nested graphs are quantized, but not trained with", nested_));
+      done_.notes.push_back(
+          fmt::format("{} weights and values of nested graphs are quantized, but not trained with", nested_));
     if (float_codes_ > 0)
-      done_.notes.push_back(fmt::format("{} weights with float codes are quantized, but not trained with", float_codes_));
+      done_.notes.push_back(
+          fmt::format("{} weights with float codes are quantized, but not trained with", float_codes_));
     return std::move(done_);
   }
 
@@ -75,6 +89,7 @@ class Builder {
       scales.push_back(p.scale);
       zeros.push_back(p.zero_point);
     }
+    if (grids_.chosen_codes) graph().set_initializer(value, dequantized(*tuned.rounded->quantized, grid, *value->constant()));
     FakeQuantizeAttrs attrs{.lowest = tuned.type.min(), .highest = tuned.type.max()};
     if (tuned.granularity.kind != Granularity::Kind::tensor) attrs.scales.axis = tuned.granularity.axis;
     if (tuned.granularity.kind == Granularity::Kind::block) attrs.scales.block_size = tuned.granularity.block;
@@ -212,8 +227,10 @@ void take_trained(const FakeQuantized& trained, Model& model, TunedGrids& grids,
     if (!trained.activations[group]) continue;
     ActivationGrid& grid = (*grids.activations)[group];
     QuantizationParameters& p = grid.parameters;
-    p.scale = Tensor::scalar(scales_of(*trained.model, *trained.activations[group])[0]).cast(grid.scale_type).to_floats()[0];
-    p.zero_point = zeros_of(*trained.model, *trained.activations[group], 1, grid.type.least_code(), grid.type.most_code())[0];
+    p.scale =
+        Tensor::scalar(scales_of(*trained.model, *trained.activations[group])[0]).cast(grid.scale_type).to_floats()[0];
+    p.zero_point =
+        zeros_of(*trained.model, *trained.activations[group], 1, grid.type.least_code(), grid.type.most_code())[0];
     grid.low = static_cast<float>(grid.type.least_code() - p.zero_point) * p.scale;
     grid.high = static_cast<float>(grid.type.most_code() - p.zero_point) * p.scale;
   }

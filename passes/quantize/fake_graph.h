@@ -29,6 +29,7 @@ struct FakeQuantized {
   std::vector<std::string> notes;
 };
 
+// Weights begin as they are, or where codes were chosen by a method, as these have them.
 FakeQuantized fake_quantize(const Model& model, const TunedGrids& grids);
 
 // Takes over what was trained: constants of `model`, grids, and weights rounded on theirs. Scales become magnitudes

@@ -29,9 +29,7 @@ class SpreadDataset final : public Dataset {
     }
     return false;
   }
-  std::string description() const override {
-    return fmt::format("{} samples of {}", samples_, data_.description());
-  }
+  std::string description() const override { return fmt::format("{} samples of {}", samples_, data_.description()); }
   std::string hash() const override { return fmt::format("{}/{}", data_.hash(), samples_); }
   std::vector<std::string> notes() const override { return data_.notes(); }
 

@@ -62,7 +62,7 @@ class StaticScheme {
   }
 
   void tune(Attempt& attempt) {
-    TunedGrids grids{.weights = {}, .plan = &attempt.plan, .activations = &attempt.grids, .kinds = &kinds_};
+    TunedGrids grids{.weights = {}, .chosen_codes = request_.rounds_by_inputs(), .plan = &attempt.plan, .activations = &attempt.grids, .kinds = &kinds_};
     for (StaticWeight& weight : attempt.weights)
       if (weight.rounded.quantized) grids.weights.push_back({weight.weight, weight.type, weight.granularity, &weight.rounded});
     request_.tune(model_, grids);

@@ -21,6 +21,8 @@ struct TunedWeight {
 // weights that it changed.
 struct TunedGrids {
   std::vector<TunedWeight> weights;
+  // Codes are not the nearest ones: a method chose them by what the weights are multiplied with.
+  bool chosen_codes = false;
   // scheme=static: which values are quantized, and the grid of each group.
   const StaticPlan* plan = nullptr;
   std::vector<ActivationGrid>* activations = nullptr;

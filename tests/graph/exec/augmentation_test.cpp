@@ -62,8 +62,10 @@ std::vector<float> plain(const std::vector<float>& image, std::int64_t channels,
     for (std::int64_t row = 0; row < size; ++row)
       for (std::int64_t column = 0; column < size; ++column) {
         const double y = static_cast<double>(row - down) - middle, x = static_cast<double>(column - right) - middle;
-        const double from_y = x * std::sin(a) + y * std::cos(a) + middle, from_x = x * std::cos(a) - y * std::sin(a) + middle;
-        const auto top = static_cast<std::int64_t>(std::floor(from_y)), left = static_cast<std::int64_t>(std::floor(from_x));
+        const double from_y = x * std::sin(a) + y * std::cos(a) + middle,
+                     from_x = x * std::cos(a) - y * std::sin(a) + middle;
+        const auto top = static_cast<std::int64_t>(std::floor(from_y)),
+                   left = static_cast<std::int64_t>(std::floor(from_x));
         const double v = from_y - std::floor(from_y), h = from_x - std::floor(from_x);
         result.push_back(static_cast<float>((1 - v) * (1 - h) * static_cast<double>(at(channel, top, left)) +
                                             (1 - v) * h * static_cast<double>(at(channel, top, left + 1)) +
@@ -232,7 +234,8 @@ TEST_CASE("samples follow from seed, epoch and their number alone") {
   const Tensor once = applied(by, batch, 3, 1).inputs[0];
   CHECK(applied(by, batch, 3, 2).inputs[0].equals(once));
   CHECK_FALSE(applied(by, batch, 4, 1).inputs[0].equals(once));
-  CHECK_FALSE(applied(augmentation("shift=2,rotate=15,noise=0.1,flip=horizontal", *model, 6), batch, 3).inputs[0].equals(once));
+  CHECK_FALSE(
+      applied(augmentation("shift=2,rotate=15,noise=0.1,flip=horizontal", *model, 6), batch, 3).inputs[0].equals(once));
   // One sample by itself, in another place of another batch.
   Batch alone{.inputs = {Tensor::of<float>({1, 1, 8, 8}, sample(batch.inputs[0], 9))}, .labels = {}, .samples = 1};
   ThreadPool pool(1);
@@ -270,7 +273,8 @@ TEST_CASE("augmentation says what it does not know") {
   CHECK(message([&] { augmentation("shift=1,image=1x27x28", *flat); }) ==
         "augmentation: expected samples of 'x' to hold 756 elements (image=1x27x28), found [784]");
   CHECK(message([&] { augmentation("noise=1", *integers); }).find("no floating-point input") != std::string::npos);
-  CHECK(message([&] { augmentation("shift=1,input=z", *flat); }) == "augmentation: expected a required input 'z', found none");
+  CHECK(message([&] { augmentation("shift=1,input=z", *flat); }) ==
+        "augmentation: expected a required input 'z', found none");
 }
 
 }  // namespace

@@ -86,12 +86,15 @@ TEST_CASE("steps and epochs become lines and scalars") {
   const TemporaryFolder folder;
   const std::filesystem::path lines = folder / "log.jsonl", events = folder / "board" / "run";
   {
-    const auto log = std::make_shared<TrainingLog>(TrainingLogFiles{.json_lines = lines, .tensorboard = events, .every = 2});
+    const auto log =
+        std::make_shared<TrainingLog>(TrainingLogFiles{.json_lines = lines, .tensorboard = events, .every = 2});
     int told = 0;
-    const FitObserver observer = TrainingLog::observer(log, {.begin = {}, .step = [&](const StepRecord&) { ++told; }, .epoch = {}});
+    const FitObserver observer =
+        TrainingLog::observer(log, {.begin = {}, .step = [&](const StepRecord&) { ++told; }, .epoch = {}});
     observer.begin({.samples = 10, .held_out = 2, .epochs = 1, .batch = 4});
     observer.step({.step = 1, .epoch = 1, .done = 4, .total = 10, .loss = 2, .terms = {1.5, 0.5}, .rate = 0.1});
-    observer.step({.step = 2, .epoch = 1, .done = 8, .total = 10, .loss = 1, .terms = {0.5, 0.5}, .rate = 0.1, .norm = 3});
+    observer.step(
+        {.step = 2, .epoch = 1, .done = 8, .total = 10, .loss = 1, .terms = {0.5, 0.5}, .rate = 0.1, .norm = 3});
     observer.step({.step = 3, .epoch = 1, .done = 10, .total = 10, .loss = 0.5, .terms = {0.25, 0.25}, .rate = 0.05});
     observer.epoch({.epoch = 1, .step = 3, .loss = 1.25, .held_loss = 0.75, .rate = 0.05, .seconds = 2, .samples = 10});
     CHECK(told == 3);
@@ -137,7 +140,8 @@ TEST_CASE("a run that goes on keeps the lines and begins another event file") {
 
 TEST_CASE("logs that cannot be written are told before training") {
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH_AS(TrainingLog({.json_lines = folder / "no" / "log.jsonl"}), doctest::Contains("cannot write"), Error);
+  CHECK_THROWS_WITH_AS(TrainingLog({.json_lines = folder / "no" / "log.jsonl"}), doctest::Contains("cannot write"),
+                       Error);
   folder.write("file", "x");
   CHECK_THROWS_WITH_AS(TrainingLog({.json_lines = {}, .tensorboard = folder / "file"}),
                        doctest::Contains("cannot make the folder"), Error);

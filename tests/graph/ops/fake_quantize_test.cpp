@@ -1,4 +1,5 @@
-// Fake quantization: what QuantizeLinear and DequantizeLinear give, and the gradients of learned step size quantization.
+// Fake quantization: what QuantizeLinear and DequantizeLinear give, and the gradients of learned step size
+// quantization.
 #include "graph/ops/fake_quantize.h"
 
 #include <doctest/doctest.h>
@@ -127,7 +128,8 @@ TEST_CASE("scales by channel and in blocks, with zero points") {
     CAPTURE(of.attributes);
     const Tensor scale = random_tensor(of.scale, 0.05, 0.3, 5);
     Tensor zero(DType::float64, of.scale);
-    for (std::size_t i = 0; i < zero.mutable_data<double>().size(); ++i) zero.mutable_data<double>()[i] = static_cast<double>(i % 4);
+    for (std::size_t i = 0; i < zero.mutable_data<double>().size(); ++i)
+      zero.mutable_data<double>()[i] = static_cast<double>(i % 4);
     const Trial trial({x, scale, zero}, "lowest=0, highest=3, " + of.attributes);
     const Expected expected(x, scale, &zero, dy, 0, 3, of.elements, of.scale_of);
     for (const int threads : {1, 3}) {
@@ -162,7 +164,8 @@ TEST_CASE("float32 gives what QuantizeLinear and DequantizeLinear give, ties inc
   for (float& value : x.mutable_data<float>())
     value = 0.25F * static_cast<float>(static_cast<std::int64_t>(random.below(2001)) - 1000) * 0.5F;  // many ties
   const Tensor scale = Tensor::of<float>({4}, {0.25F, 0.1F, 1.3F, 2.0F});
-  const Trial trial({x, scale, Tensor::of<float>({4}, {3, 0, -7, 120})}, "lowest=-128, highest=127, axis=0", DType::float32);
+  const Trial trial({x, scale, Tensor::of<float>({4}, {3, 0, -7, 120})}, "lowest=-128, highest=127, axis=0",
+                    DType::float32);
   const auto reference = parse_model(R"(model ir=10 opset=21
 input x: float32[4,20000]
 initializer s: float32[4] = {0.25,0.1,1.3,2.0}

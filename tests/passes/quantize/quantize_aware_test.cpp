@@ -79,7 +79,8 @@ TEST_CASE("what is trained with is what is converted") {
   const Case cases[] = {
       {{{"bits", "8"}}, true},
       {{{"bits", "4"}, {"act_bits", "4"}, {"method", "mse"}}, true},
-      {{{"bits", "2"}, {"act_bits", "3"}, {"symmetric", "false"}, {"granularity", "tensor"}, {"target", "openvino"}}, false},
+      {{{"bits", "2"}, {"act_bits", "3"}, {"symmetric", "false"}, {"granularity", "tensor"}, {"target", "openvino"}},
+       false},
       {{{"bits", "3"}, {"act_bits", "2"}, {"act_type", "int8"}, {"target", "tensorrt"}}, false},
       {{{"scheme", "weights"}, {"bits", "4"}, {"granularity", "block"}, {"block", "4"}, {"symmetric", "false"}}, false},
       {{{"scheme", "weights"}, {"bits", "2"}}, false},
@@ -96,8 +97,10 @@ TEST_CASE("what is trained with is what is converted") {
     ThreadPool pool(2);
     PassContext context{.options = options, .pool = pool, .calibration = &data};
     model->opsets[""] = 21;  // what any of the types needs
-    if (request.scheme == Scheme::static_ranges) quantize_static(*model, context, request);
-    else quantize_weights_only(*model, context, request);
+    if (request.scheme == Scheme::static_ranges)
+      quantize_static(*model, context, request);
+    else
+      quantize_weights_only(*model, context, request);
     REQUIRE(fake.model != nullptr);
     const std::vector<Tensor> input{normal_tensor({4, 3, 8, 8}, 3)};
     const Tensor expected = Engine(*model, {.threads = 1, .reference = true}).run(input).at(0);
@@ -119,7 +122,8 @@ TEST_CASE("a residual is one block, a layer of a chain another") {
   CHECK(blocks[2].begin == "f");
   CHECK(blocks[2].ends == std::vector<std::string>{"y"});
   // Values that may not be ends join blocks.
-  const std::vector<Block> joined = find_blocks(*model, {"w1", "w2", "w3", "w4"}, [](const Value& value) { return value.name() != "r"; });
+  const std::vector<Block> joined =
+      find_blocks(*model, {"w1", "w2", "w3", "w4"}, [](const Value& value) { return value.name() != "r"; });
   REQUIRE(joined.size() == 2);
   CHECK(joined[0].ends == std::vector<std::string>{"f"});
   const auto part = cut_block(*model, "r", {"f"});
@@ -161,7 +165,8 @@ TEST_CASE("training with 2-bit weights and activations wins back what rounding a
   const auto model = trained_net();
   REQUIRE(accuracy(*model) > 0.97);
   LabelledData data = quadrants(400);
-  const double alone = accuracy(*run_pass("quantize{bits=2,act_bits=2,method=mse}", model->clone(), {.calibration = &data}).after);
+  const double alone =
+      accuracy(*run_pass("quantize{bits=2,act_bits=2,method=mse}", model->clone(), {.calibration = &data}).after);
   const PassRun run = aware("bits=2,act_bits=2,epochs=20,learning_rate=0.01,batch_size=20", *model);
   const double trained = accuracy(*run.after);
   CHECK(alone < 0.9);
@@ -178,7 +183,8 @@ TEST_CASE("the float model teaches without labels, as a whole and block by block
   const double alone = accuracy(*aware("scheme=weights,bits=2,epochs=1,learning_rate=0", *model).after);
   for (const std::string objective : {"teacher", "both", "blocks"}) {
     CAPTURE(objective);
-    const PassRun run = aware("scheme=weights,bits=2,objective=" + objective + ",epochs=10,learning_rate=0.01,batch_size=20", *model);
+    const PassRun run =
+        aware("scheme=weights,bits=2,objective=" + objective + ",epochs=10,learning_rate=0.01,batch_size=20", *model);
     CHECK(accuracy(*run.after) > std::max(0.9, alone));
     CHECK(run.outcome.training["objective"] == objective);
     if (objective != "blocks") continue;
@@ -190,9 +196,7 @@ TEST_CASE("the float model teaches without labels, as a whole and block by block
 
 TEST_CASE("scales and zero points stay where they are not to be learned") {
   const auto model = trained_net();
-  const auto scale = [](const PassRun& run) {
-    return run.after->graph.find("w1_scale")->constant()->to_floats();
-  };
+  const auto scale = [](const PassRun& run) { return run.after->graph.find("w1_scale")->constant()->to_floats(); };
   const std::string common = "scheme=weights,bits=4,granularity=tensor,method=rtn,epochs=2,learning_rate=0.01";
   const std::vector<float> chosen = scale(aware(common + ",learn_scales=false", *model));
   CHECK(scale(aware(common, *model)) != chosen);
