@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "passes/core/step_checks.h"
-
 namespace onnxpress {
 
 void CompressFlags::declare_output(CLI::App& app, CompressJob& job) {

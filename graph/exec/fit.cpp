@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <tuple>
 #include <utility>
 
@@ -128,7 +129,7 @@ class Fit {
     if (held_.count() == 0) return;
     if (average_.is_there()) average_.swap(trainer_);
     std::tie(record.held_loss, record.held_accuracy) = judge_.judge(trainer_, held_, batch_);
-    const bool is_better = !at_.best || *record.held_loss < *at_.best;
+    const bool is_better = std::isfinite(*record.held_loss) && (!at_.best || *record.held_loss < *at_.best);
     if (is_better) {
       at_.best = record.held_loss;
       at_.best_epoch = at_.epoch;

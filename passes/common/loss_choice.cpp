@@ -97,7 +97,7 @@ class Chooser {
         std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
         std::erase(lower, '_');
         for (const std::string_view name : names)
-          if (lower == name || lower.ends_with("/" + std::string(name))) return output;
+          if (lower == name || lower.ends_with(fmt::format("/{}", name))) return output;
       }
       return nullptr;
     };
@@ -325,7 +325,7 @@ class Chooser {
       arguments += fmt::format("{}{}={}", arguments.empty() ? "" : ",", setting, text);
     chosen_.text += fmt::format("{}{}{}{}", chosen_.text.empty() ? "" : "+",
                                 spec.weight != 1 ? fmt::format("{}*", spec.weight) : "", spec.name,
-                                arguments.empty() ? "" : "(" + arguments + ")");
+                                arguments.empty() ? "" : fmt::format("({})", arguments));
     chosen_.terms.push_back(std::move(term));
   }
 

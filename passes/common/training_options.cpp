@@ -67,8 +67,9 @@ constexpr OptionSpec shared_options[] = {
     {.name = "batch_norm",
      .kind = Kind::choice,
      .default_value = "train",
-     .help = "train: by the statistics of each batch, running ones follow; keep: by those of the model",
-     .choices = "train|keep"},
+     .help = "train: by the statistics of each batch, running ones follow; keep: by those of the model; rebuild: train, and also "
+             "behind convolutions it was folded into",
+     .choices = "train|keep|rebuild"},
     {.name = "select", .kind = Kind::selector, .help = "parameters that are trained, by node or tensor; default: all"},
     {.name = "freeze", .kind = Kind::selector, .help = "parameters that are not"},
     {.name = "keep_zeros", .kind = Kind::flag, .default_value = "true", .help = "weights that pruning has made 0 stay 0"},
@@ -135,7 +136,7 @@ TrainingSettings TrainingSettings::from(const Options& options) {
   settings.dropout = selected(options, "dropout", 0, 0.999);
   settings.augmentation =
       in_context([] { return "option 'augment'"; }, [&] { return AugmentationOptions::parse(options.text("augment")); });
-  settings.batch_statistics = options.text("batch_norm") == "train";
+  settings.batch_statistics = options.text("batch_norm") != "keep";
   settings.keeps_dropout = options.flag("keep_dropout");
   settings.keeps_zeros = options.flag("keep_zeros");
   settings.freezes = !options.text("freeze").empty();

@@ -7,9 +7,11 @@
 #include <utility>
 
 #include "graph/exec/gradients.h"
+#include "passes/common/batch_augmentation.h"
 #include "passes/common/checkpoint.h"
 #include "passes/common/dropout_places.h"
 #include "passes/common/loss_choice.h"
+#include "passes/common/rebuild_batch_norm.h"
 #include "passes/common/weights.h"
 #include "passes/core/fingerprint.h"
 
@@ -44,6 +46,26 @@ std::map<std::string, Tensor> masks_of(const Model& model, const std::vector<std
   return masks;
 }
 
+// Of two models of the same names.
+bool same_initializers(const Model& model, const Model& other) {
+  return std::ranges::all_of(model.graph.initializers(), [&](const Value* value) {
+    const Tensor* tensor = value->constant();
+    return tensor == nullptr || tensor->equals(*other.graph.find(value->name())->constant());
+  });
+}
+
+// What the task says, else all parameters that the options leave.
+std::vector<std::string> parameters_of(const Model& model, const TrainingTask& task, const TrainingSettings& settings) {
+  if (!task.parameters.empty()) return task.parameters;
+  std::vector<std::string> names = trainable_parameters(model);
+  std::erase_if(names, [&](const std::string& name) {
+    const Value& value = *model.graph.find(name);
+    return std::ranges::find(task.further_parameters, name) != task.further_parameters.end() ||
+           !selects(settings.trained, value) || (settings.freezes && selects(settings.frozen, value));
+  });
+  return names;
+}
+
 class Stage {
  public:
   Stage(Model& model, const TrainingTask& task, const Options& options, PassContext& context)
@@ -55,27 +77,34 @@ class Stage {
         settings_(TrainingSettings::from(options)) {}
 
   TrainingReport run() {
-    report_.record = Json::object();
-    const FirstBatch first = look_at_first_batch(model_, data_, context_.pool.size());
-    choose(first);
-    choose_parameters();
     const std::unique_ptr<Model> before = model_.clone();
-    Trainer trainer(model_, parameters_, losses_.terms, trainer_options());
-    FitOptions fit_options = this->fit_options(first);
-    prepare_checkpoint(first, fit_options);
-    const FitResult result = fit(trainer, model_, losses_.terms, data_, fit_options, observer());
-    trainer.store(model_);
-    for (const std::string& note : trainer.notes()) report_.notes.push_back(note);
+    prepare();
+    const FitResult result = fit(*trainer_, model_, losses_.terms, data_, fit_options_, observer());
+    trainer_->store(model_);
+    for (const std::string& note : trainer_->notes()) report_.notes.push_back(note);
     for (const std::string& note : result.notes) report_.notes.push_back(note);
     record(result);
-    for (const Value* value : model_.graph.initializers()) {
-      const Tensor *now = value->constant(), *was = before->graph.find(value->name())->constant();
-      report_.changed = report_.changed || (now != nullptr && !now->equals(*was));
-    }
+    report_.changed = !same_initializers(model_, *before);
     return std::move(report_);
   }
 
  private:
+  // What fails here is not of the training, but of what it was given.
+  void prepare() {
+    try {
+      const FirstBatch first = look_at_first_batch(model_, data_, context_.pool.size());
+      choose(first);
+      choose_parameters();
+      trainer_.emplace(model_, parameters_, losses_.terms, trainer_options());
+      set_fit_options(first);
+      prepare_checkpoint(first);
+    } catch (const Unsuitable&) {
+      throw;
+    } catch (const Error& error) {
+      throw Unsuitable(error.what());
+    }
+  }
+
   void choose(const FirstBatch& first) {
     if (task_.losses.empty()) {
       losses_ = choose_losses(model_, settings_.losses, first, settings_.label_smoothing);
@@ -92,17 +121,13 @@ class Stage {
   }
 
   void choose_model_parameters() {
-    parameters_ = task_.parameters;
-    if (!parameters_.empty()) return;
-    std::size_t frozen = 0;
-    for (const std::string& name : trainable_parameters(model_)) {
-      if (std::ranges::find(task_.further_parameters, name) != task_.further_parameters.end()) continue;
-      const Value& value = *model_.graph.find(name);
-      if (selects(settings_.trained, value) && !(settings_.freezes && selects(settings_.frozen, value)))
-        parameters_.push_back(name);
-      else
-        ++frozen;
-    }
+    parameters_ = parameters_of(model_, task_, settings_);
+    if (!task_.parameters.empty()) return;
+    const auto of_model = [this](const std::string& name) {
+      return std::ranges::find(task_.further_parameters, name) == task_.further_parameters.end();
+    };
+    const std::size_t frozen =
+        static_cast<std::size_t>(std::ranges::count_if(trainable_parameters(model_), of_model)) - parameters_.size();
     if (parameters_.empty())
       throw Unsuitable(frozen > 0 ? "all parameters are frozen: there is nothing to train"
                                   : "the model has no floating-point initializers to train (weights in Constant nodes: run "
@@ -157,56 +182,17 @@ class Stage {
     return result;
   }
 
-  // Augmentation, and behind it what the task does to batches.
-  std::function<void(Batch&, const BatchPlace&)> transform(const FirstBatch& first, FitOptions& options) {
-    if (settings_.augmentation.is_nothing()) return task_.transform;
-    std::optional<std::int64_t> classes;
-    if (settings_.augmentation.mixup > 0) classes = mixed_classes(first, options);
-    std::optional<Augmentation> made;
-    try {
-      made.emplace(settings_.augmentation, model_, classes, context_.seed);
-    } catch (const Error& error) {
-      throw Unsuitable(error.what());
-    }
-    report_.notes.push_back(made->description());
-    return [augmentation = *std::move(made), next = task_.transform, &pool = context_.pool](Batch& batch, const BatchPlace& place) {
-      augmentation.apply(batch, place.samples, place.epoch, pool);
-      if (next) next(batch, place);
-    };
+  void set_fit_options(const FirstBatch& first) {
+    fit_options_ = settings_.fit;
+    fit_options_.seed = context_.seed;
+    fit_options_.targets = losses_.targets;
+    fit_options_.transform = augmented(settings_.augmentation, model_, losses_, first, fit_options_.targets, context_,
+                                       task_.transform, report_.notes);
+    fit_options_.compute_targets = task_.compute_targets;
+    fit_options_.check = LabelCheck(losses_, first);
   }
 
-  // The classes that mixed labels are probabilities of; nothing where labels are numbers.
-  std::optional<std::int64_t> mixed_classes(const FirstBatch& first, FitOptions& options) const {
-    std::optional<std::int64_t> classes;
-    for (std::size_t i = 0, target = 0; i < losses_.terms.size(); ++i) {
-      const LossTerm& term = losses_.terms[i];
-      if (term.kind == LossTerm::Kind::ctc) throw Unsuitable("augmentation: mixup cannot mix the sequences of a ctc loss");
-      if (term.kind == LossTerm::Kind::gaussian_kl) continue;
-      TargetSource& source = options.targets.at(target++);
-      const auto dims = first.outputs.find(term.output);
-      if (term.kind != LossTerm::Kind::cross_entropy || source.kind != TargetSource::Kind::labels ||
-          dims == first.outputs.end() || !is_integer(first.batch.labels.dtype()))
-        continue;
-      if (dims->second.size() != 2 || first.batch.labels.size() != dims->second[0])
-        throw Unsuitable(fmt::format("augmentation: mixup mixes one class of each sample, found labels {} of output '{}' {}",
-                                     to_string(first.batch.labels.dims()), term.output, to_string(dims->second)));
-      classes = dims->second[1];
-      source.row.reset();
-    }
-    return classes;
-  }
-
-  FitOptions fit_options(const FirstBatch& first) {
-    FitOptions options = settings_.fit;
-    options.seed = context_.seed;
-    options.targets = losses_.targets;
-    options.transform = transform(first, options);
-    options.compute_targets = task_.compute_targets;
-    options.check = LabelCheck(losses_, first);
-    return options;
-  }
-
-  void prepare_checkpoint(const FirstBatch& first, FitOptions& options) {
+  void prepare_checkpoint(const FirstBatch& first) {
     const TrainingSupport& support = context_.support;
     if (support.checkpoint.empty()) return;
     Hasher inputs;
@@ -219,25 +205,18 @@ class Stage {
     about["options"] = options_.to_json().dump();
     about["seed"] = std::to_string(context_.seed);
     const bool exists = std::filesystem::exists(support.checkpoint);
-    if (exists && !support.resume)
-      throw Unsuitable(fmt::format("checkpoint '{}' is there already: say --resume to go on from it, or remove it",
-                                   support.checkpoint.string()));
+    require(!exists || support.resume, "checkpoint '{}' is there already: say --resume to go on from it, or remove it",
+            support.checkpoint.string());
     if (exists) {
-      options.resume = resumed(support.checkpoint, about);
+      Checkpoint kept = read_checkpoint(support.checkpoint);
+      require_same_training(support.checkpoint, kept, about);
+      fit_options_.resume = std::move(kept.state);
       report_.notes.push_back(fmt::format("went on from checkpoint '{}'", support.checkpoint.string()));
     }
-    options.checkpoint_updates = support.checkpoint_updates;
-    options.checkpoint = [path = support.checkpoint, about](const FitState& state) { write_checkpoint(path, {about, state}); };
-  }
-
-  static FitState resumed(const std::filesystem::path& path, const std::map<std::string, std::string>& about) {
-    try {
-      Checkpoint kept = read_checkpoint(path);
-      require_same_training(path, kept, about);
-      return std::move(kept.state);
-    } catch (const Error& error) {
-      throw Unsuitable(error.what());
-    }
+    fit_options_.checkpoint_updates = support.checkpoint_updates;
+    fit_options_.checkpoint = [path = support.checkpoint, about](const FitState& state) {
+      write_checkpoint(path, {about, state});
+    };
   }
 
   FitObserver observer() {
@@ -281,6 +260,8 @@ class Stage {
   TrainingSettings settings_;
   ChosenLosses losses_;
   std::vector<std::string> parameters_;
+  std::optional<Trainer> trainer_;
+  FitOptions fit_options_;
   FitStart start_;
   TrainingReport report_;
 };
@@ -289,7 +270,15 @@ class Stage {
 
 TrainingReport train_stage(Model& model, const TrainingTask& task, const Options& options, PassContext& context) {
   try {
-    return Stage(model, task, options, context).run();
+    if (options.text("batch_norm") != "rebuild") return Stage(model, task, options, context).run();
+    const std::unique_ptr<Model> rebuilt = model.clone(), before = model.clone();
+    const std::vector<std::string> weights = insert_batch_norm(*rebuilt, parameters_of(model, task, TrainingSettings::from(options)), context);
+    TrainingReport report = Stage(*rebuilt, task, options, context).run();
+    fold_batch_norm(*rebuilt, weights, model);
+    report.changed = !same_initializers(model, *before);
+    report.notes.push_back(fmt::format("BatchNormalization behind {} convolution{} while training, folded again", weights.size(),
+                                       weights.size() == 1 ? "" : "s"));
+    return report;
   } catch (const NoGradient& missing) {
     throw Unsuitable(missing.what());
   }

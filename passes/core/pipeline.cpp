@@ -160,6 +160,11 @@ std::string Pipeline::to_text(const PipelineStep& step) {
   return options.empty() ? text : fmt::format("{}{{{}}}", text, options);
 }
 
+bool trains(const PipelineStep& step) {
+  const Needs needs = step.pass->needs(step.options);
+  return needs == Needs::training || needs == Needs::teacher;
+}
+
 bool Pipeline::needs(Needs what) const {
   return std::ranges::any_of(
       steps, [&](const PipelineStep& step) { return step.pass->needs(step.options) == what; });

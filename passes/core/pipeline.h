@@ -16,6 +16,9 @@ struct PipelineStep {
   Options options;
 };
 
+// Whether the step needs training data.
+bool trains(const PipelineStep& step);
+
 // "simplify,fuse,prune_magnitude{sparsity=0.6}": names and braces, blanks and newlines anywhere
 // between them; empty text is a pipeline without steps. A value is quoted with '...' when it is empty
 // or holds ',', '{', '}', '=', a quote (doubled inside quotes) or blanks at an end.

@@ -4,11 +4,6 @@
 
 namespace onnxpress {
 
-bool trains(const PipelineStep& step) {
-  const Needs needs = step.pass->needs(step.options);
-  return needs == Needs::training || needs == Needs::teacher;
-}
-
 void check_needs(const PipelineStep& step, const RunOptions& options) {
   const Pass& pass = *step.pass;
   switch (pass.needs(step.options)) {

@@ -8,9 +8,6 @@
 
 namespace onnxpress {
 
-// Whether the step trains a model.
-bool trains(const PipelineStep& step);
-
 // Throws Error when the step needs data or a teacher that the options do not hold.
 void check_needs(const PipelineStep& step, const RunOptions& options);
 

@@ -10,7 +10,7 @@
 #include "graph/ops/quantize_linear.h"
 #include "passes/common/linear_operator.h"
 #include "passes/quantize/assumed_moments.h"
-#include "passes/quantize/channel_moments.h"
+#include "passes/common/channel_moments.h"
 
 namespace onnxpress {
 namespace {

@@ -12,7 +12,7 @@
 #include "passes/common/linear_operator.h"
 #include "passes/core/registry.h"
 #include "passes/core/selector.h"
-#include "passes/quantize/channel_moments.h"
+#include "passes/common/channel_moments.h"
 
 namespace onnxpress {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "graph/exec/engine.h"
 #include "passes/quantize/bias_correction.h"
-#include "passes/quantize/channel_moments.h"
+#include "passes/common/channel_moments.h"
 #include "tests/graph/exec/given_data.h"
 #include "tests/passes/quantize/channels.h"
 

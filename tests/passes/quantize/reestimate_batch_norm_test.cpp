@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "passes/quantize/channel_moments.h"
+#include "passes/common/channel_moments.h"
 #include "tests/graph/exec/given_data.h"
 #include "tests/passes/quantize/channels.h"
 

@@ -1,4 +1,4 @@
-#include "passes/quantize/channel_moments.h"
+#include "passes/common/channel_moments.h"
 
 #include <algorithm>
 #include <map>
