@@ -101,16 +101,6 @@ float dequantize(std::int64_t code, const QuantizationParameters& parameters, co
   return minifloat_to_float(static_cast<std::uint8_t>(code), type.storage) * parameters.scale;
 }
 
-WeightGrid grid_of(const QuantizedTensor& quantized, const QuantizedType& type) {
-  WeightGrid grid{.type = type, .granularity = quantized.granularity, .scale_type = quantized.scale.dtype()};
-  if (quantized.outer_scale.defined()) grid.outer_scale = quantized.outer_scale.to_floats()[0];
-  const std::vector<float> scales = quantized.scale.to_floats();
-  const std::vector<std::int64_t> zeros =
-      quantized.zero_point.defined() ? quantized.zero_point.to_ints() : std::vector<std::int64_t>(scales.size(), 0);
-  for (std::size_t i = 0; i < scales.size(); ++i) grid.parameters.push_back({scales[i] * grid.outer_scale, zeros[i]});
-  return grid;
-}
-
 Dims Granularity::scale_dims(const Dims& weight) const {
   if (kind == Kind::tensor) return {};
   const auto along = static_cast<std::size_t>(axis);

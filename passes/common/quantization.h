@@ -102,9 +102,6 @@ struct QuantizedTensor {
   std::int64_t clipped = 0;  // elements half a step or more outside the levels
 };
 
-// The grid that a tensor's codes are on.
-WeightGrid grid_of(const QuantizedTensor& quantized, const QuantizedType& type);
-
 // What a grid is chosen with.
 struct GridOptions {
   // undefined: the weight's element type. float8e8m0: powers of two, and for blocks of float codes

@@ -33,19 +33,6 @@ Json json_of(const EpochRecord& epoch) {
           {"seconds", epoch.seconds}};
 }
 
-// Zeros that pruning left, to be kept: those of weights that are not 0 everywhere.
-std::map<std::string, Tensor> masks_of(const Model& model, const std::vector<std::string>& trained) {
-  std::map<std::string, Tensor> masks;
-  for (const Weight& weight : collect_weights(model, WeightKinds::all, Selector(""), "", nullptr)) {
-    if (std::ranges::find(trained, weight.value->name()) == trained.end()) continue;
-    const Tensor wide = weight.value->constant()->cast(DType::float32);
-    const auto values = wide.data<float>();
-    const auto zeros = std::ranges::count(values, 0.0F);
-    if (zeros > 0 && zeros < std::ssize(values)) masks[weight.value->name()] = *weight.value->constant();
-  }
-  return masks;
-}
-
 // Of two models of the same names.
 bool same_initializers(const Model& model, const Model& other) {
   return std::ranges::all_of(model.graph.initializers(), [&](const Value* value) {
@@ -151,7 +138,10 @@ class Stage {
     options.regularize = [this, axes = channel_axes()](const std::string& name, const Tensor& value) {
       return regularization(name, value, axes);
     };
-    if (settings_.keeps_zeros) options.masks = masks_of(model_, parameters_);
+    if (settings_.keeps_zeros) {
+      options.masks = zero_masks(model_, parameters_);
+      options.masks.insert(task_.masks.begin(), task_.masks.end());
+    }
     if (!options.masks.empty())
       report_.notes.push_back(fmt::format("{} weight{} with zeros: they stay 0", options.masks.size(),
                                           options.masks.size() == 1 ? "" : "s"));
@@ -267,6 +257,18 @@ class Stage {
 };
 
 }  // namespace
+
+std::map<std::string, Tensor> zero_masks(const Model& model, const std::vector<std::string>& trained) {
+  std::map<std::string, Tensor> masks;
+  for (const Weight& weight : collect_weights(model, WeightKinds::all, Selector(""), "", nullptr)) {
+    if (std::ranges::find(trained, weight.value->name()) == trained.end()) continue;
+    const Tensor wide = weight.value->constant()->cast(DType::float32);
+    const auto values = wide.data<float>();
+    const auto zeros = std::ranges::count(values, 0.0F);
+    if (zeros > 0 && zeros < std::ssize(values)) masks[weight.value->name()] = *weight.value->constant();
+  }
+  return masks;
+}
 
 TrainingReport train_stage(Model& model, const TrainingTask& task, const Options& options, PassContext& context) {
   try {

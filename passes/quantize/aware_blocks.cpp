@@ -158,6 +158,8 @@ class BlockTrainer {
     for (const std::string& name : how_.parameters)
       if (const Value* value = part->graph.find(name); value != nullptr && value->is_constant())
         task.parameters.push_back(name);
+    for (const auto& [name, mask] : how_.masks)
+      if (std::ranges::find(task.parameters, name) != task.parameters.end()) task.masks.emplace(name, mask);
     Json record{{"begin", block.begin}, {"end", block.ends.front()}, {"tensors", task.parameters.size()}};
     if (!task.parameters.empty()) {
       BlockData data(std::move(batches));

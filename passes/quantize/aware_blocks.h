@@ -31,6 +31,7 @@ std::unique_ptr<Model> cut_block(const Model& model, const std::string& begin, c
 struct BlockTraining {
   std::int64_t samples = 0;
   const std::vector<std::string>& parameters;  // of fake.model
+  const std::map<std::string, Tensor>& masks;  // TrainingTask::masks
   std::function<void(const std::string&, const Tensor&, Regularization&)> adjust;
 };
 

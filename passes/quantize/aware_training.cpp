@@ -50,6 +50,7 @@ class AwareTraining {
     if (objective == "blocks") {
       const BlockTraining blocks{.samples = options_.integer("block_samples"),
                                  .parameters = parameters_,
+                                 .masks = masks_,
                                  .adjust = [this](auto&&... given) { adjust(given...); }};
       TrainingReport trained = train_blocks(model, fake, blocks, options_, context_);
       take(std::move(trained));
@@ -75,6 +76,7 @@ class AwareTraining {
         if (learns) add_learned(grid->scale, mean_magnitude(*fake.model->graph.find(grid->scale)->constant()));
         if (options_.flag("learn_zero_points") && !grid->zero_point.empty()) add_learned(grid->zero_point, 1);
       }
+    masks_ = zero_masks(model, parameters_);
     if (parameters_.empty()) throw Unsuitable("all parameters are frozen: there is nothing to train");
   }
 
@@ -92,6 +94,7 @@ class AwareTraining {
 
   void train_whole(const Model& model, FakeQuantized& fake, const std::string& objective) {
     TrainingTask task{.parameters = parameters_,
+                      .masks = masks_,
                       .adjust = [this](const std::string& name, const Tensor& value, Regularization& how) {
                         adjust(name, value, how);
                       }};
@@ -131,6 +134,7 @@ class AwareTraining {
   AwareReport& report_;
   TrainingSettings settings_;
   std::vector<std::string> parameters_;
+  std::map<std::string, Tensor> masks_;
   std::map<std::string, double> learned_;  // scales and zero points: their factor of the learning rate
 };
 
@@ -150,6 +154,8 @@ void check_aware(const Options& options, const QuantizeRequest& request) {
   belongs("learn_scales", !options.flag("power_of_two"), "scales that are no powers of two");
   belongs("scale_rate", options.flag("learn_scales") || options.flag("learn_zero_points"),
           "learn_scales or learn_zero_points");
+  require(!settings.max_norm.is_given() && settings.max_norm.rules().empty(),
+          "max_norm bounds weights that operators read as they are, not behind fake quantization");
   require(request.bias_correction == BiasCorrection::none,
           "bias_correction belongs to quantize: here biases are trained");
   require(request.form != Form::codebook,
