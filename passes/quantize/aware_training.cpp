@@ -94,10 +94,11 @@ class AwareTraining {
 
   void train_whole(const Model& model, FakeQuantized& fake, const std::string& objective) {
     TrainingTask task{.parameters = parameters_,
-                      .masks = masks_,
-                      .adjust = [this](const std::string& name, const Tensor& value, Regularization& how) {
-                        adjust(name, value, how);
-                      }};
+                      .adjust =
+                          [this](const std::string& name, const Tensor& value, Regularization& how) {
+                            adjust(name, value, how);
+                          },
+                      .masks = masks_};
     std::unique_ptr<SelfTeacher> teacher;
     const double share = objective == "both" ? options_.number("teacher_share") : 1;
     if (objective != "labels") {
