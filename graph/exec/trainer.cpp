@@ -173,7 +173,7 @@ struct Trainer::State {
     std::string where;
     if (!places.nan.empty()) where = fmt::format(": the first NaN is of {}", places.nan);
     if (!places.infinite.empty()) where += fmt::format("{} the first infinity of {}", where.empty() ? ":" : ",", places.infinite);
-    fail("step {}: the loss is {}{}", optimizer->steps() + 1, found, where);
+    fail("step {}: the loss is {}{}", optimizer->steps() + 1, std::isnan(found) ? "nan" : fmt::format("{}", found), where);
   }
 
   void apply_masks() {

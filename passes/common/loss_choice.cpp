@@ -265,9 +265,7 @@ class Chooser {
     if (scores.size() != 3 || tensor.rank() != 2)
       refuse("loss ctc: expected an output of 3 axes and targets [N,L], found '{}' {} and {}", output.name(),
              to_string(scores), to_string(tensor.dims()));
-    const std::string order = spec.text("batch_first", scores[0] == count && scores[1] != count ? "true"
-                                                       : scores[1] == count && scores[0] != count ? "false"
-                                                                                                   : "");
+    const std::string order = spec.text("batch_first", batch_order(output, count));
     if (order != "true" && order != "false")
       refuse("loss ctc: output '{}' {} has {} samples in both axes or none: say batch_first=true or false", output.name(),
              to_string(scores), count);
@@ -281,6 +279,19 @@ class Chooser {
     };
     term.has_lengths = add_lengths("lengths", "x_len");
     term.has_target_lengths = add_lengths("target_lengths", "y_len");
+  }
+
+  // Whether the output's first axis counts samples: "true", "false" where its second does, or nothing. By
+  // size, else by the name that the input's axis has.
+  std::string batch_order(const Value& output, std::int64_t count) const {
+    const Dims& scores = dims(output);
+    const bool first = scores[0] == count, second = scores[1] == count;
+    if (first != second) return first ? "true" : "false";
+    const auto& declared = output.type.shape;
+    const auto& given = model_.required_inputs().front()->type.shape;
+    if (!first || !declared || !given || given->empty()) return "";
+    if ((*declared)[0] == (*declared)[1]) return "";
+    return (*declared)[0] == given->front() ? "true" : (*declared)[1] == given->front() ? "false" : "";
   }
 
   // The negative evidence lower bound of a variational autoencoder: Kingma and Welling 2014, equation 10.
