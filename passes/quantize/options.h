@@ -77,9 +77,10 @@ inline constexpr OptionSpec quantize_options[] = {
      .choices = "auto|qdq|qoperator|contrib|codebook"},
     {.name = "method",
      .kind = OptionSpec::Kind::choice,
-     .default_value = "rtn",
-     .help = "how weights are rounded: rtn (to nearest), mse (best scales), hqq, gptq, adaround",
-     .choices = "rtn|mse|hqq|gptq|adaround"},
+     .default_value = "auto",
+     .help = "how weights are rounded: rtn (to nearest), mse (best scales), hqq, gptq, adaround; auto: mse where "
+             "activations are quantized too and a scale has few weights, else rtn",
+     .choices = "auto|rtn|mse|hqq|gptq|adaround"},
     {.name = "samples",
      .kind = OptionSpec::Kind::integer,
      .default_value = "1024",

@@ -64,13 +64,14 @@ void check_weights_only(const QuantizeRequest& request) {
   require(!own_form || !request.weight_type,
           "option 'type': form=contrib and form=codebook have a type of their own (say bits), found {}",
           request.weight_type ? name(*request.weight_type) : "");
-  require(!small_float || request.rounding == Rounding::nearest || request.rounding == Rounding::mse,
+  const bool to_nearest = request.rounding == Rounding::automatic || request.rounding == Rounding::nearest;
+  require(!small_float || to_nearest || request.rounding == Rounding::mse,
           "method={} moves between evenly spaced levels, which {} has not: expected rtn or mse",
           request.rounding == Rounding::hqq    ? "hqq"
           : request.rounding == Rounding::gptq ? "gptq"
                                                : "adaround",
           small_float ? name(*request.weight_type) : "");
-  require(request.form != Form::codebook || request.rounding == Rounding::nearest,
+  require(request.form != Form::codebook || to_nearest,
           "form=codebook chooses its levels itself: expected method=rtn");
   const bool own_scales = own_form || request.format != BlockFormat::none;
   require(!own_scales || request.scale_type == DType::undefined,
@@ -210,7 +211,8 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
                                               {"snr", RangeMethod::snr}});
   request.range.percentile = options.number("percentile");
   request.rounding = choice<Rounding>(options, "method",
-                                      {{"rtn", Rounding::nearest},
+                                      {{"auto", Rounding::automatic},
+                                       {"rtn", Rounding::nearest},
                                        {"mse", Rounding::mse},
                                        {"hqq", Rounding::hqq},
                                        {"gptq", Rounding::gptq},

@@ -30,7 +30,10 @@ enum class Form {
   codebook,   // Gather of a palette of floats by uint8 or uint4 indices (weights only)
 };
 
-enum class Rounding { nearest, mse, hqq, gptq, adaround };
+enum class Rounding {
+  automatic,  // mse for few values, else nearest (see round_weights)
+  nearest, mse, hqq, gptq, adaround
+};
 enum class BiasCorrection { none, analytic, empirical };
 
 // Blocks of small floats with scales of one byte.
@@ -66,7 +69,7 @@ struct QuantizeRequest {
   bool power_of_two = false;
   DType scale_type = DType::undefined;          // undefined: the weight's; float16: stored so, and cast
   RangeOptions range;
-  Rounding rounding = Rounding::nearest;
+  Rounding rounding = Rounding::automatic;
   // Of the methods that look at inputs: samples that they look at, the share of the mean diagonal
   // that is added to the Hessian, whether columns are rounded by importance, gradient steps.
   std::int64_t rounding_samples = 1024;

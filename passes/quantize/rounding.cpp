@@ -14,6 +14,16 @@ RoundingResult round_on_range(ThreadPool& pool, const RoundingTask& task) {
   return result;
 }
 
+// Where a scale has few weights its best value is well below what covers them all, and costs little to
+// find. Many weights are better not clipped: the largest meet what matters (bench/quantize/accuracy.py).
+Rounding automatic_rounding(const RoundingTask& task, const QuantizeRequest& request) {
+  constexpr std::int64_t few = 128;
+  const Tensor& weight = *task.weight.value->constant();
+  const std::int64_t scales = std::max<std::int64_t>(1, element_count(task.granularity.scale_dims(weight.dims())));
+  const bool is_best = request.scheme != Scheme::weights && has_free_scales(task) && weight.size() <= few * scales;
+  return is_best ? Rounding::mse : Rounding::nearest;
+}
+
 }  // namespace
 
 ScaleRules scale_rules(const RoundingTask& task) {
@@ -59,10 +69,11 @@ std::vector<RoundingResult> round_weights(const Model& model, const std::vector<
   if (request.rounds_by_inputs())
     return round_layers(model, tasks, context, request);
   std::vector<RoundingResult> results;
-  for (const RoundingTask& task : tasks)
-    results.push_back(request.rounding == Rounding::nearest
-                          ? round_on_range(context.pool, task)
-                          : round_on_own_grid(context.pool, task, request.rounding));
+  for (const RoundingTask& task : tasks) {
+    const Rounding method = request.rounding == Rounding::automatic ? automatic_rounding(task, request) : request.rounding;
+    results.push_back(method == Rounding::nearest ? round_on_range(context.pool, task)
+                                                  : round_on_own_grid(context.pool, task, method));
+  }
   return results;
 }
 

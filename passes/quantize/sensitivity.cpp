@@ -98,7 +98,7 @@ QuantizationTrials::QuantizationTrials(const Model& model, PassContext& context,
   request_.automatic_bits = false;
   request_.bias_correction = BiasCorrection::none;
   request_.may_grow = true;
-  if (request_.rounding != Rounding::mse) request_.rounding = Rounding::nearest;
+  if (request_.rounding != Rounding::mse && request_.rounding != Rounding::automatic) request_.rounding = Rounding::nearest;
   if (cache_.empty() && request_.scheme == Scheme::static_ranges) {
     std::string name = (std::filesystem::temp_directory_path() / "onnxpress-calibration-XXXXXX").string();
     const int file = ::mkstemp(name.data());

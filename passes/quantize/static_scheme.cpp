@@ -5,6 +5,7 @@
 
 #include "graph/onnx/writer.h"
 #include "graph/rewrite/inline.h"
+#include "passes/common/batch_norm.h"
 #include "passes/common/calibration.h"
 #include "passes/common/qoperator.h"
 #include "passes/quantize/indirect_weights.h"
@@ -252,7 +253,7 @@ void check_static(const QuantizeRequest& request) {
 }
 
 std::vector<std::string> static_preparations(const Model& model) {
-  bool computed = false, unfolded = false, apart = false;
+  bool computed = false, apart = false;
   model.for_each_graph([&](const Graph& graph) {
     for (const Node* node : graph.nodes()) {
       if (node->is("Constant")) computed |= node->output(0) && !node->output(0)->is_unused();
@@ -264,15 +265,11 @@ std::vector<std::string> static_preparations(const Model& model) {
         computed |= maker && maker->input_count() > 0 && maker->input(0) && maker->input(0)->is_constant() &&
                     !maker->is("DequantizeLinear");
       }
-      const Value* input = node->is("BatchNormalization") ? node->input(0) : nullptr;
-      if (!input || !input->producer()) continue;
-      static constexpr std::string_view products[] = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"};
-      unfolded |= std::ranges::any_of(products, [&](std::string_view op) { return input->producer()->is(op); });
     }
   });
   std::vector<std::string> wanted;
   if (computed) wanted.emplace_back("fold_constants");
-  if (unfolded) wanted.emplace_back("fuse_conv_bn");
+  if (has_unfolded_batch_norm(model)) wanted.emplace_back("fuse_conv_bn");
   if (apart) wanted.emplace_back("fuse_gemm");
   return wanted;
 }
