@@ -135,7 +135,8 @@ void check_idle(const Options& options, const QuantizeRequest& request) {
   const Place places[] = {
       {"calibration", is_static, "scheme=static"},
       {"percentile", is_static && request.range.method == RangeMethod::percentile, "calibration=percentile"},
-      {"act_bits", request.scheme != Scheme::weights, "scheme=static"},
+      {"act_bits", request.scheme != Scheme::weights && request.activation_bits <= bits(request.activation_type.value_or(DType::int16)),
+       "scheme=static and an act_type of as many bits"},
       {"act_type", request.scheme != Scheme::weights, "scheme=static"},
       {"act_symmetric", request.scheme != Scheme::weights, "scheme=static"},
       {"granularity", request.format == BlockFormat::none, "types without blocks of their own"},
