@@ -172,6 +172,12 @@ std::optional<Row> row_of(const Node& node) {
                                                                 : std::nullopt;
 }
 
+// 0: no version takes the type.
+std::int64_t first_opset(const Node& node, DType type) {
+  const std::optional<Row> row = row_of(node);
+  return !row ? 0 : type == DType::float16 ? row->float16 : row->bfloat16;
+}
+
 // Inputs that stay float32: scales and coordinates, ratios, an exponent that may have a type of its
 // own.
 bool stays(const Node& node, std::size_t input) {
@@ -197,6 +203,10 @@ Attribute type_attribute(std::int64_t opset, DType type) {
 
 }  // namespace
 
+std::int64_t narrow_float_opset(const Node& node, DType type) {
+  return node.domain().empty() ? first_opset(node, type) : 0;
+}
+
 std::optional<NarrowFloatForm> narrow_float_form(const Node& node, DType type,
                                                  const TypeInference& types, std::string* reason) {
   const auto refuse = [&](std::string why) -> std::optional<NarrowFloatForm> {
@@ -221,8 +231,7 @@ std::optional<NarrowFloatForm> narrow_float_form(const Node& node, DType type,
     if (found.elem == DType::float32) form.outputs.push_back(i);
   }
   if (!floats) return std::nullopt;
-  const std::optional<Row> row = row_of(node);
-  const std::int64_t since = !row ? 0 : type == DType::float16 ? row->float16 : row->bfloat16;
+  const std::int64_t since = first_opset(node, type);
   if (since == 0)
     return refuse(
         fmt::format("{} stays float32: it has no form for {}", node.op_type(), name(type)));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,9 @@ struct NarrowFloatForm {
 std::optional<NarrowFloatForm> narrow_float_form(const Node& node, DType type,
                                                  const TypeInference& types,
                                                  std::string* reason = nullptr);
+
+// The ai.onnx opset from which the node's operator takes `type`; 0: none does, or the operator is of another domain.
+std::int64_t narrow_float_opset(const Node& node, DType type);
 
 // The node's arithmetic is mostly multiplication of matrices: what a narrow type is for.
 bool multiplies_matrices(const Node& node);

@@ -4,95 +4,27 @@
 #include <map>
 #include <string_view>
 
-#include "graph/ir/clone.h"
 #include "graph/ops/attributes.h"
 #include "graph/ops/batch_norm.h"
 #include "graph/ops/concat_split.h"
 #include "graph/ops/constant.h"
 #include "graph/ops/layer_norm.h"
+#include "graph/ops/permuted_question.h"
 #include "graph/ops/reduce.h"
 #include "graph/ops/reshape.h"
 #include "graph/ops/reshape_segments.h"
 #include "graph/ops/slice.h"
 #include "graph/ops/softmax.h"
-#include "graph/ops/transpose.h"
 
 namespace onnxpress {
 namespace {
 
-using Ints = std::vector<std::int64_t>;
+using Question = PermutedQuestion;
+using Ints = Question::Axes;
 
 Tensor int_vector(const Ints& values) {
   return Tensor::of<std::int64_t>({std::ssize(values)}, values);
 }
-
-// One question, and the answer as far as it is the same for all operators.
-class Question {
- public:
-  Question(const Node& asked, const PermutedOperand& asked_operand, const TypeInference& known)
-      : node(asked), operand(asked_operand), p(asked_operand.permutation), types(known) {
-    answer.inputs.resize(node.input_count());
-    answer.outputs.resize(node.output_count());
-    ValueMap map;
-    answer.attributes = clone_attributes(node, &node.graph(), map);
-  }
-
-  const Node& node;
-  const PermutedOperand& operand;
-  const Permutation& p;
-  const TypeInference& types;
-  PermutedForm answer;
-
-  std::size_t rank() const { return p.size(); }
-  bool is_input(std::size_t index) const { return !operand.is_output && operand.index == index; }
-  const Shape* shape(std::size_t input) const {
-    const Value* value = node.input(input);
-    if (value == nullptr) return nullptr;
-    const Type& type = types.type(value);
-    return type.is_tensor() && type.shape ? &*type.shape : nullptr;
-  }
-  bool has_rank(std::size_t input, std::size_t wanted) const {
-    const Shape* known = shape(input);
-    return known != nullptr && known->size() == wanted;
-  }
-  // Where an axis is found after the permutation.
-  std::int64_t position(std::int64_t axis) const {
-    return std::ranges::find(p, normalize_axis(axis, rank())) - p.begin();
-  }
-  Ints positions(const Ints& axes) const {
-    Ints found;
-    for (const std::int64_t axis : axes) found.push_back(position(axis));
-    return found;
-  }
-  // The permutation of what is left without `axes`.
-  Permutation without(const Ints& axes) const {
-    const Ints gone = normalize_axes(axes, rank());
-    Permutation left;
-    for (const std::int64_t axis : p) {
-      if (std::ranges::binary_search(gone, axis)) continue;
-      left.push_back(axis - (std::ranges::lower_bound(gone, axis) - gone.begin()));
-    }
-    return left;
-  }
-  // Values of one entry per axis, in the new order.
-  template <class T>
-  std::vector<T> reordered(const std::vector<T>& values) const {
-    std::vector<T> result;
-    for (const std::int64_t axis : p) result.push_back(values[static_cast<std::size_t>(axis)]);
-    return result;
-  }
-  void argument(std::size_t index, Tensor tensor) {
-    answer.arguments.emplace_back(index, std::move(tensor));
-  }
-  PermutedForm all_outputs() {
-    for (std::size_t i = 0; i < answer.outputs.size(); ++i) answer.outputs[i] = p;
-    return std::move(answer);
-  }
-  PermutedForm input_and_outputs() {
-    answer.inputs[0] = p;
-    return all_outputs();
-  }
-};
 
 using Result = std::optional<PermutedForm>;
 
@@ -508,36 +440,6 @@ const std::map<std::string_view, Former>& formers() {
 }
 
 }  // namespace
-
-bool is_identity(const Permutation& permutation) {
-  for (std::size_t i = 0; i < permutation.size(); ++i)
-    if (permutation[i] != static_cast<std::int64_t>(i)) return false;
-  return true;
-}
-
-Permutation inverse(const Permutation& permutation) {
-  Permutation result(permutation.size());
-  for (std::size_t i = 0; i < permutation.size(); ++i)
-    result[static_cast<std::size_t>(permutation[i])] = static_cast<std::int64_t>(i);
-  return result;
-}
-
-Permutation composed(const Permutation& first, const Permutation& second) {
-  Permutation result;
-  for (const std::int64_t axis : second) result.push_back(first[static_cast<std::size_t>(axis)]);
-  return result;
-}
-
-std::optional<Permutation> permutation_of(const Node& node, const TypeInference& types) {
-  if (!node.is("Transpose") || node.input(0) == nullptr || node.output() == nullptr)
-    return std::nullopt;
-  const Attribute* given = node.attribute("perm");
-  if (given && !given->ref.empty()) return std::nullopt;
-  const Type& type = types.type(node.input(0));
-  if (type.is_tensor() && type.shape) return transpose_permutation(node, type.shape->size());
-  if (!given) return std::nullopt;
-  return transpose_permutation(node, get_ints(node, "perm").size());
-}
 
 std::optional<PermutedForm> permuted_form(const Node& node, const PermutedOperand& operand,
                                           const TypeInference& types) {

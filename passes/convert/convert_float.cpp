@@ -214,12 +214,12 @@ class ConvertFloat : public Pass, public PreparedPass {
     } else if (converted > 0) {
       // Before nodes go.
       outcome.layers = rows(plan, type, ranges ? &*ranges : nullptr);
-      tell_left(plan, context, outcome);
+      tell_left(plan, type, context, outcome);
       converter.apply();
       outcome.changed = true;
     } else {
       outcome.notes.push_back("no node to convert");
-      tell_left(plan, context, outcome);
+      tell_left(plan, type, context, outcome);
     }
     outcome.counts = {{"converted", converted},
                       {"left", plan.left.size()},
@@ -286,11 +286,16 @@ class ConvertFloat : public Pass, public PreparedPass {
     return rows;
   }
 
-  // Nodes that do not fit are named; others can be asked for.
-  static void tell_left(const FloatPlan& plan, PassContext& context, Outcome& outcome) {
+  // Nodes that do not fit are named, those for which the opset is too old counted; others can be asked for.
+  static void tell_left(const FloatPlan& plan, DType type, PassContext& context, Outcome& outcome) {
+    std::int64_t too_old = 0, wanted = 0;
     for (const Node* node : plan.nodes) {
       const auto left = plan.left.find(node);
       if (left == plan.left.end()) continue;
+      if (const std::int64_t since = narrow_float_opset(*node, type); since > node->opset()) {
+        ++too_old;
+        wanted = std::max(wanted, since);
+      }
       if (left->second.starts_with("'") || left->second.starts_with("constant"))
         outcome.notes.push_back(
             fmt::format("{} stays float32: {}", node->describe(), left->second));
@@ -298,6 +303,12 @@ class ConvertFloat : public Pass, public PreparedPass {
         context.near_misses->push_back(
             {std::string(pass_info.name), node->describe(), left->second});
     }
+    if (too_old > 0)
+      outcome.notes.push_back(
+          fmt::format("{} {} {} float32 because the model's opset has no {} for {}: run "
+                      "upgrade_opset{{target={}}} before",
+                      too_old, too_old == 1 ? "node" : "nodes", too_old == 1 ? "stays" : "stay", name(type),
+                      too_old == 1 ? "it" : "them", wanted));
   }
 };
 

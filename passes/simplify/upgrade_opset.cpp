@@ -29,9 +29,9 @@ class UpgradeOpset : public Pass {
     const std::int64_t target = context.options.integer("target");
     const std::int64_t from = model.graph.opset();
     if (from == 0) return {.notes = {"the model imports no operators of ai.onnx"}};
-    if (from >= target) {
-      return {.notes = {fmt::format("already at opset {}", from)}};
-    }
+    if (from == target) return {.notes = {fmt::format("already at opset {}", from)}};
+    if (from > target)
+      return {.notes = {fmt::format("LEFT AT OPSET {}: opsets are only raised, and {} is older", from, target)}};
     const std::int64_t rewritten = onnxpress::upgrade_opset(model, target);
     std::vector<std::string> notes = {
         fmt::format("opset {} to {}, IR version {}", from, target, model.ir_version)};

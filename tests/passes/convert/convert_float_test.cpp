@@ -63,6 +63,8 @@ TEST_CASE("bfloat16 where the opset has it") {
   const PassRun old = check_unchanged("convert_float{type=bf16}", mlp(12));
   CHECK(old.reason("convert_float").find("takes bfloat16 from opset 13 on, the model has 12") !=
         std::string::npos);
+  CHECK(has_note(old, "stay float32 because the model's opset has no bfloat16 for them: run "
+                      "upgrade_opset{target=13} before"));
 }
 
 TEST_CASE("operators without a form get Casts around them") {

@@ -22,6 +22,13 @@ output y: float32[2,3]
   CHECK(run.outcome.counts["nodes_rewritten"] == 1);
 }
 
+TEST_CASE("an older opset is not gone back to, and the pass says so") {
+  const PassRun run = check_unchanged("upgrade_opset{target=13}",
+                                      "model ir=8 opset=17\ninput x: float32[2]\ny = Relu(x)\noutput y: float32[2]\n");
+  REQUIRE(run.outcome.notes.size() == 1);
+  CHECK(run.outcome.notes[0] == "LEFT AT OPSET 17: opsets are only raised, and 13 is older");
+}
+
 TEST_CASE("a model without operators of ai.onnx has no opset to raise") {
   const auto model = parse_model(R"(model ir=8 ai.onnx.ml=3
 input x: float32[2]
