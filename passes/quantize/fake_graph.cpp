@@ -27,6 +27,7 @@ class Builder {
  public:
   Builder(const Model& model, const TunedGrids& grids) : grids_(grids) {
     done_.model = model.clone();
+    done_.model->opsets[std::string(training_domain)] = 1;
     const std::vector<Node*> here = model.graph.nodes(), there = done_.model->graph.nodes();
     for (std::size_t i = 0; i < here.size(); ++i) twins_.emplace(here[i], there[i]);
     main_ = &model.graph;

@@ -247,7 +247,7 @@ void check_static(const QuantizeRequest& request) {
   if (request.form != Form::qoperator) return;
   const DType weight = request.weight_type.value_or(DType::int8);
   require((type == DType::uint8 || type == DType::int8) && is_integer(weight) && bits(weight) == 8 &&
-              request.weight_bits > 4 && request.weight_bits <= 8,
+              (request.weight_bits > 4 || request.weight_type) && request.weight_bits <= 8,
           "form=qoperator: ONNX has operators on 8-bit codes only, found {} activations and {}-bit {} weights", name(type),
           request.weight_bits, name(weight));
 }
