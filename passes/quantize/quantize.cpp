@@ -83,13 +83,18 @@ Outcome QuantizePass::run(Model& model, PassContext& context) const {
     asked.overrides.insert(asked.overrides.end(), assigned.rules.begin(), assigned.rules.end());
     asked.automatic_bits = false;
   }
-  const bool corrects = asked.bias_correction != BiasCorrection::none;
-  const std::unique_ptr<Model> original = corrects ? model.clone() : nullptr;
   if (context.calibration) context.calibration->rewind();
-  Outcome outcome = run_scheme(model, context, asked);
-  if (corrects) correct_biases(model, *original, asked.bias_correction, context, outcome);
+  Outcome outcome = convert(model, context, std::move(asked));
   outcome.notes.insert(outcome.notes.end(), assigned.notes.begin(), assigned.notes.end());
   if (!assigned.sensitivity.empty()) add_sensitivity(assigned, outcome);
+  return outcome;
+}
+
+Outcome QuantizePass::convert(Model& model, PassContext& context, QuantizeRequest asked) const {
+  const bool corrects = asked.bias_correction != BiasCorrection::none;
+  const std::unique_ptr<Model> original = corrects ? model.clone() : nullptr;
+  Outcome outcome = run_scheme(model, context, asked);
+  if (corrects) correct_biases(model, *original, asked.bias_correction, context, outcome);
   return outcome;
 }
 

@@ -19,6 +19,8 @@ class QuantizePass : public Pass, public PreparedPass {
  protected:
   // Throws Error for options that contradict each other.
   virtual QuantizeRequest request(const Options& given) const = 0;
+  // What run() does once widths are known.
+  virtual Outcome convert(Model& model, PassContext& context, QuantizeRequest asked) const;
 };
 
 }  // namespace onnxpress

@@ -135,7 +135,8 @@ void check_idle(const Options& options, const QuantizeRequest& request) {
   const Place places[] = {
       {"calibration", is_static, "scheme=static"},
       {"percentile", is_static && request.range.method == RangeMethod::percentile, "calibration=percentile"},
-      {"act_bits", request.scheme != Scheme::weights && !request.activation_type, "scheme=static without act_type"},
+      {"act_bits", request.scheme != Scheme::weights && request.activation_bits <= bits(request.activation_type.value_or(DType::int16)),
+       "scheme=static and an act_type of as many bits"},
       {"act_type", request.scheme != Scheme::weights, "scheme=static"},
       {"act_symmetric", request.scheme != Scheme::weights, "scheme=static"},
       {"granularity", request.format == BlockFormat::none, "types without blocks of their own"},
@@ -197,6 +198,7 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
   request.block = options.integer("block");
   read_weight_type(options, request);
   request.activation_type = parse_type(options, "act_type");
+  if (request.activation_type && !options.given("act_bits")) request.activation_bits = bits(*request.activation_type);
   request.symmetric = options.flag("symmetric");
   if (options.text("act_symmetric") != "auto") request.symmetric_activations = options.text("act_symmetric") == "true";
   request.power_of_two = options.flag("power_of_two");

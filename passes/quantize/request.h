@@ -50,6 +50,10 @@ struct BitsRule {
   int bits = 0;
 };
 
+struct TunedGrids;
+// Called by every scheme before it converts (tuning.h).
+using Tuner = std::function<void(Model& model, TunedGrids& grids)>;
+
 struct QuantizeRequest {
   Scheme scheme = Scheme::static_ranges;
   Form form = Form::automatic;
@@ -83,6 +87,7 @@ struct QuantizeRequest {
   std::optional<double> budget_bits;  // bits per weight, of bits=auto
   bool may_grow = false;              // also what makes the file larger: for measuring one layer alone
   std::optional<double> max_drop;     // of accuracy or agreement, as a share, of bits=auto
+  Tuner tune = {};                    // trains what is about to be converted
 
   // The method looks at the inputs that weights meet.
   bool rounds_by_inputs() const { return rounding == Rounding::gptq || rounding == Rounding::adaround; }

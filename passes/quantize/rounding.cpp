@@ -54,6 +54,16 @@ RoundingResult round_on_own_grid(ThreadPool& pool, const RoundingTask& task, Rou
   return result;
 }
 
+WeightGrid grid_of(const QuantizedTensor& quantized, const QuantizedType& type) {
+  WeightGrid grid{.type = type, .granularity = quantized.granularity, .scale_type = quantized.scale.dtype()};
+  if (quantized.outer_scale.defined()) grid.outer_scale = quantized.outer_scale.to_floats()[0];
+  const std::vector<float> scales = quantized.scale.to_floats();
+  const std::vector<std::int64_t> zeros =
+      quantized.zero_point.defined() ? quantized.zero_point.to_ints() : std::vector<std::int64_t>(scales.size(), 0);
+  for (std::size_t i = 0; i < scales.size(); ++i) grid.parameters.push_back({scales[i] * grid.outer_scale, zeros[i]});
+  return grid;
+}
+
 std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& tasks,
                                           PassContext& context, const QuantizeRequest& request) {
   if (request.rounds_by_inputs())

@@ -137,7 +137,10 @@ TYPES = {
     "calibration=percentile,percentile=99.9": ("uint8", "int8", 15),
     "calibration=entropy": ("uint8", "int8", 15),
     "method=mse": ("uint8", "int8", 25),
-    "act_bits=4": ("uint4", "int8", 10),
+    "act_bits=4": ("uint8", "int8", 10),
+    "act_bits=5,act_type=int8": ("int8", "int8", 12),
+    "act_bits=6,bits=4,type=int8": ("uint8", "int8", 10),
+    "act_type=uint4": ("uint4", "int8", 10),
     "act_type=int4,act_symmetric=true": ("int4", "int8", 8),
     "act_type=float8e4m3fn": ("float8e4m3fn", "int8", 20),
     "act_type=float8e5m2": ("float8e5m2", "int8", 15),
@@ -288,7 +291,7 @@ def test_overrides_and_selection(onnxpress, tmp_path):
 
 
 @pytest.mark.parametrize("options,message", [
-    ("act_bits=5", "expected one of 4, 8, 16"),
+    ("act_bits=9", "expected one of 2, 3, 4, 5, 6, 7, 8, 16"), ("act_bits=3,act_type=uint4", "8-bit codes"),
     ("target=tensorrt,act_type=uint8", "signed activations without zero points"),
     ("form=contrib", "belong to scheme=weights"),
     ("form=qoperator,act_bits=16", "8-bit codes only"),
