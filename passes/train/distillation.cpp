@@ -114,6 +114,7 @@ DistillationSettings DistillationSettings::from(const Options& options) {
 Distillation::Distillation(const Model& student, const DistillationSettings& settings,
                            const TrainingSettings& training, PassContext& context)
     : settings_(settings), sources_(context.teachers), model_(student.clone()) {
+  samples_change_ = !training.augmentation.is_nothing();
   inline_functions(*model_);
   infer_types(*model_);
   first_ = look_at_first_batch(*model_, *context.training, context.pool.size());
@@ -252,7 +253,7 @@ void Distillation::add_inner() {
 }
 
 void Distillation::run_teachers(PassContext& context) {
-  TeacherTargetOptions options{.cache = context.support.teacher_cache};
+  TeacherTargetOptions options{.cache = context.support.teacher_cache, .samples_change = samples_change_};
   for (const Value* input : model_->required_inputs()) options.student_inputs.push_back(input->name());
   const auto is_used = [&](std::size_t t) { return !wanted_[t].empty(); };
   std::size_t used = 0;

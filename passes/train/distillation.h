@@ -74,7 +74,7 @@ class Distillation {
   std::vector<TeacherSource> sources_;
   std::unique_ptr<Model> model_;
   FirstBatch first_;
-  bool has_labels_ = false;
+  bool has_labels_ = false, samples_change_ = false;
   std::vector<std::vector<TeacherValue>> wanted_;  // by teacher
   std::vector<SoftLoss> soft_;
   std::vector<std::unique_ptr<TeacherTargets>> teachers_;

@@ -168,6 +168,27 @@ TEST_CASE("the teacher runs once, and not at all when the cache has what it give
   CHECK(plain.first == again.first);
 }
 
+TEST_CASE("augmented samples are given to the teacher batch by batch, and to no cache") {
+  const TemporaryFolder folder;
+  const auto teacher = net(12, 2);
+  const auto run = [&](const std::string& augment, Dataset* own, const std::filesystem::path& cache) {
+    Points points(40, false);
+    const Pipeline pipeline = Pipeline::parse("distill{epochs=2, soft=mse, augment='" + augment + "'}");
+    ThreadPool pool(1);
+    auto student = net(6, 1);
+    PassContext context{.options = pipeline.steps[0].options, .pool = pool, .seed = 1, .training = &points};
+    context.teachers = {{.name = "T", .model = teacher.get(), .data = own, .reads_otherwise = own != nullptr}};
+    context.support.teacher_cache = cache;
+    return pipeline.steps[0].pass->run(*student, context).notes;
+  };
+  const std::vector<std::string> notes = run("noise=0.1", nullptr, "");
+  CHECK(std::ranges::count(notes, "teacher 'T' runs on every batch") == 1);
+  Points own(40, false, 2);
+  CHECK_THROWS_AS(run("noise=0.1", nullptr, folder.path()), Unsuitable);
+  CHECK_THROWS_AS(run("noise=0.1", &own, ""), Unsuitable);
+  CHECK_NOTHROW(run("", &own, folder.path()));
+}
+
 TEST_CASE("hints of another width go through a regressor, which the model does not keep") {
   const auto teacher = net(12, 2);
   Points points(160, false);
