@@ -58,6 +58,9 @@ constexpr OptionSpec shared_options[] = {
     {.name = "clip_norm", .kind = Kind::number, .default_value = "0", .help = "bound on the norm of all gradients together; 0: none", .min = 0, .max = 1e30},
     {.name = "clip_value", .kind = Kind::number, .default_value = "0", .help = "bound on every element of gradients; 0: none", .min = 0, .max = 1e30},
     {.name = "label_smoothing", .kind = Kind::number, .default_value = "0", .help = "of cross_entropy: share that goes to all classes alike", .min = 0, .max = 0.999},
+    {.name = "augment",
+     .help = "changes samples at random: 'shift=2,flip=horizontal,rotate=10,crop=4,noise=0.05,mixup=0.2'; of flat inputs with "
+             "image=1x28x28; fill=0|edge|reflect, layout=nchw|nhwc, input=NAME"},
     {.name = "dropout",
      .help = "ratio of values that are dropped in front of matrix products behind the first trained layer; or by value: '0.5;tensor:x=0.2'"},
     {.name = "keep_dropout", .kind = Kind::flag, .default_value = "true", .help = "Dropout nodes of the model drop"},
@@ -134,6 +137,8 @@ TrainingSettings TrainingSettings::from(const Options& options) {
   settings.l2 = selected(options, "l2", 0, 1e6);
   settings.max_norm = selected(options, "max_norm", 0, 1e30);
   settings.dropout = selected(options, "dropout", 0, 0.999);
+  settings.augmentation =
+      in_context([] { return "option 'augment'"; }, [&] { return AugmentationOptions::parse(options.text("augment")); });
   settings.batch_statistics = options.text("batch_norm") != "keep";
   settings.keeps_dropout = options.flag("keep_dropout");
   settings.keeps_zeros = options.flag("keep_zeros");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graph/base/error.h"
+#include "graph/exec/trainer.h"
 #include "passes/common/checkpoint.h"
 #include "passes/common/dropout_places.h"
 #include "passes/core/runner.h"
