@@ -54,7 +54,9 @@ PipelineStep PassFlags::step() const {
     given[name] = values_.at(name);
     // One at a time, so that the message names the flag.
     in_context([&, &option = name] { return flag_name(option); },
-               [&, &option = name] { return Options(pass.info().name, pass.info().options, {{option, values_.at(option)}}); });
+               [&, &option = name] {
+                 return Options(pass.info().name, pass.info().options, {{option, values_.at(option)}});
+               });
   }
   PipelineStep step{&pass, Options(pass.info().name, pass.info().options, given)};
   pass.check(step.options);

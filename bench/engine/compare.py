@@ -9,10 +9,8 @@ in turns, pinned to as many CPUs as they have threads. Rates are medians over th
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import statistics
@@ -26,6 +24,9 @@ import onnx
 from onnx import numpy_helper
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from turns import Program, cpu_list, geometric_mean, take_turns  # noqa: E402
+
 DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[2] / "shared"))
 SHORT_CALL_MS = 1.0
 """Calls of ONNX Runtime shorter than this measure the caller: such cases are in the table, not in the means."""
@@ -57,45 +58,6 @@ MODELS = {
 ALONE = {"ResNet-18 and ResNet-50": ("resnet18", "resnet50"), "BERT-base": ("bert_base",), "mobilefacenet": ("mobilefacenet",)}
 
 
-class Program:
-    """One side: a process that has loaded a model and measures when asked."""
-
-    def __init__(self, command, cpus):
-        command = ["taskset", "-c", cpus, *map(str, command)]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        text=True, env=environment)  # fmt: skip
-        self.rounds = []
-        try:
-            self.load = self.read()
-        except RuntimeError:
-            self.close()
-            raise
-
-    def read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(self.process.stderr.read().strip().splitlines()[-1][:200])
-        return json.loads(line)
-
-    def measure(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        self.rounds.append(self.read())
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
-        self.process.stderr.close()
-
-    def result(self):
-        rates = [r["items_per_second"] for r in self.rounds]
-        return {**self.load, "items_per_second": statistics.median(rates), "rates": rates,
-                "median_ms": statistics.median(r["median_ms"] for r in self.rounds),
-                "peak_rss_bytes": max(r["peak_rss_bytes"] for r in self.rounds)}  # fmt: skip
-
-
 class Bench:
     """The programs, and where inputs are put."""
 
@@ -122,31 +84,16 @@ class Bench:
         return Program([sys.executable, HERE / "peer.py", self.path(model), inputs, threads, self.seconds], cpus)
 
 
-def cpu_list(threads):
-    """The last `threads` CPUs that this process may use: interrupts go to the first more often."""
-    return ",".join(map(str, sorted(os.sched_getaffinity(0))[-threads:]))
-
-
 def measure(bench, model, batch, threads, rounds):
     inputs = bench.make_inputs(model, batch)
     subprocess.run(["cat", bench.path(model)], check=True, stdout=subprocess.DEVNULL)  # into the page cache
-    with contextlib.ExitStack() as stack:
-        sides = []
-        for start in (bench.ours, bench.theirs):
-            sides.append(start(model, inputs, threads, cpu_list(threads)))
-            stack.callback(sides[-1].close)
-        for number in range(rounds):
-            for side in sides if number % 2 == 0 else reversed(sides):
-                side.measure()
-        return {"ours": sides[0].result(), "theirs": sides[1].result()}
+    cpus = cpu_list(threads)
+    ours, theirs = take_turns([lambda start=start: start(model, inputs, threads, cpus) for start in (bench.ours, bench.theirs)], rounds)
+    return {"ours": ours, "theirs": theirs}
 
 
 def ratio(row):
     return row["ours"]["items_per_second"] / row["theirs"]["items_per_second"]
-
-
-def geometric_mean(values):
-    return math.exp(statistics.fmean(map(math.log, values))) if values else math.nan
 
 
 def counts(row):

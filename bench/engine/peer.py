@@ -14,11 +14,8 @@ import time
 import numpy as np
 import onnxruntime
 
-
-def peak_bytes():
-    """VmHWM; getrusage's figure begins with what the parent process had."""
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from turns import peak_bytes  # noqa: E402
 
 
 def measure(run, seconds, items):

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/peak_memory.h"
 #include "graph/base/error.h"
 #include "graph/exec/dataset.h"
 #include "graph/exec/engine.h"
@@ -121,15 +122,6 @@ std::vector<Tensor> read_inputs(const fs::path& folder) {
   while (fs::exists(input_path(folder, inputs.size())))
     inputs.push_back(read_tensor(input_path(folder, inputs.size())).tensor);
   return inputs;
-}
-
-// The largest resident set so far, mapped pages included. Not getrusage's: that one begins with
-// what the parent process had.
-std::int64_t peak_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
-  fail("no VmHWM in /proc/self/status");
 }
 
 // Runs for `seconds` and at least three times.

@@ -137,10 +137,13 @@ class BertLayer(nn.Module):
     def split(self, x):
         return x.view(x.shape[0], x.shape[1], self.heads, x.shape[2] // self.heads).permute(0, 2, 1, 3)
 
+    def attend(self, query, key, value, mask):
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask
+        return scores.softmax(-1) @ value
+
     def forward(self, x, mask):
         query, key, value = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
-        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + mask
-        context = (scores.softmax(-1) @ value).permute(0, 2, 1, 3).flatten(2)
+        context = self.attend(query, key, value, mask).permute(0, 2, 1, 3).flatten(2)
         x = self.attention_norm(x + self.projection(context))
         return self.mlp_norm(x + self.mlp(x))
 
@@ -148,13 +151,13 @@ class BertLayer(nn.Module):
 class Bert(nn.Module):
     """BERT-base (Devlin et al. 2018): 12 layers of 768, 12 heads, vocabulary 30522; outputs all states and the pooled first."""
 
-    def __init__(self, vocabulary=30522, hidden=768, layers=12, heads=12, positions=512):
+    def __init__(self, vocabulary=30522, hidden=768, layers=12, heads=12, positions=512, layer=BertLayer):
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, hidden)
         self.positions = nn.Embedding(positions, hidden)
         self.segments = nn.Embedding(2, hidden)
         self.norm = nn.LayerNorm(hidden, eps=1e-12)
-        self.layers = nn.ModuleList(BertLayer(hidden, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(layer(hidden, heads) for _ in range(layers))
         self.pooler = nn.Linear(hidden, hidden)
         self.register_buffer("position_ids", torch.arange(positions)[None], persistent=False)
         for module in self.modules():

@@ -60,8 +60,8 @@ std::string list_of(const std::vector<std::string>& names) {
 
 std::unique_ptr<BackwardPlan> BackwardPlan::make(const Model& model, const KnownInputs& known,
                                                  const ValueSet& wanted, const Value& loss,
-                                                 const EngineResources& resources) {
-  std::unique_ptr<BackwardPlan> plan(new BackwardPlan(model));
+                                                 const EngineResources& resources, bool recompute) {
+  std::unique_ptr<BackwardPlan> plan(new BackwardPlan(model, recompute));
   for (const auto& [value, input] : known) plan->inference_->set_input(value, input.type);
   plan->inference_->run(model.graph);
   plan->add_steps(model.graph, wanted, loss, resources);
@@ -93,17 +93,9 @@ std::size_t BackwardPlan::number(const Value& value) {
   return found->second;
 }
 
-BackwardStep BackwardPlan::prepare(const Node& node, const ValueSet& needed,
-                                   const EngineResources& resources, std::uint64_t& reads_inputs,
-                                   std::uint64_t& reads_outputs) {
+BackwardStep BackwardPlan::describe(const Node& node, const EngineResources& resources) {
   BackwardStep step{.node = &node};
-  std::uint64_t wanted = 0;
-  for (std::size_t i = 0; i < node.input_count(); ++i) {
-    const Value* input = node.input(i);
-    step.inputs.push_back(input ? number(*input) : no_slot);
-    step.wanted.push_back(input && needed.contains(input));
-    if (step.wanted.back() && i < 64) wanted |= std::uint64_t{1} << i;
-  }
+  for (const Value* input : node.inputs()) step.inputs.push_back(input ? number(*input) : no_slot);
   for (const Value* output : node.outputs()) step.outputs.push_back(output ? number(*output) : no_slot);
   const auto type_of = [inference = inference_.get()](const Value& value) -> const Type* {
     return &inference->type(&value);
@@ -112,11 +104,25 @@ BackwardStep BackwardPlan::prepare(const Node& node, const ValueSet& needed,
     return value.is_input() ? nullptr : inference->known_value(&value);
   };
   step.preparation = std::make_unique<NodePreparation>(node, type_of, constant_of, resources.threads);
+  return step;
+}
+
+BackwardStep BackwardPlan::prepare(const Node& node, const ValueSet& needed,
+                                   const EngineResources& resources, std::uint64_t& reads_inputs,
+                                   std::uint64_t& reads_outputs) {
+  BackwardStep step = describe(node, resources);
+  std::uint64_t wanted = 0;
+  for (std::size_t i = 0; i < node.input_count(); ++i) {
+    const Value* input = node.input(i);
+    step.wanted.push_back(input && needed.contains(input));
+    if (step.wanted.back() && i < 64) wanted |= std::uint64_t{1} << i;
+  }
   for (const GradientDef* row : operators().gradients(node)) {
     if (resources.reference && row->backend != "reference") continue;
     if (row->supports && !row->supports(*step.preparation)) continue;
     step.kernel = row->prepare(*step.preparation);
     step.backend = row->backend;
+    step.overwrites = row->backend == "vector";
     reads_inputs = row->inputs_read(wanted);
     reads_outputs = row->reads_outputs;
     break;
@@ -140,16 +146,6 @@ void BackwardPlan::add_steps(const Graph& graph, const ValueSet& wanted, const V
   loss = number(minimized);
 
   ValueSet reached = {&minimized};  // values that the loss follows
-  const auto keep = [&](std::size_t index) {
-    BackwardValue& value = values[index];
-    if (value.is_given || value.saved != no_slot) return;
-    value.saved = kept.size();
-    kept.push_back(value.value);
-  };
-  const auto read = [&](BackwardStep& step, std::size_t index) {
-    keep(index);
-    if (values[index].saved != no_slot) step.reads.push_back(index);
-  };
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
     const std::vector<Value*> outputs = (*node)->outputs();
     const auto is_on_the_way = [&](const Value* output) {
@@ -166,19 +162,45 @@ void BackwardPlan::add_steps(const Graph& graph, const ValueSet& wanted, const V
                                    list_of(parameters_before(graph, **node, wanted))));
     const auto read_all = [&](const std::vector<std::size_t>& indices, std::uint64_t mask) {
       for (std::size_t i = 0; i < indices.size(); ++i)
-        if (indices[i] != no_slot && (i >= 64 || (mask >> i & 1) != 0)) read(step, indices[i]);
+        if (indices[i] != no_slot && (i >= 64 || (mask >> i & 1) != 0)) read(step, indices[i], resources);
     };
     read_all(step.inputs, reads_inputs);
     read_all(step.outputs, reads_outputs);
     for (std::size_t i = 0; i < step.inputs.size(); ++i) {
       if (!step.wanted[i]) continue;
       reached.insert(values[step.inputs[i]].value);
-      if (!values[step.inputs[i]].dims) read(step, step.inputs[i]);
+      if (!values[step.inputs[i]].dims) read(step, step.inputs[i], resources);
     }
     steps.push_back(std::move(step));
   }
   if (!values[loss].dims) keep(loss);
 
+  for (BackwardValue& value : values)
+    if (value.is_recomputed) value.saved = kept.size() + recomputed++;
+  add_releases();
+  for (std::size_t i = 0; i < graph.inputs().size(); ++i) {
+    const Value* input = graph.inputs()[i];
+    if (wanted.contains(input) && reached.contains(input)) differentiated[i] = number(*input);
+  }
+}
+
+void BackwardPlan::keep(std::size_t index) {
+  BackwardValue& value = values[index];
+  if (value.is_given || value.saved != no_slot) return;
+  value.saved = kept.size();
+  kept.push_back(value.value);
+}
+
+void BackwardPlan::read(BackwardStep& step, std::size_t index, const EngineResources& resources) {
+  if (values[index].is_given) return;
+  if (recompute_ && values[index].saved == no_slot && is_cheap(*values[index].value))
+    recompute(index, resources);
+  else
+    keep(index);
+  step.reads.push_back(index);
+}
+
+void BackwardPlan::add_releases() {
   std::vector<bool> is_read(values.size(), false);
   for (auto step = steps.rbegin(); step != steps.rend(); ++step)
     for (const std::size_t index : step->reads)
@@ -186,10 +208,6 @@ void BackwardPlan::add_steps(const Graph& graph, const ValueSet& wanted, const V
         is_read[index] = true;
         step->release.push_back(index);
       }
-  for (std::size_t i = 0; i < graph.inputs().size(); ++i) {
-    const Value* input = graph.inputs()[i];
-    if (wanted.contains(input) && reached.contains(input)) differentiated[i] = number(*input);
-  }
 }
 
 }  // namespace onnxpress

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "graph/exec/dataset.h"
+#include "graph/exec/fit_observer.h"
 #include "graph/exec/trainer.h"
 
 namespace onnxpress {
@@ -51,6 +52,7 @@ struct FitOptions {
   bool keep_start = false;         // with keep_best: the parameters at the start are one candidate
   double average = 0;              // decay of the moving average that is kept instead; 0: none
   std::uint64_t seed = 0;          // of order and held-out part
+  int threads = 0;                 // of judging the held-out part; 0: available_cpus()
   std::size_t most_bytes = std::size_t{1} << 30;  // samples in memory: more are shuffled in parts
   // By target of the losses. Empty: the labels for all.
   std::vector<TargetSource> targets;
@@ -69,46 +71,11 @@ struct FitOptions {
   FitState resume = {};  // a state to go on from; empty: from the start
 };
 
-// What is told when fitting begins.
-struct FitStart {
-  std::int64_t samples = 0, held_out = 0;  // trained on in an epoch, and held out
-  std::int64_t epochs = 0, batch = 0;
-  std::int64_t first_epoch = 1;  // later when a run is resumed
-};
-
-// One batch.
-struct StepRecord {
-  std::int64_t step = 0;   // updates so far
-  std::int64_t epoch = 0;  // from 1
-  std::int64_t done = 0, total = 0;  // samples of the epoch
-  double loss = 0;
-  std::vector<double> terms;  // of the loss, when there are several
-  double rate = 0;            // the learning rate of the last update
-  double norm = 0;            // of its gradients; 0 unless clipped by norm
-};
-
-struct EpochRecord {
-  std::int64_t epoch = 0;  // from 1; 0: how the model was at the start (FitOptions::keep_start)
-  std::int64_t step = 0;   // updates so far
-  double loss = 0;         // mean over the steps
-  std::optional<double> held_loss, held_accuracy;  // accuracy where labels are classes
-  double rate = 0;         // the learning rate of the last step
-  double seconds = 0;
-  std::int64_t samples = 0;
-};
-
 struct FitResult {
   std::vector<EpochRecord> epochs;
   std::int64_t best_epoch = 0;  // 0: that of the start, or there was no held-out part
   bool stopped_early = false;
   std::vector<std::string> notes;
-};
-
-// What has been done, told as it is done.
-struct FitObserver {
-  std::function<void(const FitStart&)> begin = {};
-  std::function<void(const StepRecord&)> step = {};
-  std::function<void(const EpochRecord&)> epoch = {};
 };
 
 // The batch size that the model's inputs are fixed to; nothing when it is open.

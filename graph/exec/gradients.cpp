@@ -59,6 +59,7 @@ struct Differentiator::State {
       : model(source.clone()),
         resources(options.threads > 0 ? options.threads : available_cpus()),
         capacity(std::max<std::size_t>(options.plans, 1)),
+        recompute(options.recompute),
         parameters(std::move(given)) {
     resources.reference = options.reference;
     resources.on_step = options.on_step;
@@ -132,7 +133,7 @@ struct Differentiator::State {
     Entry entry{.types = std::move(types), .is_forward_only = is_forward_only};
     std::vector<const Value*> kept;
     if (!is_forward_only) {
-      entry.backward = BackwardPlan::make(*model, known, wanted, *loss, resources);
+      entry.backward = BackwardPlan::make(*model, known, wanted, *loss, resources, recompute);
       kept = entry.backward->kept;
     }
     entry.forward = make_plan(*model, model->graph, known, {}, resources, false, kept);
@@ -150,6 +151,7 @@ struct Differentiator::State {
   std::unique_ptr<Model> model;
   EngineResources resources;
   std::size_t capacity;
+  bool recompute;
   std::vector<GivenValue> parameters;
   std::vector<std::size_t> of_parameter;  // by graph input; no_slot for an input
   std::vector<std::string> input_names;

@@ -31,6 +31,7 @@ struct GivenValue {
 struct DifferentiationOptions {
   int threads = 0;         // 0: available_cpus()
   bool reference = false;  // plain kernels only (tests)
+  bool recompute = false;  // activations and normalizations are computed again instead of being kept
   std::size_t plans = 4;   // LRU of plans by input shapes
   // Called on the thread that runs, after every step forward and, as backend "backward NAME", after
   // every step back; must not throw.

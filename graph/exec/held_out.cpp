@@ -6,7 +6,6 @@
 #include <string_view>
 
 #include "graph/exec/class_scores.h"
-#include "graph/kernels/onednn_threads.h"
 
 namespace onnxpress {
 namespace {
@@ -70,8 +69,7 @@ HeldOutJudge::HeldOutJudge(const Model& model, std::span<const LossTerm> losses,
 std::pair<double, std::optional<double>> HeldOutJudge::judge(const Trainer& trainer, const Samples& samples,
                                                              std::int64_t batch) const {
   trainer.store(*model_);
-  // As many threads as the trainer's runs have, which set them.
-  Differentiator run(*model_, {}, loss_.output, {.threads = onednn_threads()});
+  Differentiator run(*model_, {}, loss_.output, {.threads = options_.threads});
   const auto outputs = run.model().graph.outputs();
   const auto at = std::ranges::find(outputs, std::string_view(loss_.output), [](const Value* output) {
                     return std::string_view(output->name());

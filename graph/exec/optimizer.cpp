@@ -9,6 +9,7 @@
 #include <span>
 #include <utility>
 
+#include "graph/kernels/optimizer_loops.h"
 #include "graph/ops/dispatch.h"
 
 namespace onnxpress {
@@ -27,32 +28,14 @@ constexpr std::array names = {
 
 constexpr std::int64_t piece = 16384;  // elements a task handles
 
-template <class Fn>
-void for_pieces(ThreadPool& pool, std::int64_t count, const Fn& fn) {
-  pool.parallel_for(count, piece, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) fn(i);
-  });
-}
-
 template <class T>
-struct Arguments {
-  T rate, l1, l2, keep;  // keep: 1 - rate * decay
-  T factor, limit;       // of the gradients
-
-  Arguments(const GradientStep& step, const Regularization& of)
-      : rate(static_cast<T>(step.rate * of.rate)),
-        l1(static_cast<T>(of.l1)),
-        l2(static_cast<T>(of.l2)),
-        keep(static_cast<T>(1 - step.rate * of.rate * of.decay)),
-        factor(static_cast<T>(step.factor)),
-        limit(step.limit > 0 ? static_cast<T>(step.limit) : std::numeric_limits<T>::infinity()) {}
-
-  T gradient(T g, T w) const {
-    const T scaled = g * factor;
-    const T bounded = scaled > limit ? limit : scaled < -limit ? -limit : scaled;
-    return bounded + l2 * w + (w > 0 ? l1 : w < 0 ? -l1 : T(0));
-  }
-};
+GradientTerms<T> terms_of(const GradientStep& step, const Regularization& of) {
+  GradientTerms<T> terms{.factor = static_cast<T>(step.factor),
+                         .l1 = static_cast<T>(of.l1),
+                         .l2 = static_cast<T>(of.l2)};
+  if (step.limit > 0) terms.limit = static_cast<T>(step.limit);
+  return terms;
+}
 
 // Scales every row of outputs whose norm is larger down to it.
 template <class T>
@@ -85,52 +68,56 @@ template <class T>
 void move_parameter(ThreadPool& pool, const OptimizerOptions& options, std::int64_t steps,
                     const Regularization& regularization, const GradientStep& step, Tensor& parameter,
                     const Tensor& gradient, Tensor& first, Tensor& second) {
-  const Arguments<T> a(step, regularization);
+  const GradientTerms<T> terms = terms_of<T>(step, regularization);
+  const double rate = step.rate * regularization.rate;
+  const T keep = static_cast<T>(1 - rate * regularization.decay);
   T* const w = parameter.mutable_data<T>().data();
   const T* const g = gradient.data<T>().data();
   T* const m = data_of<T>(first);
   T* const v = data_of<T>(second);
-  const std::int64_t count = parameter.size();
+  const auto run = [&](auto&& loop) {
+    pool.parallel_for(parameter.size(), piece, [&](std::int64_t begin, std::int64_t end) {
+      loop(begin, end - begin);
+    });
+  };
   switch (options.kind) {
     case Kind::sgd:
-      for_pieces(pool, count,
-                 [=](std::int64_t i) { w[i] = a.keep * w[i] - a.rate * a.gradient(g[i], w[i]); });
-      break;
     case Kind::momentum:
     case Kind::nesterov: {
-      const T momentum = static_cast<T>(options.momentum);
-      const bool looks_ahead = options.kind == Kind::nesterov;
-      for_pieces(pool, count, [=](std::int64_t i) {
-        const T slope = a.gradient(g[i], w[i]);
-        m[i] = momentum * m[i] + slope;
-        w[i] = a.keep * w[i] - a.rate * (looks_ahead ? slope + momentum * m[i] : m[i]);
+      const MomentumStep<T> how{.rate = static_cast<T>(rate),
+                                .keep = keep,
+                                .momentum = static_cast<T>(options.momentum),
+                                .nesterov = options.kind == Kind::nesterov};
+      run([&](std::int64_t at, std::int64_t count) {
+        momentum_loop<T>(how, terms, w + at, g + at, m != nullptr ? m + at : nullptr, count);
       });
       break;
     }
     case Kind::adam:
     case Kind::adamw: {
       const auto count_of_steps = static_cast<double>(steps);
-      const T b1 = static_cast<T>(options.beta1), b2 = static_cast<T>(options.beta2);
-      const T c1 = static_cast<T>(1 - options.beta1), c2 = static_cast<T>(1 - options.beta2);
-      const T size = static_cast<T>(step.rate * regularization.rate /
-                                    (1 - std::pow(options.beta1, count_of_steps)));
-      const T scale = static_cast<T>(1 / std::sqrt(1 - std::pow(options.beta2, count_of_steps)));
-      const T epsilon = static_cast<T>(options.epsilon);
-      for_pieces(pool, count, [=](std::int64_t i) {
-        const T slope = a.gradient(g[i], w[i]);
-        m[i] = b1 * m[i] + c1 * slope;
-        v[i] = b2 * v[i] + c2 * slope * slope;
-        w[i] = a.keep * w[i] - size * m[i] / (std::sqrt(v[i]) * scale + epsilon);
+      const AdamStep<T> how{
+          .size = static_cast<T>(rate / (1 - std::pow(options.beta1, count_of_steps))),
+          .scale = static_cast<T>(1 / std::sqrt(1 - std::pow(options.beta2, count_of_steps))),
+          .keep = keep,
+          .beta1 = static_cast<T>(options.beta1),
+          .rest1 = static_cast<T>(1 - options.beta1),
+          .beta2 = static_cast<T>(options.beta2),
+          .rest2 = static_cast<T>(1 - options.beta2),
+          .epsilon = static_cast<T>(options.epsilon)};
+      run([&](std::int64_t at, std::int64_t count) {
+        adam_loop<T>(how, terms, w + at, g + at, m + at, v + at, count);
       });
       break;
     }
     case Kind::rmsprop: {
-      const T smoothing = static_cast<T>(options.smoothing), rest = static_cast<T>(1 - options.smoothing);
-      const T epsilon = static_cast<T>(options.epsilon);
-      for_pieces(pool, count, [=](std::int64_t i) {
-        const T slope = a.gradient(g[i], w[i]);
-        v[i] = smoothing * v[i] + rest * slope * slope;
-        w[i] = a.keep * w[i] - a.rate * slope / (std::sqrt(v[i]) + epsilon);
+      const RmspropStep<T> how{.rate = static_cast<T>(rate),
+                               .keep = keep,
+                               .smoothing = static_cast<T>(options.smoothing),
+                               .rest = static_cast<T>(1 - options.smoothing),
+                               .epsilon = static_cast<T>(options.epsilon)};
+      run([&](std::int64_t at, std::int64_t count) {
+        rmsprop_loop<T>(how, terms, w + at, g + at, v + at, count);
       });
       break;
     }
@@ -216,10 +203,7 @@ double global_norm(ThreadPool& pool, const std::vector<Tensor>& gradients) {
     dispatch_floats(gradient.dtype(), [&]<class T>(std::type_identity<T>) {
       const T* const g = gradient.data<T>().data();
       pool.parallel_for(gradient.size(), piece, [&](std::int64_t begin, std::int64_t end) {
-        double sum = 0;
-        for (std::int64_t i = begin; i < end; ++i)
-          sum += static_cast<double>(g[i]) * static_cast<double>(g[i]);
-        sums[static_cast<std::size_t>(begin / piece)] = sum;
+        sums[static_cast<std::size_t>(begin / piece)] = squares_loop<T>(g + begin, end - begin);
       });
     });
     for (const double sum : sums) total += sum;

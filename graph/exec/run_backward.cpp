@@ -39,7 +39,7 @@ struct BackwardRun {
 
 class StepContext final : public BackwardContext {
  public:
-  StepContext(const BackwardRun& run, const BackwardStep& step)
+  StepContext(BackwardRun& run, const BackwardStep& step)
       : run_(run), step_(step), results_(step.inputs.size()) {}
 
   std::size_t input_count() const override { return step_.inputs.size(); }
@@ -60,6 +60,11 @@ class StepContext final : public BackwardContext {
     return run_.dims(step_.inputs.at(index));
   }
   Tensor& gradient(std::size_t index) override {
+    if (lies_over_output(index)) {
+      Gradient& over = run_.gradients[step_.outputs[0]];
+      over.is_owned = false;
+      return results_[index] = std::move(over.tensor);
+    }
     return results_.at(index) =
                run_.resources.buffers.tensor(input_dtype(index), input_dims(index));
   }
@@ -70,7 +75,7 @@ class StepContext final : public BackwardContext {
 
   std::vector<Tensor>& results() { return results_; }
 
-  // Whether the result's memory is read by nobody else.
+  // Whether the result's memory is read by nobody else once the gradients of the outputs are gone.
   bool is_owned(std::size_t index) const {
     if (!results_[index].defined()) return false;
     const auto is_shared = [&](const Tensor& other) {
@@ -78,22 +83,40 @@ class StepContext final : public BackwardContext {
     };
     for (std::size_t i = 0; i < results_.size(); ++i)
       if (i != index && is_shared(results_[i])) return false;
+    for (const std::size_t value : step_.outputs) {
+      if (value == no_slot) continue;
+      const Gradient& gradient = run_.gradients[value];
+      if (!gradient.is_owned && is_shared(gradient.tensor)) return false;
+    }
+    for (const std::size_t value : step_.inputs)
+      if (value != no_slot && is_shared(run_.gradients[value].tensor)) return false;
     for (const auto* indices : {&step_.inputs, &step_.outputs})
       for (const std::size_t value : *indices) {
-        if (value == no_slot) continue;
-        if (is_shared(run_.gradients[value].tensor)) return false;
-        if (const Tensor* tensor = run_.value(value); tensor && is_shared(*tensor)) return false;
+        const Tensor* tensor = value != no_slot ? run_.value(value) : nullptr;
+        if (tensor && is_shared(*tensor)) return false;
       }
     return true;
   }
 
  private:
+  // Rows on vectors read an element of the output's gradient before they write that of the input's;
+  // the last gradient of that size may then lie in its memory.
+  bool lies_over_output(std::size_t index) const {
+    if (!step_.overwrites || step_.outputs[0] == no_slot) return false;
+    const Gradient& over = run_.gradients[step_.outputs[0]];
+    if (!over.is_owned || over.tensor.dtype() != input_dtype(index) || over.tensor.dims() != input_dims(index))
+      return false;
+    for (std::size_t i = 0; i < results_.size(); ++i)
+      if (i != index && step_.wanted[i] && !results_[i].defined() && input_dims(i) == over.tensor.dims())
+        return false;
+    return true;
+  }
   const Tensor* find(const std::vector<std::size_t>& indices, std::size_t index) const {
     if (index >= indices.size() || indices[index] == no_slot) return nullptr;
     return run_.value(indices[index]);
   }
 
-  const BackwardRun& run_;
+  BackwardRun& run_;
   const BackwardStep& step_;
   std::vector<Tensor> results_;
 };
@@ -137,24 +160,37 @@ void accumulate(Gradient& total, Tensor added, bool is_owned, EngineResources& r
   total = {std::move(sum), true};
 }
 
+void release(BackwardRun& run, const BackwardStep& step) {
+  for (const std::size_t index : step.release) run.saved[run.plan.values[index].saved] = Tensor();
+}
+
+void run_again(BackwardRun& run, const BackwardStep& step) {
+  std::vector<const Tensor*> inputs;
+  for (const std::size_t input : step.inputs)
+    inputs.push_back(input != no_slot ? run.value(input) : nullptr);
+  run.saved[run.plan.values[step.outputs[0]].saved] = run_again(step, inputs, run.resources);
+  release(run, step);
+}
+
 void run_step(BackwardRun& run, const BackwardStep& step) {
+  if (step.forward) return run_again(run, step);
   StepContext context(run, step);
   const bool has_gradient = std::ranges::any_of(step.outputs, [&](std::size_t output) {
     return output != no_slot && run.gradients[output].tensor.defined();
   });
+  std::vector<bool> is_owned(step.inputs.size(), false);
   if (has_gradient) {
     run_gradient(step.kernel, context);
-    std::vector<bool> is_owned;
-    for (std::size_t i = 0; i < step.inputs.size(); ++i) is_owned.push_back(context.is_owned(i));
-    for (std::size_t i = 0; i < step.inputs.size(); ++i) {
-      Tensor& result = context.results()[i];
-      if (step.wanted[i] && result.defined())
-        accumulate(run.gradients[step.inputs[i]], std::move(result), is_owned[i], run.resources);
-    }
+    for (std::size_t i = 0; i < is_owned.size(); ++i) is_owned[i] = context.is_owned(i);
   }
   for (const std::size_t output : step.outputs)
     if (output != no_slot) run.gradients[output] = {};
-  for (const std::size_t index : step.release) run.saved[run.plan.values[index].saved] = Tensor();
+  for (std::size_t i = 0; i < is_owned.size(); ++i) {
+    Tensor& result = context.results()[i];
+    if (step.wanted[i] && result.defined())
+      accumulate(run.gradients[step.inputs[i]], std::move(result), is_owned[i], run.resources);
+  }
+  release(run, step);
 }
 
 }  // namespace
@@ -164,6 +200,7 @@ std::vector<Tensor> run_backward(const BackwardPlan& plan, std::vector<Tensor>& 
                                  EngineResources& resources) {
   std::vector<Tensor> results(plan.differentiated.size());
   if (plan.loss == no_slot) return results;
+  saved.resize(plan.kept.size() + plan.recomputed);
   BackwardRun run{plan, saved, given, resources, std::vector<Gradient>(plan.values.size())};
   const Dims& dims = run.dims(plan.loss);
   require(element_count(dims) == 1, "output '{}': expected a loss of one element, found {}",
@@ -171,7 +208,7 @@ std::vector<Tensor> run_backward(const BackwardPlan& plan, std::vector<Tensor>& 
   run.gradients[plan.loss].tensor =
       Tensor::of<double>(dims, {scale}).cast(plan.values[plan.loss].gradient_type);
   for (const BackwardStep& step : plan.steps) {
-    PlanStep timed{.node = step.node, .backend = "backward " + step.backend};
+    PlanStep timed{.node = step.node, .backend = (step.forward ? "again " : "backward ") + step.backend};
     const StepTimer timer(resources, timed);
     in_context([&] { return "gradient of " + step.node->describe(); },
                [&] { run_step(run, step); });

@@ -106,6 +106,7 @@ struct Trainer::State {
         *model, std::move(parameters), loss.output,
         DifferentiationOptions{.threads = pool.size(),
                                .reference = options.reference,
+                               .recompute = options.recompute,
                                .on_step = options.on_step});
     find_outputs();
     std::vector<Regularization> regularization;
@@ -172,8 +173,10 @@ struct Trainer::State {
     const NonFinitePlaces places = differentiator->non_finite_places(ordered, parameters);
     std::string where;
     if (!places.nan.empty()) where = fmt::format(": the first NaN is of {}", places.nan);
-    if (!places.infinite.empty()) where += fmt::format("{} the first infinity of {}", where.empty() ? ":" : ",", places.infinite);
-    fail("step {}: the loss is {}{}", optimizer->steps() + 1, std::isnan(found) ? "nan" : fmt::format("{}", found), where);
+    if (!places.infinite.empty())
+      where += fmt::format("{} the first infinity of {}", where.empty() ? ":" : ",", places.infinite);
+    fail("step {}: the loss is {}{}", optimizer->steps() + 1, std::isnan(found) ? "nan" : fmt::format("{}", found),
+         where);
   }
 
   void apply_masks() {

@@ -37,6 +37,7 @@ struct TrainerOptions {
   std::map<std::string, Tensor> masks;
   int threads = 0;         // 0: available_cpus()
   bool reference = false;  // plain kernels only (tests)
+  bool recompute = false;  // less memory, more time: DifferentiationOptions
   std::function<void(const StepTiming&)> on_step = {};
 };
 

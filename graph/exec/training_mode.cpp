@@ -101,7 +101,7 @@ class Changer {
                   .domain = domain_,
                   .name = node->name,
                   .inputs = {node->inputs().begin(), node->inputs().end()},
-                  .outputs = {"", "", ""}};
+                  .outputs = {"", "", "", "", ""}};
     spec.attributes["epsilon"] = attrs.epsilon;
     spec.attributes["momentum"] = attrs.momentum;
     Node* added = graph_.add_node(std::move(spec), node);

@@ -6,7 +6,5 @@ namespace onnxpress {
 // Threads that oneDNN (OpenMP on libgomp) uses for primitives made and executed from the calling
 // thread: 1 for each worker of batch-parallel work.
 void set_onednn_threads(int threads);
-// As set last; before that, as many as OpenMP finds.
-int onednn_threads();
 
 }  // namespace onnxpress

@@ -52,6 +52,11 @@ void normalize(KernelContext& context, const BatchNormAttrs& attrs) {
       if (attrs.unbiased && count > 1)
         for (double& value : variance) value *= count / (count - 1);
       put_running(context, 2, used.variance, variance, attrs.momentum, context.required_input(4));
+      if (attrs.keeps_statistics) {
+        const Dims& dims = context.required_input(3).dims();
+        context.forward_output(3, Tensor::of<double>(dims, batch.mean));
+        context.forward_output(4, Tensor::of<double>(dims, batch.variance));
+      }
       used = std::move(batch);
     }
     context.pool().parallel_for(
@@ -84,6 +89,9 @@ void infer_batch_norm(InferContext& context) {
         unify((*x)[1], (*shape)[0], "channels and statistics");
   for (std::size_t i = 1; i < context.node().output_count(); ++i)
     if (const Type* type = context.input_type(i < 3 ? i + 2 : i)) context.set_output(i, *type);
+  if (!BatchNormAttrs::from(context.node()).keeps_statistics) return;
+  for (const std::size_t i : {std::size_t{3}, std::size_t{4}})
+    if (const Type* type = context.input_type(i)) context.set_output(i, DType::float64, type->shape);
 }
 
 OperandAxes batch_norm_axes(const Node& node) {
@@ -139,6 +147,7 @@ BatchNormAttrs BatchNormAttrs::from(const Node& node) {
                        .momentum = get_float(node, "momentum", 0.9f)};
   if (node.domain() == training_domain) {
     attrs.training = attrs.unbiased = true;
+    attrs.keeps_statistics = node.output_count() > 4 && node.output(3) && node.output(4);
     return attrs;
   }
   const std::int64_t opset = node.opset();

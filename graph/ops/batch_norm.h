@@ -16,11 +16,12 @@ struct BatchNormAttrs {
   bool training = false;    // computes its own statistics
   bool unbiased = false;    // running variances follow the batch's of a sample, not a population
   bool per_channel = true;  // false: `spatial` = 0 before opset 9, statistics per activation
+  bool keeps_statistics = false;  // outputs 3 and 4 are the batch's mean and variance, float64 (ours)
 
   // One reading of all forms: is_test (opset 6 and before), spatial, training_mode (opset 14).
   // Before opset 14 a node without is_test that has only its first output is inference. The
   // operator of the training domain (graph/ops/training_loss.h) computes the batch's statistics
-  // whatever the opset, and unbiased running variances.
+  // whatever the opset, unbiased running variances, and for its gradient what it has used.
   static BatchNormAttrs from(const Node& node);
 };
 

@@ -61,6 +61,14 @@ std::vector<double> wide(const Tensor& tensor) {
   return {values.begin(), values.end()};
 }
 
+// What the forward call has used.
+BatchStatistics statistics(BackwardContext& context, const BatchNormAttrs& attrs,
+                           const BatchNormPlanes& planes) {
+  if (!attrs.training) return {wide(context.required_input(3)), wide(context.required_input(4))};
+  if (attrs.keeps_statistics) return {wide(context.required_output(3)), wide(context.required_output(4))};
+  return BatchStatistics::of(context.pool(), planes, context.required_input(0));
+}
+
 template <class T>
 void differentiate_planes(BackwardContext& context, const BatchNormAttrs& attrs) {
   const Tensor& x = context.required_input(0);
@@ -68,10 +76,7 @@ void differentiate_planes(BackwardContext& context, const BatchNormAttrs& attrs)
   const T* const in = x.data<T>().data();
   const T* const dy = context.required_gradient(0).data<T>().data();
   const std::vector<double> scale = wide(context.required_input(1));
-  const BatchStatistics used =
-      attrs.training
-          ? BatchStatistics::of(context.pool(), planes, x)
-          : BatchStatistics{wide(context.required_input(3)), wide(context.required_input(4))};
+  const BatchStatistics used = statistics(context, attrs, planes);
   const ChannelSums sums(context.pool(), planes, dy, in, used.mean);
   const auto channels = scale.size();
   const auto count = static_cast<double>(planes.batch * planes.cells);
@@ -122,7 +127,7 @@ OPERATORS(batch_norm_gradient) {
                              .domain = std::string(domain),
                              .prepare = prepare_batch_norm,
                              .reads_inputs = bits_of(0, 1, 3, 4),
-                             .reads_outputs = 0});
+                             .reads_outputs = domain == training_domain ? bits_of(3, 4) : 0});
 }
 
 }  // namespace onnxpress

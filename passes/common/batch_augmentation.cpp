@@ -14,6 +14,8 @@ std::optional<std::int64_t> mixed_classes(const ChosenLosses& losses, const Firs
   for (const LossTerm& term : losses.terms) {
     if (term.kind == LossTerm::Kind::ctc)
       throw Unsuitable("augmentation: mixup cannot mix the sequences of a ctc loss");
+    if (term.kind == LossTerm::Kind::decoupled_distillation)
+      throw Unsuitable("augmentation: mixup cannot mix the labels of decoupled_distillation");
     if (term.kind == LossTerm::Kind::gaussian_kl) continue;
     TargetSource& source = targets.at(target++);
     const auto dims = first.outputs.find(term.output);

@@ -49,8 +49,8 @@ Checkpoint parse(std::span<const std::byte> bytes) {
   require(bytes.size() >= length_bytes, "expected at least {} bytes, found {}", length_bytes, bytes.size());
   std::size_t length = 0;
   for (std::size_t i = length_bytes; i-- > 0;) length = length << 8 | std::to_integer<std::size_t>(bytes[i]);
-  require(length <= most_header_bytes && length <= bytes.size() - length_bytes, "expected a header of {} bytes, found {}",
-          length, bytes.size() - length_bytes);
+  require(length <= most_header_bytes && length <= bytes.size() - length_bytes,
+          "expected a header of {} bytes, found {}", length, bytes.size() - length_bytes);
   const auto text = bytes.subspan(length_bytes, length);
   Checkpoint checkpoint;
   try {
@@ -60,8 +60,9 @@ Checkpoint parse(std::span<const std::byte> bytes) {
       if (key == about_key)
         checkpoint.about = value.get<std::map<std::string, std::string>>();
       else
-        checkpoint.state[key] = in_context([&, &name = key] { return fmt::format("tensor '{}'", name); },
-                                           [&, &entry = value] { return tensor_from(entry, bytes.subspan(length_bytes + length)); });
+        checkpoint.state[key] =
+            in_context([&, &name = key] { return fmt::format("tensor '{}'", name); },
+                       [&, &entry = value] { return tensor_from(entry, bytes.subspan(length_bytes + length)); });
     }
   } catch (const Json::exception& error) {
     fail("{}", error.what());
@@ -106,8 +107,8 @@ void require_same_training(const std::filesystem::path& path, const Checkpoint& 
   for (const auto& [what, expected] : about) {
     const auto found = checkpoint.about.find(what);
     const std::string text = found == checkpoint.about.end() ? "" : found->second;
-    require(text == expected, "checkpoint '{}' is of another training: {} was {}, now it is {}", path.string(), what, text,
-            expected);
+    require(text == expected, "checkpoint '{}' is of another training: {} was {}, now it is {}", path.string(), what,
+            text, expected);
   }
 }
 

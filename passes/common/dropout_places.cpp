@@ -33,8 +33,9 @@ std::map<std::string, double> dropout_places(const Model& model, const SelectedN
       if (is_product && is_trained(node->input(1)) && behind.contains(node->input(0)) &&
           !node->input(0)->producer()->is("Dropout"))
         places[node->input(0)->name()] = ratios.general();
-      const bool depends = std::ranges::any_of(
-          inputs, [&](const Value* input) { return is_trained(input) || (input != nullptr && behind.contains(input)); });
+      const bool depends = std::ranges::any_of(inputs, [&](const Value* input) {
+        return is_trained(input) || (input != nullptr && behind.contains(input));
+      });
       if (!depends) continue;
       for (const Value* output : node->outputs())
         if (output != nullptr) behind.insert(output);

@@ -22,6 +22,7 @@ LabelCheck::LabelCheck(const ChosenLosses& losses, const FirstBatch& first) {
   for (const LossTerm& term : losses.terms) {
     if (term.kind == Kind::gaussian_kl) continue;
     Rule rule{.term = term, .source = losses.targets.at(next++)};
+    if (term.kind == Kind::decoupled_distillation) ++next;
     if (term.kind == Kind::ctc) {
       if (term.has_lengths) ++next;
       if (term.has_target_lengths) rule.lengths = losses.targets.at(next++);
@@ -51,8 +52,9 @@ void LabelCheck::check_numbers(const Rule& rule, const Tensor& labels, const Bat
   const auto values = wide.data<double>();
   for (std::size_t i = 0; i < values.size(); ++i)
     if (!(values[i] >= 0 && values[i] <= 1))
-      throw Unsuitable(fmt::format("label {} of sample {}: expected 0 to 1: the loss of output '{}' is binary_cross_entropy",
-                                   values[i], place.samples[i / each], rule.term.output));
+      throw Unsuitable(
+          fmt::format("label {} of sample {}: expected 0 to 1: the loss of output '{}' is binary_cross_entropy",
+                      values[i], place.samples[i / each], rule.term.output));
 }
 
 void LabelCheck::check_classes(const Rule& rule, const Tensor& labels, const Tensor& lengths, const BatchPlace& place) {
@@ -70,8 +72,8 @@ void LabelCheck::check_classes(const Rule& rule, const Tensor& labels, const Ten
       throw Unsuitable(fmt::format("label {} of sample {}: expected 0 to {}: output '{}' has {} classes", values[i],
                                    place.samples[i / each], classes - 1, rule.term.output, classes));
     if (is_ctc && values[i] == rule.term.blank)
-      throw Unsuitable(fmt::format("label {} of sample {}: it is the blank of ctc, expected the other classes", values[i],
-                                   place.samples[i / each]));
+      throw Unsuitable(fmt::format("label {} of sample {}: it is the blank of ctc, expected the other classes",
+                                   values[i], place.samples[i / each]));
   }
 }
 

@@ -26,10 +26,12 @@ Tail tail_of(Value* value) {
   if (behind == value) return Tail::none;
   const auto reads = behind->uses();
   return std::ranges::any_of(reads, [](const Use& use) { return use.node->is("Sigmoid"); }) ? Tail::sigmoid
-                                                                                             : Tail::softmax;
+                                                                                            : Tail::softmax;
 }
 
-std::string_view name(Tail tail) { return tail == Tail::sigmoid ? "a Sigmoid's" : tail == Tail::softmax ? "a Softmax's" : "an"; }
+std::string_view name(Tail tail) {
+  return tail == Tail::sigmoid ? "a Sigmoid's" : tail == Tail::softmax ? "a Softmax's" : "an";
+}
 
 bool is_binary(const Tensor& labels) {
   const Tensor wide = labels.cast(DType::float64);
@@ -77,7 +79,8 @@ class Chooser {
       const bool is_one_each = layout && layout->classes == 1;
       const Tail tail = tail_of(output);
       if (is_integer(labels.dtype()) && layout && !is_one_each && tail != Tail::sigmoid)
-        return said("cross_entropy", *output, fmt::format("class numbers and {} output {}", name(tail), to_string(scores)));
+        return said("cross_entropy", *output,
+                    fmt::format("class numbers and {} output {}", name(tail), to_string(scores)));
       if (!is_one_each && element_count(scores) != labels.size()) continue;
       if (tail == Tail::softmax) return said("cross_entropy", *output, "probabilities and a Softmax's output");
       if (tail == Tail::sigmoid) return said("binary_cross_entropy", *output, "a Sigmoid's output");
@@ -85,8 +88,8 @@ class Chooser {
         return said("binary_cross_entropy", *output, "labels that are 0 or 1 of one score each");
       return said("mse", *output, "numbers of the output's size");
     }
-    refuse("the labels {}{} fit no loss for the outputs {}: say one (option loss)",
-           onnxpress::name(labels.dtype()), to_string(labels.dims()), all_outputs());
+    refuse("the labels {}{} fit no loss for the outputs {}: say one (option loss)", onnxpress::name(labels.dtype()),
+           to_string(labels.dims()), all_outputs());
   }
 
   LossSpec without_labels() {
@@ -94,7 +97,8 @@ class Chooser {
     const auto called = [&](std::initializer_list<std::string_view> names) -> const Value* {
       for (const Value* output : outputs) {
         std::string lower = output->name();
-        std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+        std::ranges::transform(lower, lower.begin(),
+                               [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
         std::erase(lower, '_');
         for (const std::string_view name : names)
           if (lower == name || lower.ends_with(fmt::format("/{}", name))) return output;
@@ -106,17 +110,20 @@ class Chooser {
     for (Value* output : outputs) {
       if (output == mean || output == deviation || !reconstructed(dims(*output))) continue;
       if (mean != nullptr && deviation != nullptr) {
-        LossSpec spec = said("elbo", *output, fmt::format("an output of the input's size, means '{}' and log variances '{}'",
-                                                          mean->name(), deviation->name()));
+        LossSpec spec = said("elbo", *output,
+                             fmt::format("an output of the input's size, means '{}' and log variances '{}'",
+                                         mean->name(), deviation->name()));
         spec.values = {output->name(), mean->name(), deviation->name()};
         return spec;
       }
       const bool is_sigmoid = tail_of(output) == Tail::sigmoid;
-      return said(is_sigmoid ? "binary_cross_entropy" : "mse", *output, "data without labels: it reconstructs the input");
+      return said(is_sigmoid ? "binary_cross_entropy" : "mse", *output,
+                  "data without labels: it reconstructs the input");
     }
-    refuse("the training data has no labels (an array 'y' or 'labels'), and no output has the size of an input; "
-           "outputs are {}",
-           all_outputs());
+    refuse(
+        "the training data has no labels (an array 'y' or 'labels'), and no output has the size of an input; "
+        "outputs are {}",
+        all_outputs());
   }
 
   // The input that an output of these dims reconstructs.
@@ -246,9 +253,11 @@ class Chooser {
     if (scores.empty() || tensor.dims() == scores) return found;
     const auto layout = ClassLayout::fit(scores, tensor.dims());
     if (!layout || layout->classes < 2)
-      refuse("labels {}{} do not fit output '{}' {}: expected a class number for each of its positions, or "
-             "probabilities {}",
-             onnxpress::name(tensor.dtype()), to_string(tensor.dims()), output.name(), to_string(scores), to_string(scores));
+      refuse(
+          "labels {}{} do not fit output '{}' {}: expected a class number for each of its positions, or "
+          "probabilities {}",
+          onnxpress::name(tensor.dtype()), to_string(tensor.dims()), output.name(), to_string(scores),
+          to_string(scores));
     if (tensor.rank() > 1 && tensor.dims().back() == 1) {  // [N,1]
       Dims row(tensor.dims().begin() + 1, tensor.dims().end());
       while (!row.empty() && row.back() == 1) row.pop_back();
@@ -267,8 +276,8 @@ class Chooser {
              to_string(scores), to_string(tensor.dims()));
     const std::string order = spec.text("batch_first", batch_order(output, count));
     if (order != "true" && order != "false")
-      refuse("loss ctc: output '{}' {} has {} samples in both axes or none: say batch_first=true or false", output.name(),
-             to_string(scores), count);
+      refuse("loss ctc: output '{}' {} has {} samples in both axes or none: say batch_first=true or false",
+             output.name(), to_string(scores), count);
     term.batch_first = order == "true";
     term.blank = static_cast<std::int64_t>(spec.number("blank", 0));
     chosen_.targets.push_back(symbols);
@@ -298,8 +307,11 @@ class Chooser {
   void add_bound(const LossSpec& spec) {
     if (spec.values.empty()) {
       LossSpec found = without_labels();
-      if (found.name != "elbo") refuse("loss elbo: no outputs are called mean and log variance: expected elbo(reconstruction, mean, "
-                                       "log_variance); outputs are {}", all_outputs());
+      if (found.name != "elbo")
+        refuse(
+            "loss elbo: no outputs are called mean and log variance: expected elbo(reconstruction, mean, "
+            "log_variance); outputs are {}",
+            all_outputs());
       found.settings = spec.settings;
       found.weight = spec.weight;
       return add_bound(found);
@@ -317,7 +329,9 @@ class Chooser {
     LossSpec target = spec;
     if (!spec.settings.contains("target")) {
       const auto input = reconstructed(dims(output));
-      if (!input) refuse("loss elbo: output '{}' {} has no input's size: say target=NAME", output.name(), to_string(dims(output)));
+      if (!input)
+        refuse("loss elbo: output '{}' {} has no input's size: say target=NAME", output.name(),
+               to_string(dims(output)));
       target.settings["target"] = inputs_[*input];
     }
     chosen_.targets.push_back(element_source(target, output));
@@ -357,8 +371,7 @@ FirstBatch look_at_first_batch(const Model& model, Dataset& data, int threads) {
   data.rewind();
   Engine engine(model, {.threads = threads});
   const std::vector<Tensor> outputs = engine.run(first.batch.inputs);
-  for (std::size_t i = 0; i < outputs.size(); ++i)
-    first.outputs[model.graph.outputs()[i]->name()] = outputs[i].dims();
+  for (std::size_t i = 0; i < outputs.size(); ++i) first.outputs[model.graph.outputs()[i]->name()] = outputs[i].dims();
   return first;
 }
 

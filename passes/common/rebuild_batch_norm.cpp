@@ -18,7 +18,8 @@ constexpr double epsilon = 1e-5;
 bool can_have_one(const Node& node, const Graph& graph, const std::vector<std::string>& trained) {
   if (!(node.is("Conv") || node.is("ConvTranspose")) || node.input_count() < 3) return false;
   const Value *weight = node.input(1), *bias = node.input(2), *result = node.output();
-  const bool has_both = weight != nullptr && bias != nullptr && weight->constant() != nullptr && bias->constant() != nullptr;
+  const bool has_both =
+      weight != nullptr && bias != nullptr && weight->constant() != nullptr && bias->constant() != nullptr;
   if (!has_both || !is_read_once(*weight) || !is_read_once(*bias) || result->is_unused()) return false;
   if (std::ranges::find(trained, weight->name()) == trained.end()) return false;
   const auto outputs = graph.outputs();
@@ -27,9 +28,7 @@ bool can_have_one(const Node& node, const Graph& graph, const std::vector<std::s
 }
 
 // The convolution of the main graph that reads the weight.
-Node& reader(const Model& model, const std::string& weight) {
-  return *model.graph.find(weight)->uses().front().node;
-}
+Node& reader(const Model& model, const std::string& weight) { return *model.graph.find(weight)->uses().front().node; }
 
 void insert(Graph& graph, Node& node, const ChannelMoments& moments) {
   const DType type = node.input(2)->constant()->dtype();
@@ -54,7 +53,8 @@ void insert(Graph& graph, Node& node, const ChannelMoments& moments) {
 
 }  // namespace
 
-std::vector<std::string> insert_batch_norm(Model& model, const std::vector<std::string>& trained, PassContext& context) {
+std::vector<std::string> insert_batch_norm(Model& model, const std::vector<std::string>& trained,
+                                           PassContext& context) {
   std::vector<std::string> weights;
   if (model.graph.opset() < least_opset) return weights;
   std::vector<ChannelsOf> results;
@@ -76,9 +76,9 @@ void fold_batch_norm(const Model& trained, const std::vector<std::string>& weigh
   for (const std::string& weight : weights) {
     Node& node = reader(trained, weight);
     const Node& norm = *node.output()->uses().front().node;
-    const ChannelAffine affine = batch_norm_affine(*norm.input(1)->constant(), *norm.input(2)->constant(),
-                                                   *norm.input(3)->constant(), *norm.input(4)->constant(),
-                                                   double{BatchNormAttrs::from(norm).epsilon});
+    const ChannelAffine affine =
+        batch_norm_affine(*norm.input(1)->constant(), *norm.input(2)->constant(), *norm.input(3)->constant(),
+                          *norm.input(4)->constant(), double{BatchNormAttrs::from(norm).epsilon});
     folded[weight] = LinearOperator::of(node).scaled_outputs(affine.scale);
     const Tensor& bias = *node.input(2)->constant();
     folded[node.input(2)->name()] = affine_bias(bias, affine, bias.dtype());

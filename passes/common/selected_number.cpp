@@ -15,8 +15,8 @@ SelectedNumber SelectedNumber::parse(std::string_view option, std::string_view t
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
     const bool is_number = error == std::errc() && end == digits.data() + digits.size() && std::isfinite(value);
     require(is_number && value >= min && value <= max,
-            "option '{}': expected a number from {} to {}, or SELECTOR=NUMBER, separated by ';', found '{}'", option, min,
-            max, digits);
+            "option '{}': expected a number from {} to {}, or SELECTOR=NUMBER, separated by ';', found '{}'", option,
+            min, max, digits);
     return value;
   };
   while (!text.empty()) {
@@ -48,8 +48,7 @@ void SelectedNumber::require_all_match(const Model& model) const {
 }
 
 bool selects(const Selector& selector, const Value& tensor) {
-  return std::ranges::any_of(tensor.uses(),
-                             [&](const Use& use) { return selector.matches(*use.node, tensor); });
+  return std::ranges::any_of(tensor.uses(), [&](const Use& use) { return selector.matches(*use.node, tensor); });
 }
 
 }  // namespace onnxpress

@@ -146,6 +146,7 @@ class Stage {
       report_.notes.push_back(fmt::format("{} weight{} with zeros: they stay 0", options.masks.size(),
                                           options.masks.size() == 1 ? "" : "s"));
     options.threads = context_.pool.size();
+    options.recompute = options_.flag("recompute");
     return options;
   }
 
@@ -175,6 +176,7 @@ class Stage {
   void set_fit_options(const FirstBatch& first) {
     fit_options_ = settings_.fit;
     fit_options_.seed = context_.seed;
+    fit_options_.threads = context_.pool.size();
     fit_options_.targets = losses_.targets;
     fit_options_.transform = augmented(settings_.augmentation, model_, losses_, first, fit_options_.targets, context_,
                                        task_.transform, report_.notes);

@@ -18,7 +18,7 @@
 #include "graph/base/error.h"
 #include "graph/base/threads.h"
 #include "graph/exec/dataset.h"
-#include "graph/exec/fit.h"
+#include "graph/exec/fit_observer.h"
 #include "graph/ir/model.h"
 
 namespace onnxpress {

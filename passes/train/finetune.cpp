@@ -1,5 +1,6 @@
 // Training on labelled data: every initializer follows the gradient of a loss.
 #include "passes/common/training_stage.h"
+#include "passes/common/untie_parameters.h"
 #include "passes/core/registry.h"
 
 namespace onnxpress {
@@ -16,10 +17,13 @@ class Finetune final : public Pass {
   }
 
   Outcome run(Model& model, PassContext& context) const override {
+    const std::size_t untied = untie_parameters(model);
     TrainingReport report = train_stage(model, {}, context.options, context);
     Outcome outcome;
-    outcome.changed = report.changed;
+    outcome.changed = report.changed || untied > 0;
     outcome.notes = std::move(report.notes);
+    if (untied > 0)
+      outcome.notes.push_back(fmt::format("{} parameters that were stored once because they were equal are trained apart", untied));
     outcome.counts["epochs"] = report.record["epochs"].size();
     outcome.training = std::move(report.record);
     return outcome;

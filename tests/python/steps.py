@@ -31,6 +31,12 @@ def has_vnni():
     return "vnni" in pathlib.Path("/proc/cpuinfo").read_text(encoding="ascii")
 
 
+def largest_code(path):
+    """The largest magnitude of signed 8-bit constants."""
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+    return max((int(np.abs(a.astype(np.int64)).max()) for a in arrays if a.dtype == np.int8 and a.size), default=0)
+
+
 def rename_inputs(graph, names):
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]

@@ -1,8 +1,12 @@
 """finetune trains every family of testdata/, and ONNX Runtime makes of the result what our engine does."""
 
+import json
+
 import numpy as np
+import onnx
 import pytest
 from conftest import TESTDATA, relative_error, run_runtime, session
+from onnx import numpy_helper
 
 DATA = {"tiny_bert": "tokens", "tiny_bert_dynamo": "tokens", "speech_gru": "speech"}
 # Samples to train on: a family's pass over all of them takes too long for a test.
@@ -32,9 +36,6 @@ def training_data(name, folder, labelled=True):
 
 def with_noise(name, folder):
     """The model with its weights disturbed, so that there is something to learn."""
-    import onnx
-    from onnx import numpy_helper
-
     model = onnx.load(TESTDATA / f"{name}.onnx")
     random = np.random.default_rng(1)
     for tensor in model.graph.initializer:
@@ -60,8 +61,9 @@ def test_family_trains_and_loads(onnxpress, tmp_path, name):
     data, arrays = training_data(name, tmp_path, labelled=name != "digits_vae")
     tuned = tmp_path / "tuned.onnx"
     report = onnxpress.report(
-        "finetune", model, "-o", tuned, "--train", data, "--epochs", 3, "--learning-rate", 0.002, folder=tmp_path
-    )
+        "finetune", model, "-o", tuned, "--train", data, "--epochs", 3, "--learning-rate", 0.002, "--threads", 1,
+        folder=tmp_path,
+    )  # fmt: skip
     training = report["passes"][0]["training"]
     assert training["loss"] == LOSSES[name]
     losses = [epoch["held_out_loss"] for epoch in training["epochs"]]
@@ -97,7 +99,7 @@ def test_ctc_from_the_command_line(onnxpress, tmp_path):
     model = with_noise("speech_gru", tmp_path)
     report = onnxpress.report(
         "finetune", model, "-o", tmp_path / "o.onnx", "--train", tmp_path / "ctc.npz", "--epochs", 4,
-        "--learning-rate", 0.003, folder=tmp_path,
+        "--learning-rate", 0.003, "--threads", 1, folder=tmp_path,
     )  # fmt: skip
     training = report["passes"][0]["training"]
     assert training["loss"] == "ctc(log_probabilities)"
@@ -111,10 +113,30 @@ def test_accuracy_that_the_report_says_is_what_the_runtime_gets(onnxpress, tmp_p
     tuned = tmp_path / "tuned.onnx"
     report = onnxpress.report(
         "finetune", model, "-o", tuned, "--train", data, "--eval", TESTDATA / "digits_test.npz", "--epochs", 4,
-        folder=tmp_path,
+        "--threads", 1, folder=tmp_path,
     )  # fmt: skip
     test = np.load(TESTDATA / "digits_test.npz")
     scores = run_runtime(tuned, {"x": test["x"]})["logits"]
     accuracy = float((scores.argmax(1) == test["y"]).mean())
     assert abs(report["accuracy"]["after"]["metrics"]["top1"]["value"] - accuracy) < 0.0021  # one sample of 500
     assert accuracy > report["accuracy"]["before"]["metrics"]["top1"]["value"]
+
+
+def test_a_checkpoint_is_a_safetensors_file(onnxpress, tmp_path):
+    data, _ = training_data("digits_mlp", tmp_path)
+    state = tmp_path / "state.safetensors"
+    onnxpress(
+        "finetune", TESTDATA / "digits_mlp.onnx", "-o", tmp_path / "o.onnx", "--train", data, "--epochs", 1,
+        "--checkpoint", state,
+    )  # fmt: skip
+    raw = state.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    metadata = header.pop("__metadata__")
+    assert metadata["schema"] == "onnxpress.checkpoint/1"
+    assert size % 8 == 0 and len(raw) == 8 + size + max(entry["data_offsets"][1] for entry in header.values())
+    # The first parameter after the epoch is what was written, or the best one is.
+    begin, end = header["best/0"]["data_offsets"]
+    kept = np.frombuffer(raw[8 + size + begin : 8 + size + end], "<f4").reshape(header["best/0"]["shape"])
+    initializers = [numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "o.onnx").graph.initializer]
+    assert any(array.shape == kept.shape and (array == kept).all() for array in initializers)

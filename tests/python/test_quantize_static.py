@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from conftest import TESTDATA
 from quantized_models import FAMILIES
-from steps import WITHOUT_KERNELS, Steps, has_vnni, session
+from steps import WITHOUT_KERNELS, Steps, has_vnni, largest_code, session
 
 CALIBRATION, HELD_OUT = 64, 8
 
@@ -55,12 +55,6 @@ def assert_engines_agree(onnxpress, path, feeds):
     # Without VNNI its integer kernels saturate where weights have all 8 bits.
     if has_vnni() or largest_code(path) < 64:
         steps.compare(onnxpress, feeds, as_written=False)
-
-
-def largest_code(path):
-    """The largest magnitude of signed 8-bit constants."""
-    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
-    return max((int(np.abs(a.astype(np.int64)).max()) for a in arrays if a.dtype == np.int8 and a.size), default=0)
 
 
 def quantize(onnxpress, folder, source, data, options="", *arguments):

@@ -31,11 +31,14 @@ Report report_of(const CommandResult& result, int status = 0) {
 
 TEST_CASE("finetune restores what pruning cost, and its report has the curves") {
   const Scratch scratch;
-  const CommandResult pruned = in(scratch, {"compress", mlp, "-o", "pruned.onnx", "--passes", "prune_magnitude{sparsity=0.9}"});
+  const CommandResult pruned =
+      in(scratch, {"compress", mlp, "-o", "pruned.onnx", "--passes", "prune_magnitude{sparsity=0.9}"});
   REQUIRE(pruned.status == 0);
-  const Report report = report_of(
-      in(scratch, {"finetune", "pruned.onnx", "-o", "tuned.onnx", "--train", train, "--eval", test, "--epochs", "8",
-                   "--learning-rate", "0.01", "--batch-size", "64", "--format", "json", "--report", "r.md", "--report", "r.txt"}));
+  const Report report =
+      report_of(in(scratch, {"finetune",     "pruned.onnx", "-o",       "tuned.onnx", "--train",         train,
+                             "--eval",       test,          "--epochs", "8",          "--learning-rate", "0.01",
+                             "--batch-size", "64",          "--format", "json",       "--report",        "r.md",
+                             "--report",     "r.txt"}));
   CHECK(report["kind"] == "finetune");
   CHECK(report["pipeline"] == "finetune{epochs=8,batch_size=64,learning_rate=0.01}");
   CHECK(report["data"]["train"]["samples"] == 1297);
@@ -59,18 +62,37 @@ TEST_CASE("finetune restores what pruning cost, and its report has the curves") 
 
 TEST_CASE("compress runs passes that train") {
   const Scratch scratch;
-  const Report report = report_of(in(
-      scratch, {"compress", mlp, "-o", "small.onnx", "--passes", "prune_magnitude{sparsity=0.8},finetune{epochs=3},quantize_weights{bits=8}",
-                "--train", train, "--eval", test, "--max-drop", "3%", "--min-ratio", "3", "--format", "json"}));
+  const Report report =
+      report_of(in(scratch, {"compress", mlp, "-o", "small.onnx", "--passes",
+                             "prune_magnitude{sparsity=0.8},finetune{epochs=3},quantize_weights{bits=8}", "--train",
+                             train, "--eval", test, "--max-drop", "3%", "--min-ratio", "3", "--format", "json"}));
   CHECK(report["passes"].size() == 3);
   CHECK(report["headline"].get<std::string>().find("samples of digits_test.npz") != std::string::npos);
 }
 
 TEST_CASE("a run that is killed and resumed gives the bytes of one that was not") {
   const Scratch scratch;
-  const std::vector<std::string> arguments{"finetune", mlp,  "--train",     train, "--epochs",     "60",
-                                           "--seed",   "5",  "--ema",       "0.9", "--dropout",    "0.2",
-                                           "--quiet", "--threads", "1", "-o", "resumed.onnx", "--checkpoint", "state", "--checkpoint-updates", "7"};
+  const std::vector<std::string> arguments{"finetune",
+                                           mlp,
+                                           "--train",
+                                           train,
+                                           "--epochs",
+                                           "60",
+                                           "--seed",
+                                           "5",
+                                           "--ema",
+                                           "0.9",
+                                           "--dropout",
+                                           "0.2",
+                                           "--quiet",
+                                           "--threads",
+                                           "1",
+                                           "-o",
+                                           "resumed.onnx",
+                                           "--checkpoint",
+                                           "state",
+                                           "--checkpoint-updates",
+                                           "7"};
   bool killed = false;
   for (int wait_us = 150'000; wait_us < 3'000'000 && !killed; wait_us = wait_us * 3 / 2) {
     fs::remove(scratch / "state");
@@ -83,9 +105,8 @@ TEST_CASE("a run that is killed and resumed gives the bytes of one that was not"
   std::vector<std::string> resumed = arguments;
   resumed.emplace_back("--resume");
   REQUIRE(in(scratch, resumed).status == 0);
-  const CommandResult whole =
-      in(scratch, {"finetune", mlp, "--train", train, "--epochs", "60", "--seed", "5", "--ema", "0.9", "--dropout", "0.2",
-                   "--quiet", "--threads", "1", "-o", "whole.onnx"});
+  const CommandResult whole = in(scratch, {"finetune", mlp, "--train", train, "--epochs", "60", "--seed", "5", "--ema",
+                                           "0.9", "--dropout", "0.2", "--quiet", "--threads", "1", "-o", "whole.onnx"});
   REQUIRE(whole.status == 0);
   CHECK(contents(scratch / "resumed.onnx") == contents(scratch / "whole.onnx"));
   // A checkpoint is not overwritten by a run that does not go on from it.
@@ -125,7 +146,8 @@ TEST_CASE("what cannot be trained is status 2, a loss that is not finite status 
       in(scratch, {"compress", mlp, "-o", "o.onnx", "--passes", "simplify", "--train", train});
   CHECK(compress.status == 2);
   CHECK(has(compress.err, "no pass of the pipeline trains"));
-  const CommandResult same = in(scratch, {"finetune", mlp, "-o", "o.onnx", "--train", train, "--eval", train, "--epochs", "1"});
+  const CommandResult same =
+      in(scratch, {"finetune", mlp, "-o", "o.onnx", "--train", train, "--eval", train, "--epochs", "1"});
   CHECK(same.status == 0);
   CHECK(has(same.err, "--eval is what was trained on"));
 }

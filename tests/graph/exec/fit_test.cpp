@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -136,6 +137,50 @@ TEST_CASE("fitting stops when nothing gets better, and averages on request") {
   fit(plain, *model, losses, data, last);
   fit(averaged, *model, losses, data, mean);
   CHECK(!plain.value(0).equals(averaged.value(0)));
+}
+
+TEST_CASE("batches are transformed with the numbers of their samples, held-out ones are not") {
+  const auto model = net("n");
+  Quadrants data(60);
+  Trainer trainer(*model, trainable_parameters(*model), losses, adam(0.01));
+  std::map<std::int64_t, std::vector<std::int64_t>> seen;  // by epoch
+  FitOptions options{.epochs = 2, .batch = 8, .hold_out = 0.2};
+  Quadrants again(60, 60);
+  Batch whole;
+  again.next(whole);
+  const auto is_sample = [&](const Batch& batch, std::int64_t row, std::int64_t number) {
+    return batch.inputs[0].data<float>()[static_cast<std::size_t>(2 * row)] ==
+               whole.inputs[0].data<float>()[static_cast<std::size_t>(2 * number)] &&
+           batch.labels.data<std::int64_t>()[static_cast<std::size_t>(row)] ==
+               whole.labels.data<std::int64_t>()[static_cast<std::size_t>(number)];
+  };
+  options.transform = [&](Batch& batch, const BatchPlace& place) {
+    REQUIRE(batch.samples == std::ssize(place.samples));
+    for (std::int64_t row = 0; row < batch.samples; ++row) {
+      const std::int64_t number = place.samples[static_cast<std::size_t>(row)];
+      CHECK(is_sample(batch, row, number));
+      seen[place.epoch].push_back(number);
+    }
+  };
+  // Targets that follow from a batch: here its labels, which the loss asks for as number 0.
+  options.targets = {{.kind = TargetSource::Kind::computed}};
+  std::size_t held = 0;
+  options.compute_targets = [&](const Batch& batch, const BatchPlace& place) {
+    if (place.epoch == 0) held += place.samples.size();
+    return std::vector<Tensor>{batch.labels};
+  };
+  std::size_t checked = 0;
+  options.check = [&](const Batch& batch, const BatchPlace&) { checked += static_cast<std::size_t>(batch.samples); };
+  fit(trainer, *model, losses, data, options);
+  CHECK(checked == 60);
+  CHECK(held == 2 * 12);
+  REQUIRE(seen.size() == 2);
+  for (auto& [epoch, numbers] : seen) {
+    std::ranges::sort(numbers);
+    CHECK(numbers.size() == 48);
+    CHECK(std::ranges::adjacent_find(numbers) == numbers.end());
+  }
+  CHECK(seen.at(1) == seen.at(2));
 }
 
 TEST_CASE("a fixed batch is fed in whole batches") {

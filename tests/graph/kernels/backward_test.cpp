@@ -85,5 +85,87 @@ TEST_CASE("oneDNN's product gradients are those of the reference") {
     }
 }
 
+void check_vector(const std::string& inputs, const std::string& call, int opset = 17,
+                  const char* backend = "vector") {
+  check_gradients(fmt::format("{}y = {}\n", inputs, call), opset, backend);
+}
+
+TEST_CASE("activations' gradients on vectors are those of the reference") {
+  for (const char* call :
+       {"Relu(x)", "LeakyRelu(x) {alpha=0.2}", "Elu(x) {alpha=0.7}", "Sigmoid(x)", "Tanh(x)",
+        "HardSigmoid(x) {alpha=0.3}", "HardSwish(x)", "Softplus(x)", "Erf(x)", "Exp(x)", "Sqrt(x)", "Abs(x)",
+        "Reciprocal(x)", "com.microsoft.Gelu(x)", "com.microsoft.QuickGelu(x)"})
+    check_vector("input x: float32[3,37]\n", call);
+  check_vector("input x: float32[3,37]\n", "Clip(x) {min=-0.5, max=1.0}", 10);
+  for (const char* call : {"Mish(x)", "Gelu(x)", "Gelu(x) {approximate=\"tanh\"}"})
+    check_vector("input x: float32[3,37]\n", call, 20);
+  check_vector("input x: float32[3,37]\n", "Swish(x) {alpha=1.5}", 24);
+}
+
+TEST_CASE("products' gradients on vectors are those of the reference, broadcast or not") {
+  const auto product = [](const char* a, const char* b) {
+    check_vector(fmt::format("input a: float32[{}]\ninput b: float32[{}]\n", a, b), "Mul(a, b)");
+  };
+  product("3,37", "3,37");
+  product("4,3,37", "37");
+  product("4,3,37", "3,1");
+  product("3,37", "");
+  product("1,37", "5,1");
+}
+
+TEST_CASE("gradients of rows on vectors are those of the reference") {
+  check_vector("input x: float32[5,3,37]\n", "Softmax(x)");
+  check_vector("input x: float32[5,3,37]\n", "Softmax(x) {axis=1}", 11);
+  check_vector("input x: float32[5,3,8]\n", "LogSoftmax(x) {axis=-1}");
+  const std::string norm = "input x: float32[50,7,37]\ninput s: float32[37]\ninput b: float32[37]\n";
+  check_vector(norm, "LayerNormalization(x, s, b)");
+  check_vector(norm, "LayerNormalization(x, s) {epsilon=0.1}");
+  check_vector("input x: float32[9,7,8]\ninput s: float32[7,8]\ninput b: float32[1,7,8]\n",
+               "LayerNormalization(x, s, b) {axis=1}");
+  check_vector("input x: float32[9,7,8]\ninput s: float32[8]\n", "RMSNormalization(x, s)", 23);
+}
+
+TEST_CASE("batch normalization on vectors is that of the reference") {
+  const std::string inputs =
+      "input x: float32[4,3,5,7]\ninput s: float32[3]\ninput b: float32[3]\n"
+      "initializer m: float32[3] = {0.5,-1,0}\ninitializer v: float32[3] = {1,2,0.25}\n";
+  check_vector(inputs, "BatchNormalization(x, s, b, m, v)");
+  check_gradients(inputs + "y, rm, rv = BatchNormalization(x, s, b, m, v) {training_mode=1}\n", 17, "vector");
+  const std::string training = "onnxpress.training.BatchNormalization(x, s, b, m, v) {epsilon=0.1, momentum=0.8}\n";
+  check_gradients(inputs + "y, rm, rv = " + training, 17, "vector");
+  check_gradients(inputs + "y, rm, rv, mean, variance = " + training, 17, "vector");
+  for (std::size_t output = 0; output < 3; ++output) {
+    rows::RowOptions options{.output = output, .threads = 2, .backend = "vector"};
+    rows::check_rows(inputs + "y, rm, rv = BatchNormalization(x, s, b, m, v) {training_mode=1}\n", rows::reassociated,
+                     17, options);
+  }
+  CHECK_FALSE(rows::is_supported("input x: float32[40,3]\ninput s: float32[3]\ninput b: float32[3]\n"
+                                 "input m: float32[3]\ninput v: float32[3]\ny = BatchNormalization(x, s, b, m, v)\n",
+                                 17, {.backend = "vector"}));
+}
+
+TEST_CASE("pooling's gradients by tables are those of the reference") {
+  const auto pool = [](const char* x, const char* call, int opset = 17) {
+    check_vector(fmt::format("input x: float32[{}]\n", x), call, opset, "direct");
+  };
+  pool("2,3,6,8", "MaxPool(x) {kernel_shape=[2,2], strides=[2,2]}");
+  pool("2,3,7,8", "MaxPool(x) {kernel_shape=[2,2], strides=[2,2]}");
+  pool("2,3,7,8", "MaxPool(x) {kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]}");
+  pool("2,3,6,5", "MaxPool(x) {kernel_shape=[3,2], pads=[1,0,1,1], strides=[2,1], dilations=[1,2]}");
+  pool("2,2,7", "MaxPool(x) {kernel_shape=[3], strides=[2], ceil_mode=1}");
+  pool("1,2,4,4,3", "MaxPool(x) {kernel_shape=[2,2,2]}");
+  pool("2,3,6,5", "AveragePool(x) {kernel_shape=[3,2], pads=[1,0,1,1]}");
+  pool("2,3,6,5", "AveragePool(x) {kernel_shape=[3,2], pads=[1,0,1,1], count_include_pad=1}");
+  pool("2,2,7", "AveragePool(x) {kernel_shape=[3], strides=[3], ceil_mode=1, pads=[1,1], count_include_pad=1}", 19);
+  // Equal cells and such that are no numbers: the first has the maximum.
+  check_gradients("initializer x: float32[1,1,2,6] = {1,1,0,nan,nan,2,1,1,nan,0,nan,nan}\n"
+                  "y = MaxPool(x) {kernel_shape=[2,2], strides=[2,2]}\n", 17, "direct");
+}
+
+TEST_CASE("rows that are gathered several times get the sum on vectors") {
+  check_vector("input x: float32[50,9]\ninitializer i: int64[2,4] = {3,-1,3,0,7,49,3,20}\n", "Gather(x, i)");
+  check_vector("input x: float32[3000,40]\ninitializer i: int64[3] = {2999,5,-3000}\n", "Gather(x, i)");
+}
+
 }  // namespace
 }  // namespace onnxpress

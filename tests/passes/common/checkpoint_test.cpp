@@ -79,7 +79,8 @@ TEST_CASE("files that are no checkpoint, or cut off, end in an error") {
   other = whole;
   other.replace(other.find("checkpoint/1"), 12, "checkpoint/9");
   file.write(other);
-  CHECK(failure([&] { read_checkpoint(file.path); }).find("expected schema 'onnxpress.checkpoint/1'") != std::string::npos);
+  CHECK(failure([&] { read_checkpoint(file.path); }).find("expected schema 'onnxpress.checkpoint/1'") !=
+        std::string::npos);
 }
 
 TEST_CASE("a checkpoint of another training is refused with what differs") {

@@ -3,8 +3,8 @@
 #include <doctest/doctest.h>
 
 #include "graph/base/error.h"
-#include "passes/common/selected_number.h"
 #include "graph/ir/parse.h"
+#include "passes/common/selected_number.h"
 
 namespace onnxpress {
 namespace {
@@ -19,7 +19,8 @@ std::string failure(std::string_view text) {
 }
 
 TEST_CASE("losses are read with weights, outputs and settings") {
-  const auto specs = parse_losses("0.7*cross_entropy(logits, label_smoothing=0.1) + 0.3 * huber(recon,target=x,delta=2)");
+  const auto specs =
+      parse_losses("0.7*cross_entropy(logits, label_smoothing=0.1) + 0.3 * huber(recon,target=x,delta=2)");
   REQUIRE(specs.size() == 2);
   CHECK(specs[0].weight == 0.7);
   CHECK(specs[0].name == "cross_entropy");
@@ -42,7 +43,8 @@ TEST_CASE("text that is no loss is refused with what was meant") {
   CHECK(failure("x*mse") == "expected NUMBER*LOSS, found 'x*mse'");
   CHECK(failure("mse(y").find("expected ')'") != std::string::npos);
   CHECK(failure("mse+") == "expected a loss, found 'mse+'");
-  CHECK(failure("elbo(recon)").find("expected (reconstruction, mean, log_variance), found 1 names") != std::string::npos);
+  CHECK(failure("elbo(recon)").find("expected (reconstruction, mean, log_variance), found 1 names") !=
+        std::string::npos);
   CHECK_THROWS(parse_losses("huber(delta=x)")[0].number("delta", 1));
 }
 

@@ -3,11 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "graph/base/error.h"
+#include "graph/exec/trainer.h"
+#include "passes/common/checkpoint.h"
 #include "passes/common/dropout_places.h"
 #include "passes/core/runner.h"
 #include "tests/passes/common/labelled_data.h"
@@ -75,7 +78,8 @@ TEST_CASE("fine-tuning lowers the held-out loss, and says what it did") {
   CHECK(epochs[15]["held_out_accuracy"].get<double>() > 0.9);
   CHECK(epochs[15]["step"] == 15 * 14);
   const auto best = training["best_epoch"].get<std::size_t>();
-  for (const Json& epoch : epochs) CHECK(epochs[best]["held_out_loss"].get<double>() <= epoch["held_out_loss"].get<double>());
+  for (const Json& epoch : epochs)
+    CHECK(epochs[best]["held_out_loss"].get<double>() <= epoch["held_out_loss"].get<double>());
   // The same seed gives the same bytes.
   CHECK(structural_hash(*finetuned(usual).after) == structural_hash(*run.after));
 }
@@ -139,13 +143,15 @@ TEST_CASE("dropout goes in front of products behind the first layer, or where se
   CHECK(places("0.5;tensor:r=0").empty());
   const PassRun with = finetuned(std::string(usual) + ",dropout=0.5"), without = finetuned(usual);
   CHECK(with.after->graph.node_count() == without.after->graph.node_count());
-  CHECK(with.outcome.training["epochs"][1]["loss"].get<double>() > without.outcome.training["epochs"][1]["loss"].get<double>());
+  CHECK(with.outcome.training["epochs"][1]["loss"].get<double>() >
+        without.outcome.training["epochs"][1]["loss"].get<double>());
 }
 
 TEST_CASE("a run that was stopped goes on from its checkpoint to the same bytes") {
   LabelledData data = quadrants(200);
   const std::string text =
-      "finetune{epochs=6,learning_rate=0.02,batch_size=20,schedule=one_cycle,warmup=1,dropout=0.3,ema=0.9,accumulate=2}";
+      "finetune{epochs=6,learning_rate=0.02,batch_size=20,schedule=one_cycle,warmup=1,dropout=0.3,ema=0.9,accumulate="
+      "2}";
   std::string pattern = (fs::temp_directory_path() / "finetune.XXXXXX").string();
   const fs::path folder = mkdtemp(pattern.data());
   const RunResult whole = ran(text, net, data);
@@ -168,7 +174,8 @@ TEST_CASE("a run that was stopped goes on from its checkpoint to the same bytes"
     CHECK(resumed.passes[0].outcome.training["best_epoch"] == whole.passes[0].outcome.training["best_epoch"]);
     // And again: it was done.
     CHECK(structural_hash(*ran(text, net, data, support).model) == structural_hash(*whole.model));
-    CHECK(refusal("finetune{epochs=7}", net, data, support).find("is of another training: options was") != std::string::npos);
+    CHECK(refusal("finetune{epochs=7}", net, data, support).find("is of another training: options was") !=
+          std::string::npos);
   }
   fs::remove_all(folder);
 }
@@ -191,11 +198,12 @@ c = If(condition) {else_branch=graph {
 }} "choice"
 y: float32[n,4] = MatMul(c, v)
 output y: float32[n,4]
-)", data);
+)",
+                                          data);
   CHECK_MESSAGE(no_gradient.find("'choice' (If)") != std::string::npos, no_gradient);
   CHECK_MESSAGE(no_gradient.find("freeze what is trained before it: 'w'") != std::string::npos, no_gradient);
-  CHECK(refusal("finetune{loss='mse(nowhere)'}", net, data).find("pass finetune: loss: the model has no output or value 'nowhere'") !=
-        std::string::npos);
+  CHECK(refusal("finetune{loss='mse(nowhere)'}", net, data)
+            .find("pass finetune: loss: the model has no output or value 'nowhere'") != std::string::npos);
   CHECK_THROWS_AS(Pipeline::parse("finetune{batch_size=0}"), Error);
   CHECK_THROWS_AS(ran("finetune{loss=crossentropy}", net, data), Error);
   CHECK_THROWS_AS(ran("finetune{freeze=nowhere}", net, data), Error);
@@ -204,6 +212,8 @@ output y: float32[n,4]
 
 TEST_CASE("a loss that is not finite rolls the pass back, with step and node") {
   LabelledData data = quadrants(64);
+  std::string pattern = (fs::temp_directory_path() / "finetune.XXXXXX").string();
+  const fs::path folder = mkdtemp(pattern.data());
   const RunResult result = ran("finetune{optimizer=sgd,learning_rate=1e5,epochs=3,hold_out=0}", R"(model ir=8 opset=17
 input x: float32[n,2]
 initializer w: float32[2,4] = random(1)
@@ -212,13 +222,21 @@ h = MatMul(x, w)
 e = Exp(h) "growth"
 y: float32[n,4] = MatMul(e, v)
 output y: float32[n,4]
-)", data);
+)",
+                               data, {.checkpoint = folder / "state", .checkpoint_updates = 1});
   REQUIRE(result.passes.at(0).rolled_back);
   CHECK_MESSAGE(result.passes[0].failure.find("step ") == 0, result.passes[0].failure);
   CHECK_MESSAGE(result.passes[0].failure.find("the loss is nan: the first NaN is of ") != std::string::npos,
                 result.passes[0].failure);
   CHECK_MESSAGE(result.passes[0].failure.find("the first infinity of node 'growth' (Exp)") != std::string::npos,
                 result.passes[0].failure);
+  // What was kept is from before: no element of it is NaN.
+  for (const auto& [name, tensor] : read_checkpoint(folder / "state").state) {
+    if (!name.starts_with("trainer/")) continue;
+    const std::vector<float> values = tensor.to_floats();
+    CHECK_MESSAGE(std::ranges::none_of(values, [](float value) { return std::isnan(value); }), name);
+  }
+  fs::remove_all(folder);
 }
 
 }  // namespace

@@ -118,6 +118,36 @@ TEST_CASE("arrays match inputs by name, else by position") {
         std::string::npos);
 }
 
+TEST_CASE("lengths are no input by position, and further arrays come when asked for") {
+  const Scratch scratch;
+  const auto model = model_of("input spectrogram: float32[n,3]\ninput x: float32[n]\n");
+  const auto path = scratch.write_npz("d.npz", {{"y_len", counting<std::int32_t>({5})},
+                                                {"first", counting<float>({5, 3})},
+                                                {"second", counting<float>({5})},
+                                                {"x_len", counting<std::int64_t>({5})},
+                                                {"y", counting<std::int64_t>({5})}});
+  const auto plain = open_data(path, *model, {.batch = 2});
+  for (const Batch& batch : all_batches(*plain)) CHECK(batch.further.empty());
+  const auto data = open_data(path, *model, {.batch = 2, .keeps_further = true});
+  for (int pass = 0; pass < 2; ++pass) {
+    data->rewind();
+    const auto batches = all_batches(*data);
+    REQUIRE(batches.size() == 3);
+    CHECK(batches[0].inputs[0].dims() == Dims{2, 3});
+    REQUIRE(batches[1].further.size() == 2);
+    CHECK(batches[1].further.at("y_len").equals(Tensor::of<std::int64_t>({2}, {2, 3})));
+    CHECK(batches[2].further.at("x_len").equals(Tensor::of<std::int64_t>({1}, {4})));
+  }
+  // By name, whatever has one row a sample.
+  const auto named = model_of("input x: float32[n]\n");
+  const auto other = scratch.write_npz(
+      "n.npz", {{"z", counting<float>({4, 2})}, {"x", counting<float>({4})}, {"table", counting<float>({9})}});
+  const auto further = all_batches(*open_data(other, *named, {.keeps_further = true}));
+  REQUIRE(further.size() == 1);
+  CHECK(further[0].further.size() == 1);
+  CHECK(further[0].further.at("z").dims() == Dims{4, 2});
+}
+
 TEST_CASE("floating-point data is converted, and told where it is rounded") {
   const Scratch scratch;
   const auto model = model_of("input x: float32[n,3]\n");
