@@ -87,6 +87,7 @@ constexpr OptionSpec shared_options[] = {
     {.name = "ema", .kind = Kind::number, .default_value = "0", .help = "decay of the moving average of parameters that is kept instead of them; 0: none", .min = 0, .max = 0.9999999},
     {.name = "recompute",
      .kind = Kind::flag,
+     .default_value = "false",
      .help = "activations and normalizations are computed again for the gradients instead of being kept: less memory, more time"},
     {.name = "memory", .kind = Kind::number, .default_value = "1024", .help = "MB of samples held in memory; more are shuffled in parts", .min = 0.001, .max = 1e9},
 };
