@@ -175,6 +175,7 @@ std::vector<std::unique_ptr<Verb>> all_verbs() {
   verbs.push_back(compare_verb());
   verbs.push_back(analyze_verb());
   verbs.push_back(finetune_verb());
+  verbs.push_back(distill_verb());
   verbs.push_back(passes_verb());
   return verbs;
 }

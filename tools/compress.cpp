@@ -129,14 +129,19 @@ class CompressRun {
   void check_paths() const {
     const std::vector<std::string> inputs =
         joined({job_.recipe, job_.eval, job_.calib, job_.data_options.labels.string()},
-               joined(job_.training.inputs(), session_.settings().plugins));
-    const std::vector<std::string> kept = joined({job_.calib_cache}, job_.training.outputs());
+               joined(joined(job_.training.inputs(), job_.teacher.models), session_.settings().plugins));
+    const std::vector<std::string> kept = joined(cache_files(), job_.training.outputs());
     refuse_overwriting(joined(joined({job_.output}, kept), job_.reports), inputs);
     refuse_overwriting(joined(kept, job_.reports), {job_.input});
     if (job_.output != "-") check_writable(job_.output);
     for (const std::string& path : kept)
       if (!path.empty()) check_writable(path);
     check_report_paths(job_.reports);
+  }
+
+  std::vector<std::string> cache_files() const {
+    const bool is_folder = std::filesystem::is_directory(job_.teacher.cache);
+    return {job_.calib_cache, is_folder ? std::string() : job_.teacher.cache};
   }
 
   void open_datasets() {
@@ -156,6 +161,8 @@ class CompressRun {
         warnings_.push_back("--eval is what was trained on: its figures say nothing of new samples");
         session_.warn({warnings_.back()});
       }
+      teachers_.emplace(job_.teacher, job_.training.data, job_.preprocessing);
+      session_.warn(teachers_->warnings());
     }
     for (const Dataset* data : {eval_.get(), calib_.get(), train_.get()})
       if (data != nullptr) tell_notes(*data, session_, notes_);
@@ -191,7 +198,11 @@ class CompressRun {
     options.calibration = calib_.get();
     options.calibration_cache = job_.calib_cache;
     options.training = train_.get();
-    if (train_) options.support = training_support(job_.training, session_);
+    if (train_) {
+      options.support = training_support(job_.training, session_);
+      options.support.teacher_cache = job_.teacher.cache;
+      options.teachers = teachers_->sources();
+    }
     if (Dataset* data = probe_data())
       options.probes = {SampleSlices(shaped_ ? *shaped_ : *original_).first(first_batch(*data))};
     options.input_ranges = job_.ranges;
@@ -311,6 +322,8 @@ class CompressRun {
     if (eval_) report["data"]["eval"] = data_section(*eval_);
     if (calib_) report["data"]["calib"] = data_section(*calib_);
     if (train_) report["data"]["train"] = data_section(*train_);
+    if (teachers_ && !teachers_->sources().empty()) report["teachers"] = teachers_->section();
+    if (!job_.teacher.preprocessing.empty()) report["teacher_preprocessing"] = job_.teacher.preprocessing;
     report["before"] =
         model_section(before_file_, *original_, result_.before, listed_tensors);
     report["after"] =
@@ -342,6 +355,7 @@ class CompressRun {
   std::unique_ptr<Model> original_;
   std::unique_ptr<Model> shaped_;  // the original with --input-shape; null without
   std::unique_ptr<Dataset> eval_, calib_, train_;
+  std::optional<LoadedTeachers> teachers_;
   std::optional<Judge> judge_;
   Judgement judgement_;
   RunResult result_;

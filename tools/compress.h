@@ -11,6 +11,7 @@
 #include "tools/data/data.h"
 #include "tools/gates.h"
 #include "tools/session.h"
+#include "tools/teacher_flags.h"
 #include "tools/training_flags.h"
 
 namespace onnxpress {
@@ -25,6 +26,7 @@ struct CompressJob {
   Pipeline pipeline;
   std::string calib, calib_cache, eval;
   TrainingJob training;
+  TeacherJob teacher;
   std::optional<Metric> metric;
   DataOptions data_options;
   InputRanges ranges;

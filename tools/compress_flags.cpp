@@ -65,6 +65,10 @@ void CompressFlags::fill(CompressJob& job, const Session& session) const {
   require(trains_any || job.training.data.empty(), "--train: no pass of the pipeline trains");
   job.metric = metric_.metric();
   job.data_options = data_.options();
+  job.teacher = teacher_.job(job.data_options);
+  const bool distills = job.pipeline.needs(Needs::teacher);
+  require(distills || job.teacher.models.empty(), "--teacher: no pass of the pipeline has a teacher");
+  require(distills || job.teacher.cache.empty(), "--teacher-cache: no pass of the pipeline has a teacher");
   job.ranges = data_.ranges();
   job.shapes = data_.shapes().shapes();
   job.preprocessing = data_.said();

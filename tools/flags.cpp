@@ -45,10 +45,10 @@ void DataFlags::declare(CLI::App& app) {
   const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
     app.add_option(name, target, help)->type_name(type)->group(group);
   };
-  add("--input-scale", scale_, "S", "multiply input data by S (1/255); lets integers become float");
-  add("--input-mean", mean_, "M[,M...]", "subtract M, one value or one per channel, after scaling");
-  add("--input-std", std_, "D[,D...]", "divide by D, one value or one per channel, last");
-  add("--layout", layout_, "nchw|nhwc", "where the model's inputs have their channels");
+  add("--input-scale", reading_.scale, "S", "multiply input data by S (1/255); lets integers become float");
+  add("--input-mean", reading_.mean, "M[,M...]", "subtract M, one value or one per channel, after scaling");
+  add("--input-std", reading_.std, "D[,D...]", "divide by D, one value or one per channel, last");
+  add("--layout", reading_.layout, "nchw|nhwc", "where the model's inputs have their channels");
   add("--batch", batch_, "N", "samples in a batch where the model leaves it open (32)");
   add("--batch-axis", batch_axis_, "NAME=AXIS", "the axis of input NAME that counts samples (0)");
   add("--labels", labels_, "FILE", "labels from another file (.npy, .npz, IDX)");
@@ -56,15 +56,23 @@ void DataFlags::declare(CLI::App& app) {
   shapes_.declare(app, group);
 }
 
+void ReadingTexts::apply(DataOptions& options, const std::string& prefix) const {
+  const auto read = [&](const char* name, const std::string& text, auto& target, auto&& parse) {
+    if (text.empty()) return;
+    target = in_context([&] { return fmt::format("--{}{}", prefix, name); }, [&] { return parse(text); });
+  };
+  read("input-scale", scale, options.scale, parse_number);
+  read("input-mean", mean, options.mean, parse_numbers);
+  read("input-std", std, options.std, parse_numbers);
+  for (const double value : options.std) require(value != 0, "--{}input-std: division by 0", prefix);
+  if (!layout.empty())
+    options.layout = choose<ImageLayout>(fmt::format("--{}layout", prefix), layout,
+                                         {{"nchw", ImageLayout::nchw}, {"nhwc", ImageLayout::nhwc}});
+}
+
 DataOptions DataFlags::options() const {
   DataOptions options;
-  if (!scale_.empty()) options.scale = parsed("--input-scale", scale_, parse_number);
-  if (!mean_.empty()) options.mean = parsed("--input-mean", mean_, parse_numbers);
-  if (!std_.empty()) options.std = parsed("--input-std", std_, parse_numbers);
-  for (const double value : options.std) require(value != 0, "--input-std: division by 0");
-  if (!layout_.empty())
-    options.layout = choose<ImageLayout>(
-        "--layout", layout_, {{"nchw", ImageLayout::nchw}, {"nhwc", ImageLayout::nhwc}});
+  reading_.apply(options);
   if (!batch_.empty()) options.batch = parse_integer("--batch", batch_, 1, 1 << 20);
   for (const std::string& text : batch_axis_) {
     const auto [name, axis] = parsed("--batch-axis", text, parse_assignment);
@@ -93,10 +101,10 @@ std::map<std::string, std::string> DataFlags::said() const {
   const auto add = [&](const char* name, const std::string& text) {
     if (!text.empty()) said[name] = text;
   };
-  add("input-scale", scale_);
-  add("input-mean", mean_);
-  add("input-std", std_);
-  add("layout", layout_);
+  add("input-scale", reading_.scale);
+  add("input-mean", reading_.mean);
+  add("input-std", reading_.std);
+  add("layout", reading_.layout);
   add("batch", batch_);
   add("batch-axis", fmt::format("{}", fmt::join(batch_axis_, " ")));
   add("labels", labels_);

@@ -30,6 +30,14 @@ class InputShapeFlag {
   std::vector<std::string> texts_;
 };
 
+// How samples are read, as said; empty: nothing was said.
+struct ReadingTexts {
+  std::string scale, mean, std, layout;
+
+  // Into `options`, from --input-scale and so on, or --PREFIXinput-scale; throws Error naming the option.
+  void apply(DataOptions& options, const std::string& prefix = "") const;
+};
+
 // Preprocessing, layout, batching, ranges and shapes of generated inputs.
 class DataFlags {
  public:
@@ -42,7 +50,8 @@ class DataFlags {
   std::map<std::string, std::string> said() const;
 
  private:
-  std::string scale_, mean_, std_, layout_, batch_, labels_;
+  ReadingTexts reading_;
+  std::string batch_, labels_;
   std::vector<std::string> batch_axis_, ranges_;
   InputShapeFlag shapes_;
 };

@@ -195,9 +195,9 @@ Document layout_inspect(const Json& report, bool verbose) {
 
 Document layout(const Json& report, bool verbose) {
   static const std::map<std::string, Document (*)(const Json&, bool)> layouts{
-      {"compress", layout_compress}, {"finetune", layout_compress}, {"compare", layout_compare}, {"eval", layout_eval},
-      {"run", layout_run},           {"inspect", layout_inspect}, {"passes", layout_passes},
-      {"analyze", layout_analyze},
+      {"compress", layout_compress}, {"finetune", layout_compress}, {"distill", layout_compress},
+      {"compare", layout_compare},   {"eval", layout_eval},         {"run", layout_run},
+      {"inspect", layout_inspect},   {"passes", layout_passes},     {"analyze", layout_analyze},
   };
   return layouts.at(report["kind"].get<std::string>())(report, verbose);
 }

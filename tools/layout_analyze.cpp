@@ -22,7 +22,8 @@ std::vector<Cell> quality_row(const std::string& what, const Json& quality) {
 }
 
 void add_layer_table(Document& document, const Json& analysis, bool verbose) {
-  Table table{{{"layer", false, true},
+  // Names are continued below: cut, those of one network look alike.
+  Table table{{{"layer", false, false, true},
                {"operator"},
                {"weights", true},
                {"output SNR dB", true},
@@ -51,7 +52,7 @@ void add_layer_table(Document& document, const Json& analysis, bool verbose) {
 }
 
 void add_causes(Document& document, const Json& analysis) {
-  Table table{{{"layer", false, true}, {"cause"}, {"", false, false, true}, {"what helps", false, false, true}}, {}};
+  Table table{{{"layer", false, false, true}, {"cause"}, {"", false, false, true}, {"what helps", false, false, true}}, {}};
   const Json& layers = analysis["layers"];
   for (std::size_t i = 0; i < std::min(layers.size(), short_list); ++i)
     for (const Json& cause : layers[i]["causes"])
@@ -60,6 +61,19 @@ void add_causes(Document& document, const Json& analysis) {
   if (table.rows.empty()) return;
   document.emplace_back(Heading{"Why"});
   document.emplace_back(std::move(table));
+}
+
+void add_left(Document& document, const Json& analysis, bool verbose) {
+  const Json& left = analysis["left"];
+  if (left.empty()) return;
+  Table table{{{"node", false, false, true}, {"why", false, false, true}}, {}};
+  const std::size_t shown = verbose ? left.size() : std::min(left.size(), short_list);
+  for (std::size_t i = 0; i < shown; ++i)
+    table.rows.push_back({left[i]["node"].get<std::string>(), left[i]["reason"].get<std::string>()});
+  document.emplace_back(Heading{"Left in float, at least in part"});
+  document.emplace_back(std::move(table));
+  if (shown < left.size())
+    document.emplace_back(Lines{{Cell(fmt::format("{} more with --verbose", left.size() - shown), Tone::dim)}});
 }
 
 }  // namespace
@@ -73,13 +87,17 @@ Document layout_analyze(const Json& report, bool verbose) {
                            analysis["samples"].get<std::int64_t>()));
   add_layer_table(document, analysis, verbose);
   add_causes(document, analysis);
+  add_left(document, analysis, verbose);
   Table table{{{""}, {"output SNR dB", true}, {"same top-1", true}, {"top-1", true}}, {}};
   table.rows.push_back(quality_row("every layer quantized", analysis["all"]));
   const std::string& overrides = analysis["overrides"].get_ref<const std::string&>();
   if (!overrides.empty()) table.rows.push_back(quality_row("with the overrides below", analysis["with_overrides"]));
   document.emplace_back(Heading{"Together"});
   document.emplace_back(std::move(table));
-  if (!overrides.empty()) document.emplace_back(Lines{{Cell(overrides, Tone::strong)}});
+  if (!overrides.empty())
+    document.emplace_back(Lines{{Cell(overrides, Tone::strong)}});
+  else if (!analysis["layers"].empty())
+    document.emplace_back(Lines{{Cell("no overrides: no few layers make most of the noise", Tone::dim)}});
   add_notes(document, report);
   return document;
 }

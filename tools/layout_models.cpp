@@ -13,11 +13,17 @@ constexpr std::size_t short_list = 12;
 
 std::string percent(double share) { return fmt::format("{:.1f} %", share * 100); }
 
+// A signed number; one significant digit where `decimals` would show a change as zero.
+std::string change_text(double change, int decimals) {
+  const bool hidden = std::fabs(change) * std::pow(10, decimals) < 0.5;
+  return hidden && change != 0 ? fmt::format("{:+.1g}", change) : fmt::format("{:+.{}f}", change, decimals);
+}
+
 // A signed change in per cent, "=" when there is none.
 Cell change_cell(double before, double after) {
   if (before == after) return {"=", Tone::dim};
   if (before == 0) return {fmt::format("{:+.0f}", after), Tone::plain};
-  return {fmt::format("{:+.1f} %", (after - before) / before * 100), Tone::plain};
+  return {change_text((after - before) / before * 100, 1) + " %", Tone::plain};
 }
 
 Cell ratio_cell(double before, double after) {
@@ -90,7 +96,7 @@ void add_metric_rows(Table& table, const Json& before, const Json& after) {
     const bool loss = metric == "cross_entropy" || metric == "mse";
     const bool worse = loss ? b > a : b < a;
     Cell change = change_cell(a, b);
-    if (!loss && a != b) change.text = fmt::format("{:+.2f} points", (b - a) * 100);
+    if (!loss && a != b) change.text = change_text((b - a) * 100, 2) + " points";
     if (a != b) change.tone = worse ? Tone::bad : Tone::good;
     table.rows.push_back({metric, metric_cell(metric, value), metric_cell(metric, other), change,
                           interval_cell(other)});
@@ -224,7 +230,7 @@ Table before_after_table(const Json& report) {
   const double sparse_a = a["sparsity"].get<double>(), sparse_b = b["sparsity"].get<double>();
   add("  of them zero", percent(sparse_a), percent(sparse_b),
       sparse_a == sparse_b ? Cell("=", Tone::dim)
-                           : Cell(fmt::format("{:+.1f} points", (sparse_b - sparse_a) * 100)));
+                           : Cell(change_text((sparse_b - sparse_a) * 100, 1) + " points"));
   add("MACs", macs_text(a), macs_text(b),
       change_cell(a["macs"].get<double>(), b["macs"].get<double>()));
   add("peak activations", activation_text(a), activation_text(b),

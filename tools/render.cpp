@@ -32,9 +32,9 @@ std::string shortened(const std::string& text, std::size_t width) {
   return text.substr(0, head) + ".." + text.substr(text.size() - tail);
 }
 
-// Where to break a word that is longer than a line: behind a brace or comma, else where it is full.
+// Where to break a word that is longer than a line: behind a brace, comma or slash, else where it is full.
 std::size_t break_of(const std::string& word, std::size_t width) {
-  const std::size_t found = word.find_last_of("{,", width - 1);
+  const std::size_t found = word.find_last_of("{,/", width - 1);
   return found == std::string::npos || found == 0 ? width : found + 1;
 }
 

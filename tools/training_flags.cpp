@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "graph/base/error.h"
+#include "graph/exec/training_log.h"
 #include "tools/flags.h"
 #include "tools/units.h"
 
@@ -74,6 +75,11 @@ void TrainingFlags::declare(CLI::App& app) {
   app.add_option("--checkpoint-updates", updates_, "and after every N updates")->type_name("N")->group(training);
   app.add_flag("--resume", job_.resume, "go on from --checkpoint, if it is there: the result is the same, bit for bit")
       ->group(training);
+  app.add_option("--log", job_.log, "write losses as they are, one JSON object a line")->type_name("FILE")->group(training);
+  app.add_option("--tensorboard", job_.tensorboard, "write losses as an event file that TensorBoard shows, into a folder")
+      ->type_name("DIR")
+      ->group(training);
+  app.add_option("--log-every", every_, "updates that one record of both stands for (default: 1)")->type_name("N")->group(training);
 }
 
 TrainingJob TrainingFlags::job() const {
@@ -82,6 +88,10 @@ TrainingJob TrainingFlags::job() const {
   require(!job.data.empty() || job.checkpoint.empty(), "--checkpoint: expected --train DATA, found none");
   require(!job.checkpoint.empty() || !job.resume, "--resume: expected --checkpoint FILE, found none");
   require(!job.checkpoint.empty() || updates_.empty(), "--checkpoint-updates: expected --checkpoint FILE, found none");
+  const bool logs = !job.log.empty() || !job.tensorboard.empty();
+  require(!job.data.empty() || !logs, "--log, --tensorboard: expected --train DATA, found none");
+  require(logs || every_.empty(), "--log-every: expected --log FILE or --tensorboard DIR, found neither");
+  if (!every_.empty()) job.log_every = parse_integer("--log-every", every_, 1, std::numeric_limits<std::int64_t>::max());
   if (!updates_.empty())
     job.checkpoint_updates = parse_integer("--checkpoint-updates", updates_, 1, std::numeric_limits<std::int64_t>::max());
   return job;
@@ -89,12 +99,18 @@ TrainingJob TrainingFlags::job() const {
 
 TrainingSupport training_support(const TrainingJob& job, Session& session) {
   const auto progress = std::make_shared<TrainingProgress>(session);
+  FitObserver observer{.begin = [progress](const FitStart& start) { progress->begin(start); },
+                       .step = [progress](const StepRecord& step) { progress->step(step); },
+                       .epoch = [progress](const EpochRecord& epoch) { progress->epoch(epoch); }};
+  if (!job.log.empty() || !job.tensorboard.empty())
+    observer = TrainingLog::observer(
+        std::make_shared<TrainingLog>(TrainingLogFiles{
+            .json_lines = job.log, .tensorboard = job.tensorboard, .every = job.log_every, .append = job.resume}),
+        std::move(observer));
   return {.checkpoint = job.checkpoint,
           .resume = job.resume,
           .checkpoint_updates = job.checkpoint_updates,
-          .observer = {.begin = [progress](const FitStart& start) { progress->begin(start); },
-                       .step = [progress](const StepRecord& step) { progress->step(step); },
-                       .epoch = [progress](const EpochRecord& epoch) { progress->epoch(epoch); }}};
+          .observer = std::move(observer)};
 }
 
 }  // namespace onnxpress

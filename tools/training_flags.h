@@ -16,10 +16,12 @@ struct TrainingJob {
   std::string checkpoint;
   bool resume = false;
   std::int64_t checkpoint_updates = 0;
+  std::string log, tensorboard;  // a file and a folder; empty: none
+  std::int64_t log_every = 1;
 
   // Files that a run reads and writes.
   std::vector<std::string> inputs() const { return {data, labels}; }
-  std::vector<std::string> outputs() const { return {checkpoint}; }
+  std::vector<std::string> outputs() const { return {checkpoint, log}; }
 };
 
 class TrainingFlags {
@@ -30,10 +32,10 @@ class TrainingFlags {
 
  private:
   TrainingJob job_;
-  std::string updates_;
+  std::string updates_, every_;
 };
 
-// The checkpoint, and progress on the session's terminal.
+// The checkpoint, progress on the session's terminal, and logs, whose files are made now.
 TrainingSupport training_support(const TrainingJob& job, Session& session);
 
 }  // namespace onnxpress

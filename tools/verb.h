@@ -30,6 +30,7 @@ std::unique_ptr<Verb> run_verb();
 std::unique_ptr<Verb> compare_verb();
 std::unique_ptr<Verb> analyze_verb();
 std::unique_ptr<Verb> finetune_verb();
+std::unique_ptr<Verb> distill_verb();
 std::unique_ptr<Verb> passes_verb();
 
 // In the order of the help.

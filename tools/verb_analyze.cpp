@@ -15,8 +15,9 @@ namespace onnxpress {
 
 namespace {
 
-// A layer is worth leaving alone when it makes at least this share of all the noise.
-constexpr double large_share = 0.1;
+// A layer is worth sparing when it makes at least this share of all the noise, and this many times its
+// share of the weights; and no more than this share of the weights is spared, the worst layers first.
+constexpr double large_share = 0.1, more_than_its_weights = 2, most_spared = 0.5;
 constexpr std::int64_t usual_samples = 512;
 
 Json decibel(const std::optional<double>& value) { return value && std::isfinite(*value) ? Json(*value) : Json(); }
@@ -56,7 +57,6 @@ class AnalyzeVerb : public Verb {
     const DataOptions data_options = flags_.options();
     const PipelineStep step = quantize_step();
     const QuantizeRequest request = QuantizeRequest::from(step.options);
-    require(!request.automatic_bits, "analyze: --bits expects a width, found auto");
     const Pipeline before = in_context([] { return "--passes"; }, [&] { return Pipeline::parse(passes_); });
     refuse_overwriting(joined({cache_}, reports_), joined({path_, calib_, flags_.labels()}, session.settings().plugins));
     check_report_paths(reports_);
@@ -107,6 +107,7 @@ class AnalyzeVerb : public Verb {
     if (!options_.empty()) text += (text.back() == '{' ? "" : ",") + options_;
     Pipeline pipeline = in_context([] { return "options of quantize"; }, [&] { return Pipeline::parse(text + "}"); });
     require(pipeline.steps.size() == 1, "--options: expected options of quantize, found '{}'", options_);
+    require(pipeline.steps[0].options.text("bits") != "auto", "analyze: --bits expects a width, found auto");
     pipeline.steps[0].pass->check(pipeline.steps[0].options);
     return std::move(pipeline.steps[0]);
   }
@@ -175,11 +176,13 @@ class AnalyzeVerb : public Verb {
   Json result(const QuantizeRequest& request, QuantizationTrials& trials, const OutputJudge& judge,
               const std::vector<Ranked>& ranked, Session& session) const {
     session.progress().stage("measuring what helps");
+    const QuantizationTrials::Trial everything = trials.run({});
     Json analysis = {{"samples", judge.samples()},
                      {"generated", judge.generated()},
                      {"bits", request.weight_bits},
-                     {"all", quality(judge.judge(*trials.run({}).model))}};
-    double total = 0;
+                     {"all", quality(judge.judge(*everything.model))}};
+    double total = 0, weights = 0, spared = 0;
+    for (const QuantizedUnit& unit : trials.units()) weights += static_cast<double>(unit.elements);
     for (const Ranked& row : ranked)
       if (row.found.failure.empty() && std::isfinite(row.found.quality.noise)) total += row.found.quality.noise;
     std::vector<BitsRule> rules;
@@ -188,16 +191,23 @@ class AnalyzeVerb : public Verb {
       const QuantizedUnit& unit = trials.units()[row.found.unit];
       const double noise = row.found.quality.noise;
       const double share = total > 0 && std::isfinite(noise) ? noise / total : std::isfinite(noise) ? 0 : 1;
-      if (row.found.failure.empty() && share >= large_share) rules.push_back({unit.selector, wider(request)});
+      const double held = static_cast<double>(unit.elements) / std::max(weights, 1.0);
+      if (row.found.failure.empty() && share >= large_share && share >= more_than_its_weights * held &&
+          spared + held <= most_spared) {
+        rules.push_back({unit.selector, wider(request)});
+        spared += held;
+      }
       layers.push_back(layer(unit, row, share));
     }
     analysis["layers"] = std::move(layers);
+    analysis["left"] = Json::array();
+    for (const NearMiss& miss : everything.left) analysis["left"].push_back({{"node", miss.subject}, {"reason", miss.reason}});
     analysis["overrides"] = overrides_text(rules);
     analysis["with_overrides"] = rules.empty() ? Json() : quality(judge.judge(*trials.run(rules).model));
     return analysis;
   }
 
-  // What a layer that hurts gets instead: twice the width of narrow weights, else float.
+  // What a layer that hurts gets instead: 8 bits for narrower weights, else float.
   static int wider(const QuantizeRequest& request) {
     return request.scheme == Scheme::weights && request.weight_bits < 8 ? 8 : 0;
   }

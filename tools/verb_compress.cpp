@@ -65,6 +65,7 @@ class CompressVerb : public Verb {
     declare_pipeline(app);
     flags_.declare_output(app, job_);
     flags_.declare_data(app, job_);
+    flags_.declare_teacher(app);
   }
 
   void prepare(CLI::App& app) override {

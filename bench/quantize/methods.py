@@ -14,53 +14,26 @@ import os
 import pathlib
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 
 import numpy as np
 import onnx
-import onnxruntime
-from onnx import TensorProto, helper
+import samples
+from onnx import helper
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 METHODS = ("rtn", "mse", "hqq", "gptq", "adaround")
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def images_of(folder, onnxpress, part, work):
-    """CIFAR-10 as float32 [N,3,32,32] in [0,1] and labels, decoded by `onnxpress run` on a model that does nothing."""
-    images = work / "cifar10_jpeg"
-    if not images.exists():
-        with tarfile.open(folder / "cifar10_jpeg.tar.xz") as archive:
-            archive.extractall(images, filter="data")
-    identity = work / "identity.onnx"
-    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 32, 32])
-    same = helper.make_tensor_value_info("same", TensorProto.FLOAT, ["N", 3, 32, 32])
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["same"])], "identity", [image], [same])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), identity)
-    decoded = work / f"cifar10_{part}.npz"
-    if not decoded.exists():
-        call = [onnxpress, "run", identity, "--input", images / part, "--input-scale", "1/255", "-o", decoded]
-        subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
-    classes = sorted(path for path in (images / part).iterdir() if path.is_dir())
-    labels = np.concatenate([np.full(sum(1 for _ in path.iterdir()), label) for label, path in enumerate(classes)])
-    return np.load(decoded)["same"], labels
-
-
 def samples_of(name, folder, onnxpress, part, work):
-    if name.startswith("mnist"):
-        with np.load(folder / f"mnist_{part}.npz") as data:
-            return data["x"].reshape(-1, 1, 28, 28).astype(np.float32) / 255, data["y"]
-    return images_of(folder, onnxpress, part, work)
+    return samples.mnist(folder, part) if name.startswith("mnist") else samples.cifar10(folder, onnxpress, part, work)
 
 
 class Runner:
     def __init__(self, path, threads):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.session = samples.session(path, threads)
         self.input = self.session.get_inputs()[0].name
 
     def __call__(self, x, output=None):

@@ -22,6 +22,11 @@ struct KindInfo {
 constexpr std::array kinds = {
     KindInfo{Kind::cross_entropy, "cross_entropy", "CrossEntropy"},
     KindInfo{Kind::distillation, "distillation", "Distillation"},
+    KindInfo{Kind::decoupled_distillation, "decoupled_distillation", "DecoupledDistillation"},
+    KindInfo{Kind::logits_mse, "logits_mse", "SquaredError"},
+    KindInfo{Kind::attention_transfer, "attention_transfer", "AttentionTransfer"},
+    KindInfo{Kind::relational_distance, "relational_distance", "RelationalDistance"},
+    KindInfo{Kind::relational_angle, "relational_angle", "RelationalAngle"},
     KindInfo{Kind::binary_cross_entropy, "binary_cross_entropy", "BinaryCrossEntropy"},
     KindInfo{Kind::mse, "mse", "SquaredError"},
     KindInfo{Kind::l1, "l1", "AbsoluteError"},
@@ -95,13 +100,13 @@ class Appender {
     const Node& activation = *behind_identities(given)->producer();
     const bool is_sigmoid = activation.is("Sigmoid");
     const bool wants_sigmoid = term.kind == Kind::binary_cross_entropy;
-    if (is_sigmoid != wants_sigmoid) {
+    if (is_sigmoid != wants_sigmoid && term.kind != Kind::logits_mse) {
       require(wants_sigmoid, "output '{}': {} on the result of a Sigmoid: binary_cross_entropy is meant",
               given->name(), name(term.kind));
       fail("output '{}': binary_cross_entropy on the result of a {}: cross_entropy is meant",
            given->name(), activation.op_type());
     }
-    if (!is_sigmoid && term.kind != Kind::ctc)
+    if (!is_sigmoid && term.kind != Kind::ctc && term.kind != Kind::logits_mse)
       if (const SoftmaxAttrs attrs = SoftmaxAttrs::from(activation); !attrs.flattens)
         attributes["axis"] = attrs.axis;
     done_.notes.push_back(fmt::format("{} on the input of the {} that gives '{}'", name(term.kind),
@@ -132,6 +137,12 @@ class Appender {
         if (term.ignored) spec.attributes["ignore_index"] = *term.ignored;
         if (term.temperature != 1) spec.attributes["temperature"] = term.temperature;
         break;
+      case Kind::decoupled_distillation:
+        spec.inputs = {scores(term, spec.attributes), target(term, Type(), "teacher"), target(term, Type())};
+        spec.attributes["temperature"] = term.temperature;
+        spec.attributes["target_weight"] = term.target_weight;
+        spec.attributes["other_weight"] = term.other_weight;
+        break;
       case Kind::ctc:
         spec.inputs = {scores(term, spec.attributes), target(term, Type()), nullptr, nullptr};
         if (term.has_lengths) spec.inputs[2] = target(term, Type::tensor(DType::int64), "length");
@@ -144,6 +155,7 @@ class Appender {
         spec.inputs = {find(term.output), find(term.log_variance)};
         break;
       case Kind::binary_cross_entropy:
+      case Kind::logits_mse:
         spec.inputs = {scores(term, spec.attributes), target(term, Type())};
         break;
       default:

@@ -17,6 +17,11 @@ struct LossTerm {
   enum class Kind {
     cross_entropy,         // targets: labels, or probabilities
     distillation,          // targets: the teacher's logits
+    decoupled_distillation,  // targets: the teacher's logits, then labels
+    logits_mse,            // targets: the teacher's logits
+    attention_transfer,    // targets: the teacher's maps [N,C,...]
+    relational_distance,   // targets: the teacher's values [N,...]
+    relational_angle,      // the same
     binary_cross_entropy,  // targets: 0 to 1, of the output's dims
     mse,
     l1,
@@ -31,7 +36,8 @@ struct LossTerm {
   double weight = 1;
   double label_smoothing = 0;               // cross_entropy
   std::optional<std::int64_t> ignored;      // cross_entropy: a label that counts nowhere
-  double temperature = 1;                   // distillation
+  double temperature = 1;                   // distillation, decoupled_distillation
+  double target_weight = 1, other_weight = 8;  // decoupled_distillation
   double delta = 1;                         // huber
   bool by_sample = false;  // element losses: summed over a sample, mean over the batch
   // ctc: the symbol that separates, logits [N,T,C] instead of [T,N,C], and whether there are lengths;

@@ -202,6 +202,8 @@ Attributes ConvAttrs::to_attributes() const {
   return attributes;
 }
 
+void set_conv_groups(Node& node, std::int64_t groups) { node.graph().set_attribute(&node, "group", groups); }
+
 Dims ConvAttrs::output_dims(const Dims& input, const Dims& weights) const {
   require(input.size() == window.rank() + 2 && weights.size() == input.size(),
           "expected an input and weights of {} axes, found {} and {}", window.rank() + 2,

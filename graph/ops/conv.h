@@ -28,6 +28,9 @@ struct ConvAttrs {
   std::int64_t macs(const Dims& input, const Dims& weights) const;
 };
 
+// Of a Conv or ConvTranspose: so many groups from now on.
+void set_conv_groups(Node& node, std::int64_t groups);
+
 // y = x * w (+ bias), all float32 or all float64; y has attrs.output_dims(). Throws Error when the
 // number of biases is not that of the filters.
 void convolve(ThreadPool& pool, const ConvAttrs& attrs, const Tensor& x, const Tensor& w,

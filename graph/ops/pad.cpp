@@ -198,6 +198,21 @@ void infer_pad(InferContext& context) {
   context.set_output(0, context.input_dtype(0), std::move(shape));
 }
 
+OperandAxes pad_axes(const Node& node) {
+  OperandAxes axes(node.input_count());
+  const Value* x = node.input(0);
+  const PadAttrs attrs = PadAttrs::from(node);
+  if (x == nullptr || !x->type.shape || !attrs.pads) return axes;
+  const std::size_t rank = x->type.shape->size();
+  if (attrs.pads->size() != 2 * rank) return axes;
+  for (std::size_t i = 0; i < rank; ++i) {
+    const bool is_kept = (*attrs.pads)[i] == 0 && (*attrs.pads)[i + rank] == 0;
+    axes[0].push_back(is_kept ? AxisRole{.kind = AxisRole::Kind::output, .output_axis = static_cast<std::int64_t>(i)}
+                              : AxisRole{});
+  }
+  return axes;
+}
+
 }  // namespace
 
 void pad_with_zeros(KernelContext& context, const std::vector<std::int64_t>& pads) {
@@ -231,6 +246,8 @@ PadAttrs PadAttrs::from(const Node& node) {
   return attrs;
 }
 
-OPERATORS(pad) { registry.add(OpDef{.name = "Pad", .infer = infer_pad, .prepare = prepare_pad}); }
+OPERATORS(pad) {
+  registry.add(OpDef{.name = "Pad", .infer = infer_pad, .prepare = prepare_pad, .axes = pad_axes});
+}
 
 }  // namespace onnxpress

@@ -65,6 +65,22 @@ Kernel prepare_softmax(const PrepareContext& prepare) {
   };
 }
 
+// What is normalized has no axis of the output.
+OperandAxes softmax_axes(const Node& node) {
+  OperandAxes axes(node.input_count());
+  const Value* x = node.input(0);
+  if (x == nullptr || !x->type.shape || x->type.shape->empty()) return axes;
+  const SoftmaxAttrs attrs = SoftmaxAttrs::from(node);
+  const auto rank = static_cast<std::int64_t>(x->type.shape->size());
+  const std::int64_t along =
+      attrs.flattens && attrs.axis == rank ? rank : normalize_axis(attrs.axis, x->type.shape->size());
+  for (std::int64_t i = 0; i < rank; ++i) {
+    const bool is_kept = attrs.flattens ? i < along : i != along;
+    axes[0].push_back(is_kept ? AxisRole{.kind = AxisRole::Kind::output, .output_axis = i} : AxisRole{});
+  }
+  return axes;
+}
+
 }  // namespace
 
 std::optional<Attributes> SoftmaxAttrs::along(std::int64_t opset, std::int64_t axis,
@@ -95,13 +111,18 @@ SoftmaxAttrs SoftmaxAttrs::from(const Node& node) {
 }
 
 OPERATORS(softmax) {
-  registry.add(OpDef{
-      .name = "Softmax", .infer = infer_same_as_first, .prepare = prepare_softmax<Kind::softmax>});
+  registry.add(OpDef{.name = "Softmax",
+                     .infer = infer_same_as_first,
+                     .prepare = prepare_softmax<Kind::softmax>,
+                     .axes = softmax_axes});
   registry.add(OpDef{.name = "LogSoftmax",
                      .infer = infer_same_as_first,
-                     .prepare = prepare_softmax<Kind::log_softmax>});
-  registry.add(OpDef{
-      .name = "Hardmax", .infer = infer_same_as_first, .prepare = prepare_softmax<Kind::hardmax>});
+                     .prepare = prepare_softmax<Kind::log_softmax>,
+                     .axes = softmax_axes});
+  registry.add(OpDef{.name = "Hardmax",
+                     .infer = infer_same_as_first,
+                     .prepare = prepare_softmax<Kind::hardmax>,
+                     .axes = softmax_axes});
 }
 
 }  // namespace onnxpress

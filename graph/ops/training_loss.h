@@ -10,6 +10,19 @@
 //   Distillation(logits, teacher logits) {axis, temperature}
 //     T^2 KL(softmax(teacher / T) || softmax(logits / T)), mean over positions: Hinton, Vinyals and
 //     Dean 2015, "Distilling the Knowledge in a Neural Network".
+//   DecoupledDistillation(logits, teacher logits, labels) {axis, temperature, target_weight,
+//     other_weight}
+//     T^2 times the weighted sum (1 and 8 unless given) of two divergences from the teacher: of the
+//     label's class against all others, and of the others among themselves; mean over positions:
+//     Zhao et al. 2022, "Decoupled Knowledge Distillation".
+//   AttentionTransfer(x, teacher's x)
+//     [N,C,positions...]: squared distance of the maps of mean squares over channels, each of unit
+//     length; mean over samples and positions: Zagoruyko and Komodakis 2017, "Paying More Attention
+//     to Attention". Channels may differ.
+//   RelationalDistance(x, teacher's x), RelationalAngle(x, teacher's x)
+//     Huber loss between the distances of all pairs of samples, over their mean, and between the
+//     cosines of all angles of three; mean over pairs and triplets: Park et al. 2019, "Relational
+//     Knowledge Distillation". All axes but the leading one are a sample, and may differ.
 //   BinaryCrossEntropy(logits, targets) {reduction}
 //   SquaredError(x, targets), AbsoluteError(x, targets), Huber(x, targets) {delta} {reduction}
 //   KlDivergence(log-probabilities, target probabilities) {reduction, "batch" unless given}

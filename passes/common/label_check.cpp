@@ -22,6 +22,7 @@ LabelCheck::LabelCheck(const ChosenLosses& losses, const FirstBatch& first) {
   for (const LossTerm& term : losses.terms) {
     if (term.kind == Kind::gaussian_kl) continue;
     Rule rule{.term = term, .source = losses.targets.at(next++)};
+    if (term.kind == Kind::decoupled_distillation) ++next;
     if (term.kind == Kind::ctc) {
       if (term.has_lengths) ++next;
       if (term.has_target_lengths) rule.lengths = losses.targets.at(next++);

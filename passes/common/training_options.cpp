@@ -58,6 +58,9 @@ constexpr OptionSpec shared_options[] = {
     {.name = "clip_norm", .kind = Kind::number, .default_value = "0", .help = "bound on the norm of all gradients together; 0: none", .min = 0, .max = 1e30},
     {.name = "clip_value", .kind = Kind::number, .default_value = "0", .help = "bound on every element of gradients; 0: none", .min = 0, .max = 1e30},
     {.name = "label_smoothing", .kind = Kind::number, .default_value = "0", .help = "of cross_entropy: share that goes to all classes alike", .min = 0, .max = 0.999},
+    {.name = "augment",
+     .help = "changes samples at random: 'shift=2,flip=horizontal,rotate=10,crop=4,noise=0.05,mixup=0.2'; of flat inputs with "
+             "image=1x28x28; fill=0|edge|reflect, layout=nchw|nhwc, input=NAME"},
     {.name = "dropout",
      .help = "ratio of values that are dropped in front of matrix products behind the first trained layer; or by value: '0.5;tensor:x=0.2'"},
     {.name = "keep_dropout", .kind = Kind::flag, .default_value = "true", .help = "Dropout nodes of the model drop"},
@@ -84,6 +87,7 @@ constexpr OptionSpec shared_options[] = {
     {.name = "ema", .kind = Kind::number, .default_value = "0", .help = "decay of the moving average of parameters that is kept instead of them; 0: none", .min = 0, .max = 0.9999999},
     {.name = "recompute",
      .kind = Kind::flag,
+     .default_value = "false",
      .help = "activations and normalizations are computed again for the gradients instead of being kept: less memory, more time"},
     {.name = "memory", .kind = Kind::number, .default_value = "1024", .help = "MB of samples held in memory; more are shuffled in parts", .min = 0.001, .max = 1e9},
 };
@@ -134,6 +138,8 @@ TrainingSettings TrainingSettings::from(const Options& options) {
   settings.l2 = selected(options, "l2", 0, 1e6);
   settings.max_norm = selected(options, "max_norm", 0, 1e30);
   settings.dropout = selected(options, "dropout", 0, 0.999);
+  settings.augmentation =
+      in_context([] { return "option 'augment'"; }, [&] { return AugmentationOptions::parse(options.text("augment")); });
   settings.batch_statistics = options.text("batch_norm") != "keep";
   settings.keeps_dropout = options.flag("keep_dropout");
   settings.keeps_zeros = options.flag("keep_zeros");

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <vector>
 
+#include "graph/exec/augmentation.h"
 #include "graph/exec/fit.h"
 #include "passes/common/loss_text.h"
 #include "passes/common/selected_number.h"
@@ -25,6 +26,7 @@ struct TrainingSettings {
   double step_epochs = 1, warmup_epochs = 0;
   double clip_norm = 0, clip_value = 0;
   SelectedNumber rate_factors, weight_decay, l1, l2, max_norm, dropout;
+  AugmentationOptions augmentation;
   bool batch_statistics = true;
   bool keeps_dropout = true;
   bool keeps_zeros = true;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "graph/exec/gradients.h"
+#include "passes/common/batch_augmentation.h"
 #include "passes/common/checkpoint.h"
 #include "passes/common/dropout_places.h"
 #include "passes/common/loss_choice.h"
@@ -30,19 +31,6 @@ Json json_of(const EpochRecord& epoch) {
           {"learning_rate", is_start ? Json() : Json(epoch.rate)},
           {"samples", epoch.samples},
           {"seconds", epoch.seconds}};
-}
-
-// Zeros that pruning left, to be kept: those of weights that are not 0 everywhere.
-std::map<std::string, Tensor> masks_of(const Model& model, const std::vector<std::string>& trained) {
-  std::map<std::string, Tensor> masks;
-  for (const Weight& weight : collect_weights(model, WeightKinds::all, Selector(""), "", nullptr)) {
-    if (std::ranges::find(trained, weight.value->name()) == trained.end()) continue;
-    const Tensor wide = weight.value->constant()->cast(DType::float32);
-    const auto values = wide.data<float>();
-    const auto zeros = std::ranges::count(values, 0.0F);
-    if (zeros > 0 && zeros < std::ssize(values)) masks[weight.value->name()] = *weight.value->constant();
-  }
-  return masks;
 }
 
 // Of two models of the same names.
@@ -150,7 +138,10 @@ class Stage {
     options.regularize = [this, axes = channel_axes()](const std::string& name, const Tensor& value) {
       return regularization(name, value, axes);
     };
-    if (settings_.keeps_zeros) options.masks = masks_of(model_, parameters_);
+    if (settings_.keeps_zeros) {
+      options.masks = zero_masks(model_, parameters_);
+      options.masks.insert(task_.masks.begin(), task_.masks.end());
+    }
     if (!options.masks.empty())
       report_.notes.push_back(fmt::format("{} weight{} with zeros: they stay 0", options.masks.size(),
                                           options.masks.size() == 1 ? "" : "s"));
@@ -187,7 +178,8 @@ class Stage {
     fit_options_.seed = context_.seed;
     fit_options_.threads = context_.pool.size();
     fit_options_.targets = losses_.targets;
-    fit_options_.transform = task_.transform;
+    fit_options_.transform = augmented(settings_.augmentation, model_, losses_, first, fit_options_.targets, context_,
+                                       task_.transform, report_.notes);
     fit_options_.compute_targets = task_.compute_targets;
     fit_options_.check = LabelCheck(losses_, first);
   }
@@ -267,6 +259,18 @@ class Stage {
 };
 
 }  // namespace
+
+std::map<std::string, Tensor> zero_masks(const Model& model, const std::vector<std::string>& trained) {
+  std::map<std::string, Tensor> masks;
+  for (const Weight& weight : collect_weights(model, WeightKinds::all, Selector(""), "", nullptr)) {
+    if (std::ranges::find(trained, weight.value->name()) == trained.end()) continue;
+    const Tensor wide = weight.value->constant()->cast(DType::float32);
+    const auto values = wide.data<float>();
+    const auto zeros = std::ranges::count(values, 0.0F);
+    if (zeros > 0 && zeros < std::ssize(values)) masks[weight.value->name()] = *weight.value->constant();
+  }
+  return masks;
+}
 
 TrainingReport train_stage(Model& model, const TrainingTask& task, const Options& options, PassContext& context) {
   try {

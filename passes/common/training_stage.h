@@ -26,6 +26,8 @@ struct TrainingTask {
   std::vector<std::string> further_parameters = {};
   // Changes what the options say of one parameter (learned scales do not decay).
   std::function<void(const std::string& name, const Tensor& value, Regularization&)> adjust = {};
+  // What keep_zeros keeps beside the zeros of weights that operators of the model read themselves.
+  std::map<std::string, Tensor> masks = {};
   std::function<void(Batch&, const BatchPlace&)> transform = {};  // FitOptions::transform
   std::function<std::vector<Tensor>(const Batch&, const BatchPlace&)> compute_targets = {};
   // What else the result depends on (a teacher's hash): a checkpoint of another value is refused.
@@ -37,6 +39,9 @@ struct TrainingReport {
   Json record;                     // Outcome::training
   std::vector<std::string> notes;
 };
+
+// Zeros that pruning left: of the `trained` weights that are not 0 everywhere, by name.
+std::map<std::string, Tensor> zero_masks(const Model& model, const std::vector<std::string>& trained);
 
 // Trains `model` in place by the options of training_options() and the context's data, with the
 // context's checkpoint and observer. The model may hold what only training needs (fake quantization,

@@ -8,7 +8,9 @@
 #include "graph/ir/clone.h"
 #include "graph/ops/constant.h"
 #include "graph/rewrite/patch.h"
+#include "passes/common/batch_norm.h"
 #include "passes/convert/float_plan.h"
+#include "passes/core/prepared_pass.h"
 #include "passes/core/registry.h"
 
 namespace onnxpress {
@@ -165,7 +167,7 @@ class Converter {
   std::unordered_map<const Value*, Patch::Ref> made_, originals_, narrow_;
 };
 
-class ConvertFloat : public Pass {
+class ConvertFloat : public Pass, public PreparedPass {
  public:
   static constexpr PassInfo pass_info{
       .name = "convert_float",
@@ -175,6 +177,13 @@ class ConvertFloat : public Pass {
       .needs = Needs::optional_calibration};
 
   const PassInfo& info() const override { return pass_info; }
+
+  // In float32 BatchNormalization is folded to the last bits; in the narrow type no more. Nodes that are to be kept may
+  // be meant, so nothing is folded then.
+  std::vector<std::string> preparations(const Model& model, const Options& options) const override {
+    if (options.given("keep") || !has_unfolded_batch_norm(model)) return {};
+    return {"fuse_conv_bn"};
+  }
 
   Outcome run(Model& model, PassContext& context) const override {
     const bool half = context.options.text("type") == "fp16";

@@ -39,6 +39,12 @@ class PipelineParser {
 
   void skip_blanks() { at_ = std::min(text_.find_first_not_of(blanks, at_), text_.size()); }
 
+  // A value without quotes ends before a '='.
+  bool holds_equals() {
+    skip_blanks();
+    return !at_end() && text_[at_] == '=';
+  }
+
   bool accept(char c) {
     skip_blanks();
     if (at_end() || text_[at_] != c) return false;
@@ -71,6 +77,8 @@ class PipelineParser {
         const std::string key = name("an option name");
         expect('=', "'='");
         const bool is_new = given.emplace(key, value()).second;
+        require(!holds_equals(), "the value of option '{}' holds a '=' at column {}: put the whole value into single quotes, "
+                "{}='...'", key, column(), key);
         require(is_new, "option '{}' is given twice, again at column {}", key, option_column);
       } while (accept(','));
       expect('}', "',' or '}'");

@@ -223,7 +223,7 @@ class Assigner {
       }
     }
     result_.notes.push_back(fmt::format("bits=auto: loses {:.2f} points of {} on {} calibration samples, {:.2f} allowed",
-                                        100 * best.quality.drop(judge.original()).value_or(0),
+                                        100 * std::max(best.quality.drop(judge.original()).value_or(0), 0.0),
                                         judge.original().accuracy ? "accuracy" : "agreement", judge.samples(), 100 * allowed));
     take(best);
   }
@@ -268,8 +268,12 @@ int narrowest_automatic_bits(const QuantizeRequest& request) {
   return request.budget_bits && *request.budget_bits < 5 ? 2 : 4;
 }
 
+void check_automatic_bits(const QuantizeRequest& request) {
+  require(request.budget_bits || request.max_drop, "bits=auto: expected budget=4.5bpw, max_drop=0.5% or --max-drop 0.5%, found none");
+}
+
 BitsAssignment assign_bits(const Model& model, PassContext& context, const QuantizeRequest& request) {
-  require(request.budget_bits || request.max_drop, "bits=auto: expected budget=4.5bpw, max_drop=0.5% or --max-drop, found none");
+  check_automatic_bits(request);
   return Assigner(model, context, request).assign();
 }
 

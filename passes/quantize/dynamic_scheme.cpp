@@ -10,6 +10,7 @@
 #include "passes/quantize/dynamic_forms.h"
 #include "passes/quantize/records.h"
 #include "passes/quantize/rounding.h"
+#include "passes/quantize/tuning.h"
 
 namespace onnxpress {
 namespace {
@@ -105,6 +106,7 @@ class DynamicScheme {
     std::vector<RoundingTask> tasks;
     for (const DynamicWeight& weight : weights_) tasks.push_back(task_of(weight));
     std::vector<RoundingResult> results = round_weights(model_, tasks, context_, request_);
+    tune_weights(model_, tasks, results, request_);
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       const DynamicWeight& weight = weights_[i];
       if (!results[i].note.empty()) notes_[results[i].note] += 1;

@@ -103,7 +103,9 @@ bool is_constant(const Node& node, std::size_t index) {
 // Conv and ConvTranspose whose weight is computed run on floats.
 void use_convolution(const Node& node, OperatorUse& use) {
   if (!is_constant(node, 1)) {
-    use = {.role = Role::none, .reason = "its weight is not a constant"};
+    const Node* maker = node.input(1) ? node.input(1)->producer() : nullptr;
+    const bool has_codes = maker && maker->is("DequantizeLinear") && is_constant(*maker, 0);
+    use = {.role = Role::none, .reason = has_codes ? "it is quantized already" : "its weight is not a constant"};
     return;
   }
   use.weights = {1};

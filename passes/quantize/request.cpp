@@ -64,20 +64,20 @@ void check_weights_only(const QuantizeRequest& request) {
   require(!own_form || !request.weight_type,
           "option 'type': form=contrib and form=codebook have a type of their own (say bits), found {}",
           request.weight_type ? name(*request.weight_type) : "");
-  require(!small_float || request.rounding == Rounding::nearest || request.rounding == Rounding::mse,
+  const bool to_nearest = request.rounding == Rounding::automatic || request.rounding == Rounding::nearest;
+  require(!small_float || to_nearest || request.rounding == Rounding::mse,
           "method={} moves between evenly spaced levels, which {} has not: expected rtn or mse",
           request.rounding == Rounding::hqq    ? "hqq"
           : request.rounding == Rounding::gptq ? "gptq"
                                                : "adaround",
           small_float ? name(*request.weight_type) : "");
-  require(request.form != Form::codebook || request.rounding == Rounding::nearest,
+  require(request.form != Form::codebook || to_nearest,
           "form=codebook chooses its levels itself: expected method=rtn");
   const bool own_scales = own_form || request.format != BlockFormat::none;
   require(!own_scales || request.scale_type == DType::undefined,
           "scales=fp16 belongs to form=qdq and types without scales of their own");
   require(!request.power_of_two || (request.form != Form::codebook && request.format == BlockFormat::none),
           "power_of_two is for scales that are chosen: not for form=codebook and the block formats");
-  require(request.accuracy_level == 0 || request.form == Form::contrib, "accuracy_level belongs to form=contrib");
   const bool unloadable = request.format != BlockFormat::none || request.weight_type == DType::float4e2m1;
   require(!unloadable || !request.only_loadable,
           "the reference ONNX Runtime loads no float4e2m1 and no float8e8m0 scales: say storage=smallest to write them "
@@ -92,7 +92,8 @@ std::vector<BitsRule> parse_overrides(std::string_view text) {
     text.remove_prefix(std::min(end + 1, text.size()));
     const std::size_t equals = rule.rfind('=');
     require(equals != std::string_view::npos && equals > 0,
-            "option 'overrides': expected SELECTOR=BITS or SELECTOR=float, found '{}'", rule);
+            "option 'overrides': expected SELECTOR=BITS or SELECTOR=float, all of them in one pair of quotes "
+            "(overrides='conv1=4;head*=float'), found '{}'", rule);
     const std::string_view bits = rule.substr(equals + 1);
     rules.push_back({std::string(rule.substr(0, equals)), bits == "float" ? 0 : parse_bits("overrides", bits)});
   }
@@ -108,6 +109,62 @@ std::optional<double> parse_budget(std::string_view text) {
   require(error == std::errc{} && end == number.data() + number.size() && value >= 2 && value <= 16,
           "option 'budget': expected 2bpw to 16bpw (bits per weight), found '{}'", text);
   return value;
+}
+
+// Percentage points as a share; 0.5 and 0.5% are half a point, as for --max-drop.
+std::optional<double> parse_drop(std::string_view text) {
+  if (text.empty()) return std::nullopt;
+  std::string_view number = text;
+  if (number.ends_with('%')) number.remove_suffix(1);
+  double value = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+  require(error == std::errc{} && end == number.data() + number.size() && value >= 0 && value <= 100,
+          "option 'max_drop': expected percentage points from 0 to 100 (0.5%), found '{}'", text);
+  return value / 100;
+}
+
+// Options that were said although nothing reads them.
+void check_idle(const Options& options, const QuantizeRequest& request) {
+  const bool is_static = request.scheme == Scheme::static_ranges;
+  const bool has_blocks = request.granularity == Granularity::Kind::block || request.form == Form::contrib;
+  struct Place {
+    std::string_view option;
+    bool is_read;
+    std::string_view belongs_to;
+  };
+  const Place places[] = {
+      {"calibration", is_static, "scheme=static"},
+      {"percentile", is_static && request.range.method == RangeMethod::percentile, "calibration=percentile"},
+      {"act_bits", request.scheme != Scheme::weights && request.activation_bits <= bits(request.activation_type.value_or(DType::int16)),
+       "scheme=static and an act_type of as many bits"},
+      {"act_type", request.scheme != Scheme::weights, "scheme=static"},
+      {"act_symmetric", request.scheme != Scheme::weights, "scheme=static"},
+      {"granularity", request.format == BlockFormat::none, "types without blocks of their own"},
+      {"block", has_blocks && request.format == BlockFormat::none, "granularity=block or form=contrib"},
+      {"symmetric", request.form != Form::codebook, "forms with levels at equal distances"},
+      {"scales", request.scheme == Scheme::weights, "scheme=weights"},
+      {"samples", request.rounds_by_inputs(), "method=gptq or adaround"},
+      {"damping", request.rounds_by_inputs(), "method=gptq or adaround"},
+      {"act_order", request.rounds_by_inputs(), "method=gptq or adaround"},
+      {"steps", request.rounding == Rounding::adaround, "method=adaround"},
+      {"storage", request.scheme != Scheme::dynamic, "scheme=static or weights"},
+      {"accuracy_level", request.form == Form::contrib, "form=contrib"},
+      {"budget", request.automatic_bits, "bits=auto"},
+      {"max_drop", request.automatic_bits && !request.budget_bits, "bits=auto without budget"},
+  };
+  for (const Place& place : places)
+    require(!options.given(place.option) || place.is_read, "option '{}' belongs to {} and would do nothing here",
+            place.option, place.belongs_to);
+}
+
+// A type says whether there is a zero point; only scheme=weights has signed codes with one.
+void check_symmetry(const Options& options, const QuantizeRequest& request) {
+  if (!options.given("symmetric") || !request.weight_type || request.scheme == Scheme::dynamic) return;
+  const DType type = *request.weight_type;
+  const bool may = request.symmetric ? !is_integer(type) || is_signed_integer(type)
+                                     : is_integer(type) && (!is_signed_integer(type) || request.scheme == Scheme::weights);
+  require(may, "option 'symmetric': type={} is always {}, found {}", options.text("type"),
+          request.symmetric ? "with a zero point" : "symmetric", request.symmetric);
 }
 
 template <class T>
@@ -133,7 +190,7 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
                                {"codebook", Form::codebook}});
   request.automatic_bits = options.text("bits") == "auto";
   if (!request.automatic_bits) request.weight_bits = parse_bits("bits", options.text("bits"));
-  request.activation_bits = static_cast<int>(options.integer("act_bits"));
+  request.activation_bits = parse_int(options.text("act_bits")).value();
   request.granularity = choice<Granularity::Kind>(options, "granularity",
                                                   {{"tensor", Granularity::Kind::tensor},
                                                    {"channel", Granularity::Kind::channel},
@@ -141,6 +198,7 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
   request.block = options.integer("block");
   read_weight_type(options, request);
   request.activation_type = parse_type(options, "act_type");
+  if (request.activation_type && !options.given("act_bits")) request.activation_bits = bits(*request.activation_type);
   request.symmetric = options.flag("symmetric");
   if (options.text("act_symmetric") != "auto") request.symmetric_activations = options.text("act_symmetric") == "true";
   request.power_of_two = options.flag("power_of_two");
@@ -154,7 +212,8 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
                                               {"snr", RangeMethod::snr}});
   request.range.percentile = options.number("percentile");
   request.rounding = choice<Rounding>(options, "method",
-                                      {{"rtn", Rounding::nearest},
+                                      {{"auto", Rounding::automatic},
+                                       {"rtn", Rounding::nearest},
                                        {"mse", Rounding::mse},
                                        {"hqq", Rounding::hqq},
                                        {"gptq", Rounding::gptq},
@@ -173,10 +232,10 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
   request.select = options.text("select");
   request.overrides = parse_overrides(options.text("overrides"));
   request.budget_bits = parse_budget(options.text("budget"));
-  if (options.number("max_drop") >= 0) request.max_drop = options.number("max_drop");
-  require(!request.budget_bits || request.automatic_bits, "option 'budget' belongs to bits=auto, found bits={}",
-          options.text("bits"));
+  request.max_drop = parse_drop(options.text("max_drop"));
   check_weights_only(request);
+  check_idle(options, request);
+  check_symmetry(options, request);
   return request;
 }
 

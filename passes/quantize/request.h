@@ -30,7 +30,10 @@ enum class Form {
   codebook,   // Gather of a palette of floats by uint8 or uint4 indices (weights only)
 };
 
-enum class Rounding { nearest, mse, hqq, gptq, adaround };
+enum class Rounding {
+  automatic,  // mse for few values, else nearest (see round_weights)
+  nearest, mse, hqq, gptq, adaround
+};
 enum class BiasCorrection { none, analytic, empirical };
 
 // Blocks of small floats with scales of one byte.
@@ -47,6 +50,10 @@ struct BitsRule {
   int bits = 0;
 };
 
+struct TunedGrids;
+// Called by every scheme before it converts (tuning.h).
+using Tuner = std::function<void(Model& model, TunedGrids& grids)>;
+
 struct QuantizeRequest {
   Scheme scheme = Scheme::static_ranges;
   Form form = Form::automatic;
@@ -62,7 +69,7 @@ struct QuantizeRequest {
   bool power_of_two = false;
   DType scale_type = DType::undefined;          // undefined: the weight's; float16: stored so, and cast
   RangeOptions range;
-  Rounding rounding = Rounding::nearest;
+  Rounding rounding = Rounding::automatic;
   // Of the methods that look at inputs: samples that they look at, the share of the mean diagonal
   // that is added to the Hessian, whether columns are rounded by importance, gradient steps.
   std::int64_t rounding_samples = 1024;
@@ -80,8 +87,12 @@ struct QuantizeRequest {
   std::optional<double> budget_bits;  // bits per weight, of bits=auto
   bool may_grow = false;              // also what makes the file larger: for measuring one layer alone
   std::optional<double> max_drop;     // of accuracy or agreement, as a share, of bits=auto
+  Tuner tune = {};                    // trains what is about to be converted
 
-  // Throws Error for values that contradict each other.
+  // The method looks at the inputs that weights meet.
+  bool rounds_by_inputs() const { return rounding == Rounding::gptq || rounding == Rounding::adaround; }
+
+  // Throws Error for values that contradict each other, and for options that do nothing beside the others.
   static QuantizeRequest from(const Options& options);
   // Of a weight (or the activations of a node): 0 when it is left in float.
   int bits_of(const Node& node, const Value& weight) const;
@@ -115,8 +126,10 @@ struct BitsAssignment {
 
 // Chooses bits per weight by measured sensitivity, within request.budget_bits or, without, so that no
 // more than request.max_drop is lost on the calibration data; see mixed precision in
-// docs/quantization.md. Throws Error when both are missing, and for a budget that is out of reach.
+// docs/quantization.md. Throws Error for a budget that is out of reach.
 BitsAssignment assign_bits(const Model& model, PassContext& context, const QuantizeRequest& request);
+// Throws Error when neither a budget nor a drop is said.
+void check_automatic_bits(const QuantizeRequest& request);
 // The narrowest width that it may choose, which the opset must allow.
 int narrowest_automatic_bits(const QuantizeRequest& request);
 

@@ -14,6 +14,16 @@ RoundingResult round_on_range(ThreadPool& pool, const RoundingTask& task) {
   return result;
 }
 
+// Where a scale has few weights its best value is well below what covers them all, and costs little to
+// find. Many weights are better not clipped: the largest meet what matters (bench/quantize/accuracy.py).
+Rounding automatic_rounding(const RoundingTask& task, const QuantizeRequest& request) {
+  constexpr std::int64_t few = 128;
+  const Tensor& weight = *task.weight.value->constant();
+  const std::int64_t scales = std::max<std::int64_t>(1, element_count(task.granularity.scale_dims(weight.dims())));
+  const bool is_best = request.scheme != Scheme::weights && has_free_scales(task) && weight.size() <= few * scales;
+  return is_best ? Rounding::mse : Rounding::nearest;
+}
+
 }  // namespace
 
 ScaleRules scale_rules(const RoundingTask& task) {
@@ -44,15 +54,26 @@ RoundingResult round_on_own_grid(ThreadPool& pool, const RoundingTask& task, Rou
   return result;
 }
 
+WeightGrid grid_of(const QuantizedTensor& quantized, const QuantizedType& type) {
+  WeightGrid grid{.type = type, .granularity = quantized.granularity, .scale_type = quantized.scale.dtype()};
+  if (quantized.outer_scale.defined()) grid.outer_scale = quantized.outer_scale.to_floats()[0];
+  const std::vector<float> scales = quantized.scale.to_floats();
+  const std::vector<std::int64_t> zeros =
+      quantized.zero_point.defined() ? quantized.zero_point.to_ints() : std::vector<std::int64_t>(scales.size(), 0);
+  for (std::size_t i = 0; i < scales.size(); ++i) grid.parameters.push_back({scales[i] * grid.outer_scale, zeros[i]});
+  return grid;
+}
+
 std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& tasks,
                                           PassContext& context, const QuantizeRequest& request) {
-  if (request.rounding == Rounding::gptq || request.rounding == Rounding::adaround)
+  if (request.rounds_by_inputs())
     return round_layers(model, tasks, context, request);
   std::vector<RoundingResult> results;
-  for (const RoundingTask& task : tasks)
-    results.push_back(request.rounding == Rounding::nearest
-                          ? round_on_range(context.pool, task)
-                          : round_on_own_grid(context.pool, task, request.rounding));
+  for (const RoundingTask& task : tasks) {
+    const Rounding method = request.rounding == Rounding::automatic ? automatic_rounding(task, request) : request.rounding;
+    results.push_back(method == Rounding::nearest ? round_on_range(context.pool, task)
+                                                  : round_on_own_grid(context.pool, task, method));
+  }
   return results;
 }
 

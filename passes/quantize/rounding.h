@@ -26,6 +26,9 @@ struct RoundingResult {
   std::string note;  // why another method than the one asked for was used; empty: none was
 };
 
+// The grid that a tensor's codes are on.
+WeightGrid grid_of(const QuantizedTensor& quantized, const QuantizedType& type);
+
 // Rounds the weights of `tasks` (in node order; of `model`, which stays as it is) by
 // request.rounding. Methods that need inputs run the model on context.calibration: Error without.
 std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& tasks,

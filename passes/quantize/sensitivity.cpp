@@ -8,6 +8,7 @@
 
 #include "graph/base/error.h"
 #include "graph/exec/engine.h"
+#include "graph/ops/infer.h"
 
 namespace onnxpress {
 namespace {
@@ -53,6 +54,21 @@ const Node* node_named(const Graph& graph, std::string_view name) {
   return nullptr;
 }
 
+// Where what the node made is floats again: it may make codes now (rows of codes, sums of products of
+// codes), which nodes that the original has not turn back.
+const Value* result_in_floats(const Node& node, const Graph& original, const TypeInference& types) {
+  constexpr int longest = 6;
+  const Value* value = node.output();
+  for (int i = 0; i < longest && value && !value->is_output(); ++i) {
+    const bool made_codes = i > 0 || is_integer(types.type(value).elem);
+    if (!made_codes || value->uses().size() != 1) return value;
+    const Node* reader = value->uses()[0].node;
+    if (node_named(original, reader->name)) return value;
+    value = reader->output();
+  }
+  return value;
+}
+
 }  // namespace
 
 std::string exact_selector(std::string_view kind, std::string_view name) {
@@ -82,7 +98,7 @@ QuantizationTrials::QuantizationTrials(const Model& model, PassContext& context,
   request_.automatic_bits = false;
   request_.bias_correction = BiasCorrection::none;
   request_.may_grow = true;
-  if (request_.rounding != Rounding::mse) request_.rounding = Rounding::nearest;
+  if (request_.rounding != Rounding::mse && request_.rounding != Rounding::automatic) request_.rounding = Rounding::nearest;
   if (cache_.empty() && request_.scheme == Scheme::static_ranges) {
     std::string name = (std::filesystem::temp_directory_path() / "onnxpress-calibration-XXXXXX").string();
     const int file = ::mkstemp(name.data());
@@ -132,6 +148,7 @@ QuantizationTrials::Trial QuantizationTrials::run(const std::vector<BitsRule>& r
                       .pool = context_.pool,
                       .seed = context_.seed,
                       .calibration = context_.calibration,
+                      .near_misses = &trial.left,
                       .calibration_cache = cache_,
                       .calibrated = context_.calibrated};
   if (context.calibration) context.calibration->rewind();
@@ -175,8 +192,12 @@ double QuantizationTrials::local_noise(const Model& quantized, const QuantizedUn
   constexpr std::size_t batches = 2;
   const Node *before = node_named(model_.graph, unit.node), *after = node_named(quantized.graph, unit.node);
   if (!before || !after) return std::nan("");
+  TypeInference types(quantized);
+  types.run();
+  const Value* result = result_in_floats(*after, model_.graph, types);
+  if (!result) return std::nan("");
   Engine original(model_, {.threads = context_.pool.size()}), changed(quantized, {.threads = context_.pool.size()});
-  Capture expected(original.model().graph, before->output()->name()), found(changed.model().graph, after->output()->name());
+  Capture expected(original.model().graph, before->output()->name()), found(changed.model().graph, result->name());
   double signal = 0, noise = 0;
   for (std::size_t i = 0; i < std::min(batches, judge.inputs().size()); ++i) {
     original.run(std::span<const Tensor>(judge.inputs()[i]), &expected);

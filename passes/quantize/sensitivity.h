@@ -54,6 +54,7 @@ class QuantizationTrials {
   struct Trial {
     std::unique_ptr<Model> model;
     Outcome outcome;
+    std::vector<NearMiss> left;  // what was not quantized, and why
   };
   Trial run(const std::vector<BitsRule>& rules);
   // One unit, the others in float; bytes and weight SNR from the report of the trial.

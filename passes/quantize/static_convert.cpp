@@ -36,6 +36,8 @@ class Converter {
   struct GridConstants {
     Value* scale = nullptr;
     Value* zero_point = nullptr;
+    Value* least = nullptr;  // codes that are clipped to, where levels are restricted
+    Value* most = nullptr;
   };
   const GridConstants& constants_of(std::size_t group, const std::string& hint) {
     GridConstants& known = constants_[group];
@@ -43,6 +45,39 @@ class Converter {
     known.scale = model_.graph.add_initializer(model_.graph.unique_name(hint + "_scale"), grids_[group].scale());
     known.zero_point = model_.graph.add_initializer(model_.graph.unique_name(hint + "_zero_point"), grids_[group].zero_point());
     return known;
+  }
+
+  Value* code_constant(const std::string& hint, std::int64_t code, DType type) {
+    return model_.graph.add_initializer(model_.graph.unique_name(hint), Tensor::scalar(code).cast(type));
+  }
+
+  // The bounds of restricted levels; values of a group share them.
+  const GridConstants& bounds_of(std::size_t group, const std::string& hint) {
+    GridConstants& known = constants_[group];
+    const ActivationType& type = grids_[group].type;
+    if (!known.least) {
+      known.least = code_constant(hint + "_least_code", type.least_code(), type.storage);
+      known.most = code_constant(hint + "_most_code", type.most_code(), type.storage);
+    }
+    return known;
+  }
+
+  // QuantizeLinear, and Clip where its type has more codes than there are levels: on codes, so that runtimes
+  // still find the operator between codes.
+  Patch::Ref quantized(Patch& patch, const CodedValue& coded, Value* source, const GridConstants& constants) {
+    const std::string base = coded.value->name();
+    const Patch::Ref codes = patch.node({.op_type = "QuantizeLinear",
+                                         .name = base + "_QuantizeLinear",
+                                         .inputs = {source, constants.scale, constants.zero_point},
+                                         .attributes = {}});
+    ++done_.quantize_nodes;
+    // What moves elements gets levels that are restricted already.
+    if (!grids_[coded.group].type.is_restricted() || !coded.is_source) return codes;
+    const GridConstants& bounds = bounds_of(coded.group, base);
+    return patch.node({.op_type = "Clip",
+                       .name = base + "_Clip",
+                       .inputs = {codes, bounds.least, bounds.most},
+                       .attributes = {}});
   }
 
   // Whether the Relu or Clip behind the maker does nothing that saturation does not do.
@@ -78,11 +113,7 @@ class Converter {
     }
     const std::string base = value->name();
     Patch patch(value->graph());
-    const Patch::Ref codes = patch.node({.op_type = "QuantizeLinear",
-                                         .name = base + "_QuantizeLinear",
-                                         .inputs = {source, constants.scale, constants.zero_point},
-                                         .attributes = {}});
-    ++done_.quantize_nodes;
+    const Patch::Ref codes = quantized(patch, coded, source, constants);
     const bool everyone = coded.made_on_codes && !value->is_input();
     if (everyone || !here.empty()) {
       const Patch::Ref floats = dequantized(patch, base, codes, constants);
@@ -154,14 +185,7 @@ class Converter {
         Value* value = planned.node->input(i);
         const Tensor* tensor = value->constant();
         if (!tensor) continue;
-        const std::vector<float> elements = tensor->to_floats();
-        float low = 0, high = 0;
-        for (const float element : elements) {
-          low = std::min(low, element);
-          high = std::max(high, element);
-        }
-        const ActivationGrid grid =
-            make_activation_grid(low, high, kinds_.activation_of(planned.activation_bits), false, tensor->dtype());
+        const ActivationGrid grid = operand_grid(*tensor, kinds_.activation_of(planned.activation_bits));
         Patch patch(planned.node->graph());
         const Patch::Ref floats =
             patch.node({.op_type = "DequantizeLinear",

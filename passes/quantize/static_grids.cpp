@@ -17,14 +17,6 @@ float largest_number(DType type) {
   }
 }
 
-// What a code of the storage type can be: QuantizeLinear saturates there.
-std::int64_t least_code(const ActivationType& type) {
-  return is_signed_integer(type.storage) ? -(std::int64_t{1} << (bits(type.storage) - 1)) : 0;
-}
-std::int64_t most_code(const ActivationType& type) {
-  return least_code(type) + (std::int64_t{1} << bits(type.storage)) - 1;
-}
-
 float rounded_up(float scale, DType type) {
   float rounded = Tensor::scalar(scale).cast(type).to_floats()[0];
   if (rounded < scale) rounded = Tensor::scalar(scale * (type == DType::bfloat16 ? 1.0078125F : 1.0009766F)).cast(type).to_floats()[0];
@@ -41,10 +33,10 @@ bool ActivationGrid::saturates_at(double lower, double upper) const {
   if (!type.is_integer()) return false;
   const auto code = [&](double value) {
     const float shifted = std::nearbyint(static_cast<float>(value) / parameters.scale) + static_cast<float>(parameters.zero_point);
-    return std::clamp(shifted, static_cast<float>(least_code(type)), static_cast<float>(most_code(type)));
+    return std::clamp(shifted, static_cast<float>(type.least_code()), static_cast<float>(type.most_code()));
   };
-  return (std::isinf(lower) || code(lower) == static_cast<float>(least_code(type))) &&
-         (std::isinf(upper) || code(upper) == static_cast<float>(most_code(type)));
+  return (std::isinf(lower) || code(lower) == static_cast<float>(type.least_code())) &&
+         (std::isinf(upper) || code(upper) == static_cast<float>(type.most_code()));
 }
 
 ActivationGrid make_activation_grid(float low, float high, const ActivationType& type, bool power_of_two,
@@ -64,15 +56,24 @@ ActivationGrid make_activation_grid(float low, float high, const ActivationType&
   if (power_of_two) p.scale = std::exp2(std::ceil(std::log2(p.scale)));
   p.scale = rounded_up(p.scale, scale_type);
   if (!type.is_integer()) return grid;
-  const std::int64_t least = least_code(type);
+  const std::int64_t least = type.least_code();
   if (type.symmetric) {
     const bool one_sided = !is_signed_integer(type.storage) && grid.low == 0;
     p.zero_point = is_signed_integer(type.storage) || one_sided ? 0 : std::int64_t{1} << (type.bits - 1);
   } else {
     const double zero = static_cast<double>(least) - static_cast<double>(grid.low) / static_cast<double>(p.scale);
-    p.zero_point = std::clamp(static_cast<std::int64_t>(std::nearbyint(zero)), least, most_code(type));
+    p.zero_point = std::clamp(static_cast<std::int64_t>(std::nearbyint(zero)), least, type.most_code());
   }
   return grid;
+}
+
+ActivationGrid operand_grid(const Tensor& constant, const ActivationType& type) {
+  float low = 0, high = 0;
+  for (const float element : constant.to_floats()) {
+    low = std::min(low, element);
+    high = std::max(high, element);
+  }
+  return make_activation_grid(low, high, type, false, constant.dtype());
 }
 
 std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, const Calibration& calibration,
@@ -123,8 +124,8 @@ std::optional<RoundingError> expected_error(const ValueStatistics& statistics, c
   if (!grid.type.is_integer()) return std::nullopt;
   const auto steps = [&](std::int64_t code) { return static_cast<double>(code - grid.parameters.zero_point); };
   return rounding_error(statistics, {.scale = grid.parameters.scale,
-                                     .lowest = steps(least_code(grid.type)),
-                                     .highest = steps(most_code(grid.type))});
+                                     .lowest = steps(grid.type.least_code()),
+                                     .highest = steps(grid.type.most_code())});
 }
 
 }  // namespace onnxpress

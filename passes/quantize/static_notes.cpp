@@ -67,9 +67,14 @@ std::vector<std::string> static_notes(const StaticPlan& plan, const Calibration&
                                                  : "it is left in float, and each keeps a scale of its own"));
   }
   const bool is_ort = kinds.target.id == Target::Id::ort_cpu || kinds.target.id == Target::Id::ort_cpu_avx2;
-  if (is_ort && (bits(kinds.activation.storage) != 8 || bits(kinds.weight.storage) != 8))
-    notes.push_back(fmt::format("{} activations and {} weights are computed in float by {}: only 8-bit ones run on integers",
+  const auto has_kernels = [](DType type) { return is_integer(type) && bits(type) == 8; };
+  if (is_ort && !(has_kernels(kinds.activation.storage) && has_kernels(kinds.weight.storage)))
+    notes.push_back(fmt::format("{} activations and {} weights are computed in float by {}: only 8-bit integers run on integer kernels",
                                 name(kinds.activation.storage), name(kinds.weight.storage), kinds.target.name()));
+  const auto is_invalid_in_kernels = [](DType type, int narrowest) { return !is_integer(type) || bits(type) < narrowest; };
+  if (is_ort && (is_invalid_in_kernels(kinds.activation.storage, 8) || is_invalid_in_kernels(kinds.weight.storage, 4)))
+    notes.emplace_back("ONNX Runtime runs these types with the session option session.disable_quant_qdq=1 only: without it, its "
+                       "optimizer hands them to integer kernels that do not take them");
   if (is_ort && kinds.activation.storage == DType::int8)
     notes.emplace_back("int8 activations run slower than float32 in ONNX Runtime on x86: uint8 is what it is fast with");
   return notes;

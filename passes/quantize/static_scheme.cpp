@@ -5,12 +5,14 @@
 
 #include "graph/onnx/writer.h"
 #include "graph/rewrite/inline.h"
+#include "passes/common/batch_norm.h"
 #include "passes/common/calibration.h"
 #include "passes/common/qoperator.h"
 #include "passes/quantize/indirect_weights.h"
 #include "passes/quantize/request.h"
 #include "passes/quantize/static_convert.h"
 #include "passes/quantize/static_notes.h"
+#include "passes/quantize/tuning.h"
 
 namespace onnxpress {
 namespace {
@@ -40,6 +42,7 @@ class StaticScheme {
       keep_small();
       attempt = prepare(model_);
     }
+    if (request_.tune) tune(attempt);
     convert_model(attempt);
     if (request_.form == Form::qoperator) write_operators();
     return std::move(outcome_);
@@ -57,6 +60,14 @@ class StaticScheme {
                                          model_.functions.size()));
     inline_functions(model_);
     outcome_.changed = true;
+  }
+
+  void tune(Attempt& attempt) {
+    TunedGrids grids{.weights = {}, .chosen_codes = request_.rounds_by_inputs(), .plan = &attempt.plan, .activations = &attempt.grids, .kinds = &kinds_};
+    for (StaticWeight& weight : attempt.weights)
+      if (weight.rounded.quantized) grids.weights.push_back({weight.weight, weight.type, weight.granularity, &weight.rounded});
+    request_.tune(model_, grids);
+    attempt.biases = static_biases(attempt.plan, attempt.weights, attempt.grids, kinds_, attempt.notes);
   }
 
   // Every value that any plan may quantize.
@@ -158,7 +169,9 @@ class StaticScheme {
     for (const StaticWeight& weight : attempt.weights) version = std::max<std::int64_t>(version, first_ir_version(weight.type.storage));
     for (const ActivationGrid& grid : attempt.grids) version = std::max<std::int64_t>(version, first_ir_version(grid.type.storage));
     model.ir_version = version;
-    return convert_static(model, attempt.plan, attempt.grids, attempt.weights, attempt.biases, kinds_, calibration_);
+    // What calibration saw is not what a trained model computes.
+    return convert_static(model, attempt.plan, attempt.grids, attempt.weights, attempt.biases, kinds_,
+                          request_.tune ? Calibration{} : calibration_);
   }
 
   void convert_model(const Attempt& attempt) {
@@ -221,10 +234,12 @@ void check_static(const QuantizeRequest& request) {
           "scheme=static is written as form=qdq or form=qoperator; other forms are of scheme=weights");
   require(request.format == BlockFormat::none, "scheme=static: blocks of floats (mxfp4, mxfp8, nvfp4) are of scheme=weights");
   const int width = request.activation_bits;
-  require(width == 4 || width == 8 || width == 16, "scheme=static: expected activations of 4, 8 or 16 bits, found {}", width);
+  require((width >= 2 && width <= 8) || width == 16, "scheme=static: expected activations of 2 to 8 or 16 bits, found {}", width);
   const DType type = request.activation_type.value_or(request.target.activation_type(width));
   require((is_integer(type) && bits(type) >= 4) || (is_float(type) && bits(type) == 8),
           "scheme=static: QuantizeLinear makes activations of 4, 8 or 16 bits or float8, found {}", name(type));
+  require(!is_integer(type) || width >= bits(type) || bits(type) == 8,
+          "scheme=static: levels of 8-bit codes can be restricted, found {} bits of {}", width, name(type));
   const bool symmetric = request.symmetric_activations.value_or(request.target.symmetric_activations());
   require(!request.target.symmetric_activations() || (symmetric && is_signed_integer(type)) || is_float(type),
           "target {} takes signed activations without zero points only, found {}{}", request.target.name(), name(type),
@@ -232,13 +247,13 @@ void check_static(const QuantizeRequest& request) {
   if (request.form != Form::qoperator) return;
   const DType weight = request.weight_type.value_or(DType::int8);
   require((type == DType::uint8 || type == DType::int8) && is_integer(weight) && bits(weight) == 8 &&
-              request.weight_bits > 4 && request.weight_bits <= 8,
+              (request.weight_bits > 4 || request.weight_type) && request.weight_bits <= 8,
           "form=qoperator: ONNX has operators on 8-bit codes only, found {} activations and {}-bit {} weights", name(type),
           request.weight_bits, name(weight));
 }
 
 std::vector<std::string> static_preparations(const Model& model) {
-  bool computed = false, unfolded = false, apart = false;
+  bool computed = false, apart = false;
   model.for_each_graph([&](const Graph& graph) {
     for (const Node* node : graph.nodes()) {
       if (node->is("Constant")) computed |= node->output(0) && !node->output(0)->is_unused();
@@ -250,15 +265,11 @@ std::vector<std::string> static_preparations(const Model& model) {
         computed |= maker && maker->input_count() > 0 && maker->input(0) && maker->input(0)->is_constant() &&
                     !maker->is("DequantizeLinear");
       }
-      const Value* input = node->is("BatchNormalization") ? node->input(0) : nullptr;
-      if (!input || !input->producer()) continue;
-      static constexpr std::string_view products[] = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"};
-      unfolded |= std::ranges::any_of(products, [&](std::string_view op) { return input->producer()->is(op); });
     }
   });
   std::vector<std::string> wanted;
   if (computed) wanted.emplace_back("fold_constants");
-  if (unfolded) wanted.emplace_back("fuse_conv_bn");
+  if (has_unfolded_batch_norm(model)) wanted.emplace_back("fuse_conv_bn");
   if (apart) wanted.emplace_back("fuse_gemm");
   return wanted;
 }

@@ -12,6 +12,9 @@
 namespace onnxpress {
 namespace {
 
+// Clip takes integers from here on.
+constexpr std::int64_t first_integer_clip_opset = 12;
+
 bool is_signed_code(DType type) { return is_signed_integer(type); }
 
 // Whether some floating-point value or constant has 16 bits: their scales too, from opset 19 on.
@@ -45,6 +48,12 @@ std::int64_t ActivationType::max() const {
   return is_signed_code(storage) ? (std::int64_t{1} << (bits - 1)) - 1 : (std::int64_t{1} << bits) - 1;
 }
 
+std::int64_t ActivationType::least_code() const {
+  return is_signed_code(storage) ? -(std::int64_t{1} << (bits - 1)) : 0;
+}
+
+std::int64_t ActivationType::most_code() const { return least_code() + (std::int64_t{1} << bits) - 1; }
+
 QuantizedType ActivationType::grid() const { return {bits, symmetric, storage}; }
 
 ActivationType StaticTypes::activation_of(int bits) const {
@@ -75,7 +84,7 @@ StaticTypes choose_static_types(const Model& model, const QuantizeRequest& reque
   types.said_weight_type = request.weight_type.has_value();
   types.activation.bits = request.activation_bits;
   types.activation.storage = request.activation_type.value_or(request.target.activation_type(request.activation_bits));
-  if (request.activation_type) types.activation.bits = bits(types.activation.storage);
+  types.activation.bits = std::min(types.activation.bits, bits(types.activation.storage));
   types.activation.symmetric = request.symmetric_activations.value_or(request.target.symmetric_activations());
 
   types.weight.bits = request.weight_bits;
@@ -105,6 +114,7 @@ StaticTypes choose_static_types(const Model& model, const QuantizeRequest& reque
       if (rule.bits == 16) opset = std::max(opset, first_quantize_opset(types.activation_of(16).storage, false, false));
     }
     if (half) opset = std::max<std::int64_t>(opset, 19);
+    if (types.activation.is_restricted()) opset = std::max<std::int64_t>(opset, first_integer_clip_opset);
     require(opset <= request.target.newest_opset(), "the types asked for need opset {}, and target {} loads up to {}",
             opset, request.target.name(), request.target.newest_opset());
     const std::vector<std::string> obstacles =

@@ -17,6 +17,12 @@ struct ActivationType {
   bool symmetric = false;  // the zero point is in the middle, or, for values of one sign, at the end
 
   bool is_integer() const { return onnxpress::is_integer(storage); }
+  // Fewer levels than the storage type has: codes are clipped behind QuantizeLinear.
+  bool is_restricted() const { return is_integer() && bits < onnxpress::bits(storage); }
+  // What codes can be, clipped or saturated: of symmetric types the most negative one, which no range
+  // is chosen for, too.
+  std::int64_t least_code() const;
+  std::int64_t most_code() const;
   std::int64_t min() const;
   std::int64_t max() const;
   // The grid whose scale choose_range() and min_max_parameters() are to be asked for.

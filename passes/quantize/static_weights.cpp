@@ -45,11 +45,9 @@ std::vector<float> scales_for_biases(const QuantizedTensor& quantized) {
 // The weight on other scales: groups whose scale stays keep their codes, others are rounded to nearest.
 QuantizedTensor with_scales(const Tensor& tensor, const QuantizedType& type, const QuantizedTensor& quantized,
                             const std::vector<float>& scales) {
-  WeightGrid grid{.type = type, .granularity = quantized.granularity, .scale_type = quantized.scale.dtype()};
+  WeightGrid grid = grid_of(quantized, type);
   const std::vector<float> old = quantized.scale.to_floats();
-  const std::vector<std::int64_t> zeros = quantized.zero_point.defined() ? quantized.zero_point.to_ints()
-                                                                         : std::vector<std::int64_t>(old.size(), 0);
-  for (std::size_t g = 0; g < scales.size(); ++g) grid.parameters.push_back({scales[g], zeros[g]});
+  for (std::size_t g = 0; g < scales.size(); ++g) grid.parameters[g].scale = scales[g];
   const std::vector<float> values = tensor.to_floats();
   const std::vector<std::int64_t> kept = quantized.codes.to_ints();
   std::vector<std::int32_t> codes(kept.begin(), kept.end());

@@ -37,7 +37,6 @@ bool Target::symmetric_activations() const { return id == Id::tensorrt; }
 
 DType Target::activation_type(int bits) const {
   const bool is_signed = id == Id::tensorrt;
-  if (bits <= 4) return is_signed ? DType::int4 : DType::uint4;
   if (bits <= 8) return is_signed ? DType::int8 : DType::uint8;
   return is_signed ? DType::int16 : DType::uint16;
 }

@@ -16,6 +16,7 @@
 #include "passes/quantize/rounding.h"
 #include "passes/quantize/storage.h"
 #include "passes/quantize/tied_weights.h"
+#include "passes/quantize/tuning.h"
 
 namespace onnxpress {
 namespace {
@@ -112,6 +113,7 @@ class WeightsOnly {
       stored.push_back(&weight);
     }
     std::vector<RoundingResult> results = round_weights(model_, tasks, context_, request_);
+    tune_weights(model_, tasks, results, request_);
     for (std::size_t i = 0; i < results.size(); ++i) {
       RoundingResult& result = results[i];
       if (!result.quantized) {

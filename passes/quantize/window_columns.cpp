@@ -65,16 +65,24 @@ class ConvColumns final : public ColumnReader {
     const WindowGeometry g =
         WindowGeometry::of(attrs_.window, spatial_of(source), spatial_of(attrs_.output_dims(source, weight_)));
     const std::int64_t channels = weight_[1];
-    std::vector<std::int64_t> taps;
+    // Most windows lie inside: their taps are the same from the first one on.
+    std::vector<std::int64_t> taps, inner;
+    find_taps(g, [&](int axis, std::int64_t tap) { return tap * g.dilation[axis]; }, inner);
     for (const std::int64_t column : which) {
-      const Position position(column % g.output_size(), g.output);
+      const std::int64_t image = column / g.output_size();
+      const Position position(column - image * g.output_size(), g.output);
+      const float* planes = data.data() + (image * source[1] + group * channels) * g.input_size();
       const auto meets = [&](int axis, std::int64_t tap) {
         return position.at[axis] * g.stride[axis] - g.pad[axis] + tap * g.dilation[axis];
       };
-      find_taps(g, meets, taps);
-      const std::int64_t image = column / g.output_size();
-      read_taps(data.data() + (image * source[1] + group * channels) * g.input_size(), channels, g.input_size(), taps,
-                out);
+      bool is_inside = true;
+      std::int64_t corner = 0;
+      for (int axis = 0; axis < 3; ++axis) {
+        is_inside = is_inside && meets(axis, 0) >= 0 && meets(axis, g.kernel[axis] - 1) < g.input[axis];
+        corner = corner * g.input[axis] + meets(axis, 0);
+      }
+      if (!is_inside) find_taps(g, meets, taps);
+      read_taps(is_inside ? planes + corner : planes, channels, g.input_size(), is_inside ? inner : taps, out);
       out += matrix().depth;
     }
   }

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from conftest import TESTDATA, run_runtime
 from onnx import TensorProto, helper, numpy_helper
+from steps import has_vnni, largest_code
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
@@ -48,8 +49,14 @@ def snr(expected, found):
 
 
 def quantize(onnxpress, model, options="", least_snr=30.0, feeds=None, tolerance=4e-3):
-    """Quantizes, checks the file, and compares float and quantized in ONNX Runtime, and both engines."""
+    """Quantizes, checks the file, and compares float and quantized in ONNX Runtime, and both engines.
+
+    Without VNNI, ONNX Runtime saturates sums of products with weights of 8 bits: there the target is ort-cpu-avx2 where none
+    is said, and where another one is, our engine alone is compared with the float model.
+    """
     target = model.with_name("quantized.onnx")
+    if not has_vnni() and "target=" not in options:
+        options, least_snr = ",".join(filter(None, [options, "target=ort-cpu-avx2"])), least_snr - 6
     step = "quantize{scheme=dynamic" + ("," + options if options else "") + "}"
     report = onnxpress.report("compress", model, "-o", target, "--passes", step, "--require-verified",
                               folder=model.parent)
@@ -60,13 +67,14 @@ def quantize(onnxpress, model, options="", least_snr=30.0, feeds=None, tolerance
         feeds = {value.name: random(k, [d if isinstance(d, int) else 3 for d in value.shape],
                                     dtype=np.float16 if "float16" in value.type else np.float32)
                  for k, value in enumerate(session.get_inputs())}
-    before, after = run_runtime(model, feeds), run_runtime(target, feeds)
-    for name, value in before.items():
-        assert snr(value, after[name]) >= least_snr, name
     np.savez(model.parent / "in.npz", **feeds)
     onnxpress("run", target, "--input", model.parent / "in.npz", "-o", model.parent / "out.npz")
     ours = np.load(model.parent / "out.npz")
-    for name, value in after.items():
+    before, after = run_runtime(model, feeds), run_runtime(target, feeds)
+    saturates = not has_vnni() and largest_code(target) >= 64
+    for name, value in before.items():
+        assert snr(value, ours[name] if saturates else after[name]) >= least_snr, name
+    for name, value in ({} if saturates else after).items():
         # A value between two codes may be rounded to either: a quantum of the activations.
         spread = float(np.ptp(value.astype(np.float64))) or 1.0
         assert np.abs(ours[name].astype(np.float64) - value.astype(np.float64)).max() <= tolerance * spread, name
@@ -106,7 +114,7 @@ def test_products(onnxpress, tmp_path, options):
     layers = report["passes"][-1]["layers"]
     assert {layer["tensor"] for layer in layers} == {"w0", "w1", "w2"}
     assert all(layer["form"] == "MatMulInteger" for layer in layers)
-    limit = 63 if options == "target=ort-cpu-avx2" else 127
+    limit = 63 if "target=ort-cpu-avx2" in report["passes"][-1]["text"] else 127
     if "uint8" not in options and "false" not in options:
         codes = [numpy_helper.to_array(t) for t in onnx.load(target).graph.initializer if t.data_type == TensorProto.INT8]
         assert max(np.abs(code.astype(int)).max() for code in codes if code.ndim == 2) == limit
@@ -286,7 +294,7 @@ def test_old_opset_is_raised(onnxpress, tmp_path):
 @pytest.mark.parametrize("options, message", [
     ("target=tensorrt", "no DynamicQuantizeLinear"), ("form=qdq", "form=auto"), ("act_bits=4", "uint8"),
     ("act_symmetric=true", "uint8"), ("granularity=block", "granularity=block"), ("bits=16", "at most 8"),
-    ("type=int4", "int4"), ("scales=fp16", "scales=fp16")])
+    ("type=int4", "int4"), ("scales=fp16", "scheme=weights")])
 def test_refusals(onnxpress, tmp_path, options, message):
     target = tmp_path / "q.onnx"
     result = onnxpress("compress", mlp(tmp_path), "-o", target, "--passes", "quantize{scheme=dynamic," + options + "}", status=2)

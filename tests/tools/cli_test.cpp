@@ -42,7 +42,8 @@ void check_golden(const std::string& name, const std::string& text) {
 }  // namespace
 
 TEST_CASE("help is what it was") {
-  for (const std::string verb : {"", "compress", "inspect", "eval", "run", "compare", "analyze", "finetune", "passes"}) {
+  for (const std::string verb :
+       {"", "compress", "inspect", "eval", "run", "compare", "analyze", "finetune", "distill", "passes"}) {
     std::vector<std::string> arguments{"--help"};
     if (!verb.empty()) arguments.insert(arguments.begin(), verb);
     const CommandResult result = run_onnxpress(arguments);

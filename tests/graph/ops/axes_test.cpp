@@ -86,6 +86,15 @@ TEST_CASE("axes of image operators") {
               18) == "0 1 - 3 | ");
 }
 
+TEST_CASE("axes of Softmax and Pad") {
+  const std::string x = "input x: float32[2,4,6]\n";
+  CHECK(roles(x + "y = Softmax(x) {axis=1}\n") == "0 - 2");
+  CHECK(roles(x + "y = LogSoftmax(x) {axis=1}\n", 11) == "0 - -");
+  CHECK(roles(x + "initializer p: int64[6] = {0,0,1,0,0,2}\ny = Pad(x, p)\n") == "0 1 - | ");
+  CHECK(roles(x + "y = Pad(x) {pads=[0,1,0,0,0,0]}\n", 2) == "0 - 2");
+  CHECK(roles(x + "input p: int64[6]\ny = Pad(x, p)\noutput y: float32\n") == "");
+}
+
 TEST_CASE("axes of convolutions") {
   const std::string x = "input x: float32[n,4,9,9]\n";
   CHECK(roles(x + "initializer w: float32[8,4,3,3] = zeros\ninitializer b: float32[8] = zeros\ny = "

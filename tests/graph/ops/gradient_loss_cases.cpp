@@ -116,6 +116,16 @@ std::vector<GradientCase> loss_gradient_cases() {
   add("initializer x: float64[2,3,4] = random(1)\ninitializer t: int64[2,3] = {1,2,1,0,3,3}\n", "CrossEntropy(x, t)");
   add("initializer x: float64[3,4] = random(1)\ninitializer k_t: float64[3,4] = random(2)\n", "CrossEntropy(x, k_t)", 0.1, 1);
   add("initializer x: float64[3,4] = random(1)\ninitializer k_t: float64[3,4] = random(2)\n", "Distillation(x, k_t) {temperature=4.0}");
+  const std::string taught = labels + "initializer k_z: float64[3,4] = random(2)\n";
+  add(taught, "DecoupledDistillation(x, k_z, t)");
+  add(taught, "DecoupledDistillation(x, k_z, t) {temperature=4.0, target_weight=2.0, other_weight=3.0}");
+  add("initializer x: float64[2,3,2] = random(1)\ninitializer k_z: float64[2,3,2] = random(2)\n"
+      "initializer t: int64[2,2] = {1,2,1,0}\n", "DecoupledDistillation(x, k_z, t) {axis=1, temperature=0.5}");
+  add("initializer x: float64[2,3,2,2] = random(1)\ninitializer k_t: float64[2,5,2,2] = random(2)\n",
+      "AttentionTransfer(x, k_t)");
+  const std::string samples = "initializer x: float64[5,3] = random(1)\ninitializer k_t: float64[5,2,2] = random(2)\n";
+  add(samples, "RelationalDistance(x, k_t)");
+  add(samples, "RelationalAngle(x, k_t)");
   const std::string two = "initializer x: float64[3,4] = random(1)\ninitializer t: float64[3,4] = random(2)\n";
   const std::string fixed = "initializer x: float64[3,4] = random(1)\ninitializer k_t: float64[3,4] = random(2)\n";
   for (const char* op : {"SquaredError", "AbsoluteError", "Huber"}) {

@@ -1,0 +1,230 @@
+"""Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", section 3, with the onnxpress command.
+
+    run.py [STEP ...] [--onnxpress build/onnxpress] [--folder build/distill_mnist] [--seeds 0 1 2 3 4]
+           [--threads 2] [--smoke]
+
+A teacher 784-1200-1200-10 is trained with dropout, bounded weights and images jittered by two pixels; a student
+784-800-800-10 on the labels alone, and the same student on soft targets at temperature 20 without jitter. Steps, all of
+them unless some are named: `search` (each student's options on 50,000 of the training images, judged on the other
+10,000), `teacher` (one, for all seeds), `hard` and `soft` (one student a seed, on all 60,000 images), `table`. The test
+images are looked at by nothing but the last evaluation of a trained model.
+
+Results go to results/ beside this script: search.json, teacher.json, one seed-N.json for each seed. What a file has is not
+computed again, so that an interrupted run goes on; delete the file, or the entry, to do it again. Models and the
+teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, results in --folder too.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+HERE = pathlib.Path(__file__).resolve().parent
+DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / ".." / "shared")) / "data"
+SHARED = {"input_scale": "1/255", "batch_size": 128, "optimizer": "momentum", "momentum": 0.9, "schedule": "cosine"}
+TEACHER = {
+    "epochs": 100,
+    "learning_rate": 0.05,
+    "warmup": 1,
+    "dropout": "0.5;tensor:x=0.2",
+    "max_norm": 2,
+    "augment": "shift=2",
+}
+STUDENT = {"epochs": 60, "warmup": 1}
+SOFT = {"temperature": 20, "soft": "distillation"}
+GRID = {
+    "hard": [
+        {"learning_rate": rate, "weight_decay": decay} for rate in (0.01, 0.03, 0.1) for decay in (0, 1e-4, 1e-3)
+    ],
+    "soft": [{"learning_rate": rate, "alpha": alpha} for rate in (0.003, 0.01, 0.03) for alpha in (0.9, 0.99, 1)],
+}
+"""Nine settings each. With the factor T^2, soft gradients are larger than hard ones: lower rates."""
+
+
+def write_net(path, widths, seed):
+    """An MLP with rectifiers on [n,1,28,28], its weights drawn as He et al. 2015 have it."""
+    draw = np.random.default_rng(seed)
+    nodes, weights, value = [helper.make_node("Flatten", ["x"], ["h0"])], [], "h0"
+    for i, (rows, columns) in enumerate(zip(widths, widths[1:]), 1):
+        weight = draw.standard_normal((rows, columns)) * np.sqrt((1 if i == len(widths) - 1 else 2) / rows)
+        weights.append(numpy_helper.from_array(weight.astype(np.float32), f"w{i}"))
+        weights.append(numpy_helper.from_array(np.zeros(columns, np.float32), f"b{i}"))
+        is_last = i == len(widths) - 1
+        nodes.append(
+            helper.make_node("Gemm", [value, f"w{i}", f"b{i}"], ["logits" if is_last else f"g{i}"], f"layer{i}")
+        )
+        if not is_last:
+            nodes.append(helper.make_node("Relu", [f"g{i}"], [f"h{i}"]))
+            value = f"h{i}"
+    graph = helper.make_graph(
+        nodes, "mlp", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 28, 28])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 10])], weights,
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+class Experiment:
+    def __init__(self, args):
+        self.args, self.folder = args, args.folder
+        self.results = args.folder / "results" if args.smoke else HERE / "results"
+        for folder in (self.folder, self.results):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.train, self.test = DATA / "mnist_train.npz", DATA / "mnist_test.npz"
+        if args.smoke:
+            with np.load(self.train) as data:
+                self.train = self.folder / "part.npz"
+                np.savez(self.train, x=data["x"][:2000], y=data["y"][:2000])
+
+    def stored(self, name):
+        path = self.results / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def store(self, name, content):
+        path = self.results / name
+        path.with_suffix(".new").write_text(json.dumps(content, indent=1) + "\n")
+        path.with_suffix(".new").replace(path)
+
+    def command(self, *arguments):
+        print("onnxpress", *arguments, file=sys.stderr, flush=True)
+        subprocess.run([self.args.onnxpress, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+
+    def trained(self, start, options, out, teacher=None, seed=0):
+        """Trains the model `start` to `out`; what the report says of the training, and the seconds it took."""
+        options = SHARED | options
+        if self.args.smoke:
+            options |= {"epochs": 1, "warmup": 0}
+        report = out.with_suffix(".json")
+        begin = (
+            ["distill", "--teacher", teacher, "--teacher-cache", self.folder, "--student", start]
+            if teacher
+            else ["finetune", start]
+        )
+        flags = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
+        began = time.monotonic()
+        self.command(*begin, "--train", self.train, "-o", out, "--seed", seed, "--threads", self.args.threads, "--report", report,
+                     *flags)  # fmt: skip
+        return json.loads(report.read_text())["passes"][-1]["training"], time.monotonic() - began
+
+    def errors(self, model):
+        report = self.folder / "eval.json"
+        self.command("eval", model, "--data", self.test, "--input-scale", "1/255", "--report", report)
+        evaluation = json.loads(report.read_text())["evaluation"]
+        return evaluation["positions"] - evaluation["correct"]
+
+    def started(self, kind, seed):
+        path = self.folder / f"{kind}-{seed}-start.onnx"
+        width = 1200 if kind == "teacher" else 800
+        write_net(path, [784, width, width, 10], seed)
+        return path
+
+    def teacher(self):
+        result, out = self.stored("teacher.json"), self.folder / "teacher.onnx"
+        if not result or not out.exists():
+            final = {"hold_out": 0, "keep_best": "false"}
+            training, seconds = self.trained(self.started("teacher", 0), TEACHER | final, out)
+            result = {
+                "options": TEACHER,
+                "errors": self.errors(out),
+                "seconds": seconds,
+                "loss": training["epochs"][-1]["loss"],
+            }
+            self.store("teacher.json", result)
+        return out
+
+    def search(self):
+        """Held-out accuracy of every setting, at the last epoch: as many epochs and the same schedule as in the end."""
+        found = self.stored("search.json")
+        for kind, settings in GRID.items():
+            teacher = self.teacher() if kind == "soft" else None
+            done = found.setdefault(kind, [])
+            for options in settings:
+                if any(entry["options"] == options for entry in done):
+                    continue
+                held = {"hold_out": 1 / 6, "keep_best": "false"}
+                training, seconds = self.trained(
+                    self.started("student", 100), STUDENT | (SOFT if teacher else {}) | options | held, self.folder / "search.onnx",
+                    teacher, seed=100,
+                )  # fmt: skip
+                last = training["epochs"][-1]
+                done.append({"options": options, "held_out_accuracy": last["held_out_accuracy"], "held_out_loss": last["held_out_loss"],
+                             "seconds": seconds})  # fmt: skip
+                self.store("search.json", found)
+        return {
+            kind: max(entries, key=lambda entry: entry["held_out_accuracy"])["options"]
+            for kind, entries in found.items()
+        }
+
+    def student(self, kind, seed):
+        name = f"seed-{seed}.json"
+        result = self.stored(name)
+        if kind in result:
+            return
+        options = STUDENT | (SOFT if kind == "soft" else {}) | self.search()[kind]
+        out = self.folder / f"{kind}-{seed}.onnx"
+        teacher = self.teacher() if kind == "soft" else None
+        final = {"hold_out": 0, "keep_best": "false"}
+        training, seconds = self.trained(self.started("student", seed), options | final, out, teacher, seed)
+        result[kind] = {
+            "options": options,
+            "errors": self.errors(out),
+            "seconds": seconds,
+            "loss": training["epochs"][-1]["loss"],
+        }
+        self.store(name, result)
+
+    def table(self):
+        teacher = self.stored("teacher.json")
+        seeds = {seed: self.stored(f"seed-{seed}.json") for seed in self.args.seeds}
+        medians = {}
+        print("| network | trained on | test errors of 10,000, by seed | median | minutes each |")
+        print("|---|---|---|---|---|")
+        if teacher:
+            print(
+                f"| 784-1200-1200-10 | labels, dropout, jitter | {teacher['errors']} | {teacher['errors']} | {teacher['seconds'] / 60:.1f} |"
+            )
+        for kind, text in (("hard", "labels"), ("soft", "soft targets, T = 20")):
+            runs = [result[kind] for result in seeds.values() if kind in result]
+            if not runs:
+                continue
+            medians[kind] = statistics.median(run["errors"] for run in runs)
+            minutes = statistics.median(run["seconds"] for run in runs) / 60
+            print(
+                f"| 784-800-800-10 | {text} | {', '.join(str(run['errors']) for run in runs)} | {medians[kind]:g} | {minutes:.1f} |"
+            )
+        if teacher and len(medians) == 2:
+            closed = (medians["hard"] - medians["soft"]) / (medians["hard"] - teacher["errors"])
+            print(f"\nof the gap between student and teacher closed: {closed:.0%}")
+
+
+def main():
+    steps = ("teacher", "search", "hard", "soft", "table")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="of " + ", ".join(steps))
+    parser.add_argument("--onnxpress", type=pathlib.Path, default="build/onnxpress")
+    parser.add_argument("--folder", type=pathlib.Path, default="build/distill_mnist")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--smoke", action="store_true")
+    args = parser.parse_args()
+    wanted = args.steps or steps
+    if unknown := set(wanted) - set(steps):
+        parser.error(f"unknown step {', '.join(sorted(unknown))}: expected {', '.join(steps)}")
+    experiment = Experiment(args)
+    for step in wanted:
+        if step in ("hard", "soft"):
+            for seed in args.seeds:
+                experiment.student(step, seed)
+        else:
+            getattr(experiment, step)()
+
+
+if __name__ == "__main__":
+    main()

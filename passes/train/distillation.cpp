@@ -1,0 +1,333 @@
+#include "passes/train/distillation.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "graph/ops/infer.h"
+#include "graph/rewrite/inline.h"
+#include "passes/train/regressor.h"
+
+namespace onnxpress {
+namespace {
+
+using Kind = LossTerm::Kind;
+using Soft = DistillationSettings::Soft;
+
+template <class... Args>
+[[noreturn]] void refuse(fmt::format_string<Args...> format, Args&&... args) {
+  throw Unsuitable(fmt::format(format, std::forward<Args>(args)...));
+}
+
+// "a=b;c=d"; a name alone stands for both.
+std::vector<DistillationSettings::Pair> pairs_from(std::string_view option, std::string_view text) {
+  std::vector<DistillationSettings::Pair> pairs;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(';'), text.size());
+    const std::string_view one = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    const std::size_t middle = one.find('=');
+    const std::string student(one.substr(0, middle));
+    const std::string teacher(middle == std::string_view::npos ? one : one.substr(middle + 1));
+    require(!student.empty() && !teacher.empty(), "option '{}': expected STUDENT=TEACHER;..., found '{}'", option,
+            one);
+    pairs.push_back({student, teacher});
+  }
+  return pairs;
+}
+
+// Losses on what a final activation was applied to: the teacher's is taken off too.
+bool is_on_logits(Kind kind) {
+  return kind == Kind::distillation || kind == Kind::decoupled_distillation || kind == Kind::logits_mse;
+}
+
+Kind kind_of(Soft soft) {
+  switch (soft) {
+    case Soft::decoupled_distillation:
+      return Kind::decoupled_distillation;
+    case Soft::logits_mse:
+      return Kind::logits_mse;
+    case Soft::binary_cross_entropy:
+      return Kind::binary_cross_entropy;
+    case Soft::mse:
+      return Kind::mse;
+    case Soft::l1:
+      return Kind::l1;
+    case Soft::huber:
+      return Kind::huber;
+    default:
+      return Kind::distillation;
+  }
+}
+
+Soft soft_from(const std::string& text) {
+  static const std::map<std::string, Soft, std::less<>> names = {
+      {"auto", Soft::automatic},
+      {"distillation", Soft::distillation},
+      {"decoupled_distillation", Soft::decoupled_distillation},
+      {"logits_mse", Soft::logits_mse},
+      {"binary_cross_entropy", Soft::binary_cross_entropy},
+      {"mse", Soft::mse},
+      {"l1", Soft::l1},
+      {"huber", Soft::huber},
+      {"none", Soft::none}};
+  return names.at(text);
+}
+
+std::string listed(std::span<Value* const> values) {
+  std::string text;
+  for (const Value* value : values)
+    text += fmt::format("{}'{}' {}", text.empty() ? "" : ", ", value->name(), to_string(value->type));
+  return text;
+}
+
+// Without the axis of samples.
+Dims row_of(const Dims& dims) { return {dims.begin() + (dims.empty() ? 0 : 1), dims.end()}; }
+
+}  // namespace
+
+DistillationSettings DistillationSettings::from(const Options& options) {
+  DistillationSettings settings{.soft = soft_from(options.text("soft")),
+                                .alpha = options.number("alpha"),
+                                .temperature = options.number("temperature"),
+                                .target_weight = options.number("target_weight"),
+                                .other_weight = options.number("other_weight"),
+                                .outputs = pairs_from("outputs", options.text("outputs")),
+                                .hints = pairs_from("hints", options.text("hints")),
+                                .attention = pairs_from("attention", options.text("attention")),
+                                .relations = pairs_from("relations", options.text("relations")),
+                                .hint_weight = options.number("hint_weight"),
+                                .attention_weight = options.number("attention_weight"),
+                                .distance_weight = options.number("distance_weight"),
+                                .angle_weight = options.number("angle_weight")};
+  const bool has_inner = !settings.hints.empty() || !settings.attention.empty() || !settings.relations.empty();
+  require(settings.temperature > 0, "option 'temperature': expected a number above 0, found {}",
+          settings.temperature);
+  const bool has_soft = settings.soft != Soft::none && settings.alpha > 0;
+  require(has_soft || has_inner,
+          "expected soft targets, hints, attention or relations: without them there is nothing of the teacher "
+          "(finetune trains "
+          "on labels alone)");
+  return settings;
+}
+
+Distillation::Distillation(const Model& student, const DistillationSettings& settings,
+                           const TrainingSettings& training, PassContext& context)
+    : settings_(settings), sources_(context.teachers), model_(student.clone()) {
+  samples_change_ = !training.augmentation.is_nothing();
+  inline_functions(*model_);
+  infer_types(*model_);
+  first_ = look_at_first_batch(*model_, *context.training, context.pool.size());
+  has_labels_ = first_.batch.labels.defined();
+  wanted_.resize(sources_.size());
+  if (has_labels_ && settings_.alpha < 1) add_hard(training);
+  if (!has_labels_ && settings_.alpha < 1)
+    notes_.push_back(fmt::format("'{}' has no labels: the student learns from the teacher alone",
+                                 context.training->description()));
+  double total = 0;
+  for (const TeacherSource& source : sources_) total += source.weight;
+  if (settings_.soft != Soft::none && settings_.alpha > 0)
+    for (std::size_t t = 0; t < sources_.size(); ++t)
+      if (sources_[t].weight > 0) add_soft(t, sources_[t].weight / total);
+  add_inner();
+  run_teachers(context);
+  for (std::size_t i = 0; i < soft_.size(); ++i) {
+    check(soft_[i]);
+    finish(soft_[i], context.seed + i);
+  }
+}
+
+// The label's losses, as the options of training say, by what is left of alpha.
+void Distillation::add_hard(const TrainingSettings& training) {
+  const ChosenLosses chosen = choose_losses(*model_, training.losses, first_, training.label_smoothing);
+  for (LossTerm term : chosen.terms) {
+    term.weight *= 1 - settings_.alpha;
+    task_.losses.push_back(std::move(term));
+  }
+  task_.targets = chosen.targets;
+  task_.samples = chosen.samples;
+  task_.loss_text = fmt::format("{}*({})", 1 - settings_.alpha, chosen.text);
+  notes_.insert(notes_.end(), chosen.notes.begin(), chosen.notes.end());
+}
+
+// Outputs by name where all the student's are there, else by position.
+std::vector<DistillationSettings::Pair> Distillation::output_pairs(const TeacherSource& teacher) const {
+  if (!settings_.outputs.empty()) return settings_.outputs;
+  const auto own = model_->graph.outputs(), others = teacher.model->graph.outputs();
+  const auto has = [&](const Value* value) {
+    return std::ranges::any_of(others, [&](const Value* other) { return other->name() == value->name(); });
+  };
+  const bool by_name = std::ranges::all_of(own, has);
+  if (!by_name && own.size() != others.size())
+    refuse(
+        "expected outputs that match, found {} of the student and {} of teacher '{}': say which with "
+        "outputs=STUDENT=TEACHER",
+        listed(own), listed(others), teacher.name);
+  std::vector<DistillationSettings::Pair> pairs;
+  for (std::size_t i = 0; i < own.size(); ++i)
+    if (is_float(own[i]->type.elem)) pairs.push_back({own[i]->name(), by_name ? own[i]->name() : others[i]->name()});
+  if (pairs.empty()) refuse("expected an output of a floating type, found {}", listed(own));
+  return pairs;
+}
+
+// What fits the output: a Sigmoid's is binary, one score or labels of the output's dims are a
+// regression, other outputs are scores of classes.
+LossTerm::Kind Distillation::soft_kind(const std::string& output) const {
+  if (settings_.soft != Soft::automatic) return kind_of(settings_.soft);
+  Value* value = model_->graph.find(output);
+  Value* logits = logits_of(value);
+  if (logits != value) {
+    const bool is_sigmoid =
+        std::ranges::any_of(logits->uses(), [](const Use& use) { return use.node->is("Sigmoid"); });
+    return is_sigmoid ? Kind::binary_cross_entropy : Kind::distillation;
+  }
+  const auto dims = first_.outputs.find(output);
+  if (dims == first_.outputs.end() || dims->second.size() < 2 || dims->second.back() == 1) return Kind::mse;
+  const Tensor& labels = first_.batch.labels;
+  const bool is_regression = labels.defined() && is_float(labels.dtype()) && labels.dims() == dims->second;
+  return is_regression ? Kind::mse : Kind::distillation;
+}
+
+std::size_t Distillation::want(std::size_t teacher, TeacherValue value) {
+  std::vector<TeacherValue>& values = wanted_[teacher];
+  const auto found = std::ranges::find(values, value);
+  if (found != values.end()) return static_cast<std::size_t>(found - values.begin());
+  values.push_back(std::move(value));
+  return values.size() - 1;
+}
+
+void Distillation::add_soft(std::size_t teacher, double share) {
+  for (const DistillationSettings::Pair& pair : output_pairs(sources_[teacher])) {
+    if (model_->graph.find(pair.student) == nullptr)
+      refuse("option 'outputs': the student has no value '{}'", pair.student);
+    const Kind kind = soft_kind(pair.student);
+    if (kind == Kind::decoupled_distillation && !(has_labels_ && is_integer(first_.batch.labels.dtype())))
+      refuse("decoupled_distillation: expected data with class labels, found none");
+    LossTerm term{.kind = kind, .output = pair.student, .weight = settings_.alpha * share};
+    if (is_on_logits(kind)) term.temperature = settings_.temperature;
+    term.target_weight = settings_.target_weight;
+    term.other_weight = settings_.other_weight;
+    soft_.push_back({term, teacher, want(teacher, {.name = pair.teacher, .as_logits = is_on_logits(kind)})});
+  }
+}
+
+Value& Distillation::inner(const std::string& name) {
+  Value* value = model_->graph.find(name);
+  if (value == nullptr) refuse("expected a value '{}' of the student, found none", name);
+  return *value;
+}
+
+// Losses on values inside, after those of the first teacher. Types are those of the first batch.
+void Distillation::add_inner() {
+  TypeInference types(*model_);
+  const std::vector<Value*> inputs = model_->required_inputs();
+  for (std::size_t i = 0; i < inputs.size(); ++i) types.set_input(inputs[i], Type::of(first_.batch.inputs.at(i)));
+  types.run();
+  const auto positions = [&](const Value& value) {
+    const auto dims = types.type(&value).shape ? concrete(*types.type(&value).shape) : std::nullopt;
+    if (!dims) refuse("'{}': expected known dims, found {}", value.name(), to_string(types.type(&value)));
+    return dims->size() > 2 ? std::optional(Dims(dims->begin() + 2, dims->end())) : std::nullopt;
+  };
+  for (const DistillationSettings::Pair& pair : settings_.hints) {
+    const Value& value = inner(pair.student);
+    const bool are_maps = channel_axis(value) == 1;
+    TeacherValue wanted{.name = pair.teacher, .positions = are_maps ? positions(value) : std::nullopt};
+    soft_.push_back({{.kind = Kind::mse, .output = pair.student, .weight = settings_.hint_weight},
+                     0,
+                     want(0, std::move(wanted))});
+  }
+  for (const DistillationSettings::Pair& pair : settings_.attention) {
+    TeacherValue wanted{.name = pair.teacher, .positions = positions(inner(pair.student))};
+    soft_.push_back({{.kind = Kind::attention_transfer, .output = pair.student, .weight = settings_.attention_weight},
+                     0,
+                     want(0, std::move(wanted))});
+  }
+  for (const DistillationSettings::Pair& pair : settings_.relations) {
+    inner(pair.student);
+    const std::size_t value = want(0, {.name = pair.teacher});
+    const std::pair<Kind, double> both[] = {{Kind::relational_distance, settings_.distance_weight},
+                                            {Kind::relational_angle, settings_.angle_weight}};
+    for (const auto& [kind, weight] : both)
+      if (weight > 0) soft_.push_back({{.kind = kind, .output = pair.student, .weight = weight}, 0, value});
+  }
+}
+
+void Distillation::run_teachers(PassContext& context) {
+  TeacherTargetOptions options{.cache = context.support.teacher_cache, .samples_change = samples_change_};
+  for (const Value* input : model_->required_inputs()) options.student_inputs.push_back(input->name());
+  const auto is_used = [&](std::size_t t) { return !wanted_[t].empty(); };
+  std::size_t used = 0;
+  for (std::size_t t = 0; t < sources_.size(); ++t) used += is_used(t);
+  const bool is_folder = !options.cache.empty() && std::filesystem::is_directory(options.cache);
+  if (!options.cache.empty() && used > 1 && !is_folder)
+    refuse("--teacher-cache: expected a folder for several teachers, found '{}'", options.cache.native());
+  for (std::size_t t = 0; t < sources_.size(); ++t) {
+    teachers_.push_back(nullptr);
+    if (!is_used(t)) continue;
+    teachers_.back() = std::make_unique<TeacherTargets>(sources_[t], wanted_[t], *context.training, options, context);
+    notes_.push_back(teachers_.back()->note());
+    task_.about[fmt::format("teacher {}", t)] = teachers_.back()->key();
+  }
+}
+
+// Whether student and teacher fit, by the first batch.
+void Distillation::check(const SoftLoss& loss) {
+  const Dims& theirs = teachers_[loss.teacher]->rows()[loss.value];
+  const auto found = first_.outputs.find(loss.term.output);
+  if (found == first_.outputs.end()) return;  // values inside: the losses say what they expect
+  const Dims ours = row_of(found->second);
+  const bool is_output_loss = is_on_logits(loss.term.kind) || loss.term.kind == Kind::mse ||
+                              loss.term.kind == Kind::l1 || loss.term.kind == Kind::huber ||
+                              loss.term.kind == Kind::binary_cross_entropy;
+  if (is_output_loss && ours != theirs)
+    refuse("output '{}' of the student gives {} a sample, '{}' of teacher '{}' {}: expected the same",
+           loss.term.output, to_string(ours), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name,
+           to_string(theirs));
+}
+
+// The loss with its target; a hint of another width gets a regressor.
+void Distillation::finish(const SoftLoss& loss, std::uint64_t seed) {
+  LossTerm term = loss.term;
+  const bool is_output = first_.outputs.contains(term.output);
+  if (term.kind == Kind::mse && !is_output) {
+    Value& value = inner(term.output);
+    const std::size_t axis = channel_axis(value);
+    const Dims& theirs = teachers_[loss.teacher]->rows()[loss.value];
+    if (theirs.size() + 1 != value.type.shape->size())
+      refuse("hint '{}' of the student is {}, '{}' of teacher '{}' {} a sample: expected as many axes", value.name(),
+             to_string(value.type), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name,
+             to_string(theirs));
+    const std::int64_t channels = theirs[axis - 1];
+    const Dim& own = (*value.type.shape)[axis];
+    if (!own.is_known() || own.value() != channels) {
+      const Regressor regressor = add_regressor(*model_, &value, channels, seed);
+      task_.further_parameters.insert(task_.further_parameters.end(), regressor.parameters.begin(),
+                                      regressor.parameters.end());
+      notes_.push_back(fmt::format("hint '{}': a regressor brings {} channels to the teacher's {}", term.output,
+                                   own.to_string(), channels));
+      term.output = regressor.value->name();
+    }
+  }
+  task_.loss_text +=
+      fmt::format("{}{}*{}({})", task_.loss_text.empty() ? "" : "+", term.weight, name(term.kind), loss.term.output);
+  if (is_on_logits(term.kind) && term.kind != Kind::logits_mse)
+    task_.loss_text += fmt::format(" at temperature {}", term.temperature);
+  std::size_t index = loss.value;
+  for (std::size_t t = 0; t < loss.teacher; ++t) index += wanted_[t].size();
+  task_.targets.push_back({.kind = TargetSource::Kind::computed, .index = index});
+  if (term.kind == Kind::decoupled_distillation) task_.targets.push_back({.kind = TargetSource::Kind::labels});
+  task_.losses.push_back(std::move(term));
+}
+
+TrainingTask Distillation::task() {
+  task_.compute_targets = [this](const Batch& batch, const BatchPlace& place) {
+    std::vector<Tensor> all;
+    for (const auto& teacher : teachers_)
+      if (teacher)
+        for (Tensor& target : teacher->targets(batch, place)) all.push_back(std::move(target));
+    return all;
+  };
+  return task_;
+}
+
+}  // namespace onnxpress
