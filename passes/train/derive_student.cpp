@@ -10,9 +10,9 @@
 #include "graph/rewrite/inline.h"
 #include "passes/common/dependency_groups.h"
 #include "passes/common/residual_blocks.h"
-#include "passes/core/selector.h"
 #include "passes/core/prepared_pass.h"
 #include "passes/core/registry.h"
+#include "passes/core/selector.h"
 
 namespace onnxpress {
 namespace {

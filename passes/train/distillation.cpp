@@ -308,8 +308,8 @@ void Distillation::finish(const SoftLoss& loss, std::uint64_t seed) {
       term.output = regressor.value->name();
     }
   }
-  task_.loss_text +=
-      fmt::format("{}{:.6g}*{}({})", task_.loss_text.empty() ? "" : "+", term.weight, name(term.kind), loss.term.output);
+  task_.loss_text += fmt::format("{}{:.6g}*{}({})", task_.loss_text.empty() ? "" : "+", term.weight, name(term.kind),
+                                 loss.term.output);
   if (is_on_logits(term.kind) && term.kind != Kind::logits_mse)
     task_.loss_text += fmt::format(" at temperature {}", term.temperature);
   std::size_t index = loss.value;
