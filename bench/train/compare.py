@@ -109,7 +109,7 @@ def compare(name: str, optimizer: str, double: bool, options) -> bool:
     data = ROOT / "testdata" / f"{case.data}_train.npz"
     model = ROOT / "testdata" / f"{name}.onnx"
     command = [options.bench, model, data, *case.arguments, "--optimizer", optimizer, "--rate",
-               str(rate_of(optimizer, options)), "--steps", str(options.steps), "--batch", str(options.batch),
+               str(rate_of(optimizer, options)), "--steps", str(options.steps), "--batch", str(options.batch), "--threads", "1",
                *(["--double"] if double else [])]  # fmt: skip
     ours = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     arrays = dict(np.load(data))

@@ -47,7 +47,7 @@ def test_records_of_several_steps(onnxpress, tmp_path):
 
 
 def test_augmented_training_is_said_and_repeats(onnxpress, tmp_path):
-    augment = ["--augment", "shift=1,rotate=10,noise=0.05,mixup=0.2", "--seed", "4"]
+    augment = ["--augment", "shift=1,rotate=10,noise=0.05,mixup=0.2", "--hold-out", "0", "--seed", "4"]
     report = tmp_path / "report.json"
     models = []
     for _ in range(2):
@@ -56,7 +56,7 @@ def test_augmented_training_is_said_and_repeats(onnxpress, tmp_path):
     assert models[0] == models[1]
     notes = json.loads(report.read_text())["passes"][-1]["notes"]
     assert any("rotate 10 degrees, shift 1, noise 0.05, mixup 0.2" in note for note in notes)
-    finetune(onnxpress, tmp_path, "--threads", "1")
+    finetune(onnxpress, tmp_path, "--hold-out", "0", "--threads", "1")
     assert (tmp_path / "out.onnx").read_bytes() != models[0]
 
 
