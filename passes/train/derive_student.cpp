@@ -10,9 +10,9 @@
 #include "graph/rewrite/inline.h"
 #include "passes/common/dependency_groups.h"
 #include "passes/common/residual_blocks.h"
-#include "passes/common/weights.h"
 #include "passes/core/prepared_pass.h"
 #include "passes/core/registry.h"
+#include "passes/core/selector.h"
 
 namespace onnxpress {
 namespace {
@@ -126,7 +126,7 @@ class DeriveStudent : public Pass, public PreparedPass {
   static bool is_selected(const DependencyGroups& groups, const DependencyGroup& group, const Selector& selector) {
     return std::ranges::all_of(group.slots, [&](std::size_t slot) {
       const Node* node = groups.slots()[slot].value->producer();
-      return node == nullptr || weight_operands(*node, WeightKinds::linear).empty() || selector.matches(*node);
+      return node == nullptr || !has_weight(*node) || selector.matches(*node);
     });
   }
 

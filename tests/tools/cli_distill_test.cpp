@@ -86,7 +86,7 @@ TEST_CASE("a given student, several teachers and data without labels") {
                           "small.onnx", "--train", train, "--alpha", "1", "--epochs", "4", "--eval", test});
   CHECK(report["teachers"].size() == 2);
   CHECK(report["passes"].back()["training"]["loss"].get<std::string>() ==
-        "0.6666666666666666*distillation(logits) at temperature 4+0.3333333333333333*distillation(logits) at "
+        "0.666667*distillation(logits) at temperature 4+0.333333*distillation(logits) at "
         "temperature 4");
   CHECK(top1(report["passes"].back()) > 0.9);
 }
