@@ -285,8 +285,8 @@ def main():
     print(f"\nhigher SNR than the best of theirs on {better} of {len(compared)}")
     print("worse on: " + ("; ".join(bad) or "none"))
     if arguments.json:
-        for row in compared:
-            for each in (row["ours"], *row["theirs"].values()):
+        for row in rows:
+            for each in (row.get("ours", {}), *row.get("theirs", {}).values()):
                 each.pop("right", None)
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 1 if bad else 0

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 @dataclasses.dataclass
 class Case:
-    """`calibration` and `judged`: arrays by input name, the leading axis counting samples; `whole` goes to every batch."""
+    """`calibration` and `judged`: arrays by input name, the first axis counting samples; `whole` goes to every batch."""
 
     name: str
     path: pathlib.Path

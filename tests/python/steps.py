@@ -45,7 +45,7 @@ def rename_inputs(graph, names):
 
 
 class Steps:
-    """A model cut at the codes that QuantizeLinear makes in its main graph: outputs of a step and inputs of the next."""
+    """A model cut at the codes that QuantizeLinear makes in its main graph: a step's outputs, the next one's inputs."""
 
     def __init__(self, path):
         model = onnx.load(path)
