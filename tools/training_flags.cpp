@@ -75,11 +75,16 @@ void TrainingFlags::declare(CLI::App& app) {
   app.add_option("--checkpoint-updates", updates_, "and after every N updates")->type_name("N")->group(training);
   app.add_flag("--resume", job_.resume, "go on from --checkpoint, if it is there: the result is the same, bit for bit")
       ->group(training);
-  app.add_option("--log", job_.log, "write losses as they are, one JSON object a line")->type_name("FILE")->group(training);
-  app.add_option("--tensorboard", job_.tensorboard, "write losses as an event file that TensorBoard shows, into a folder")
+  app.add_option("--log", job_.log, "write losses as they are, one JSON object a line")
+      ->type_name("FILE")
+      ->group(training);
+  app.add_option("--tensorboard", job_.tensorboard,
+                 "write losses as an event file that TensorBoard shows, into a folder")
       ->type_name("DIR")
       ->group(training);
-  app.add_option("--log-every", every_, "updates that one record of both stands for (default: 1)")->type_name("N")->group(training);
+  app.add_option("--log-every", every_, "updates that one record of both stands for (default: 1)")
+      ->type_name("N")
+      ->group(training);
 }
 
 TrainingJob TrainingFlags::job() const {
@@ -91,9 +96,11 @@ TrainingJob TrainingFlags::job() const {
   const bool logs = !job.log.empty() || !job.tensorboard.empty();
   require(!job.data.empty() || !logs, "--log, --tensorboard: expected --train DATA, found none");
   require(logs || every_.empty(), "--log-every: expected --log FILE or --tensorboard DIR, found neither");
-  if (!every_.empty()) job.log_every = parse_integer("--log-every", every_, 1, std::numeric_limits<std::int64_t>::max());
+  if (!every_.empty())
+    job.log_every = parse_integer("--log-every", every_, 1, std::numeric_limits<std::int64_t>::max());
   if (!updates_.empty())
-    job.checkpoint_updates = parse_integer("--checkpoint-updates", updates_, 1, std::numeric_limits<std::int64_t>::max());
+    job.checkpoint_updates =
+        parse_integer("--checkpoint-updates", updates_, 1, std::numeric_limits<std::int64_t>::max());
   return job;
 }
 

@@ -116,10 +116,12 @@ class Stage {
     const std::size_t frozen =
         static_cast<std::size_t>(std::ranges::count_if(trainable_parameters(model_), of_model)) - parameters_.size();
     if (parameters_.empty())
-      throw Unsuitable(frozen > 0 ? "all parameters are frozen: there is nothing to train"
-                                  : "the model has no floating-point initializers to train (weights in Constant nodes: run "
-                                    "'simplify' before)");
-    if (frozen > 0) report_.notes.push_back(fmt::format("{} of {} parameters are frozen", frozen, frozen + parameters_.size()));
+      throw Unsuitable(frozen > 0
+                           ? "all parameters are frozen: there is nothing to train"
+                           : "the model has no floating-point initializers to train (weights in Constant nodes: run "
+                             "'simplify' before)");
+    if (frozen > 0)
+      report_.notes.push_back(fmt::format("{} of {} parameters are frozen", frozen, frozen + parameters_.size()));
   }
 
   TrainerOptions trainer_options() {
@@ -276,12 +278,13 @@ TrainingReport train_stage(Model& model, const TrainingTask& task, const Options
   try {
     if (options.text("batch_norm") != "rebuild") return Stage(model, task, options, context).run();
     const std::unique_ptr<Model> rebuilt = model.clone(), before = model.clone();
-    const std::vector<std::string> weights = insert_batch_norm(*rebuilt, parameters_of(model, task, TrainingSettings::from(options)), context);
+    const std::vector<std::string> weights =
+        insert_batch_norm(*rebuilt, parameters_of(model, task, TrainingSettings::from(options)), context);
     TrainingReport report = Stage(*rebuilt, task, options, context).run();
     fold_batch_norm(*rebuilt, weights, model);
     report.changed = !same_initializers(model, *before);
-    report.notes.push_back(fmt::format("BatchNormalization behind {} convolution{} while training, folded again", weights.size(),
-                                       weights.size() == 1 ? "" : "s"));
+    report.notes.push_back(fmt::format("BatchNormalization behind {} convolution{} while training, folded again",
+                                       weights.size(), weights.size() == 1 ? "" : "s"));
     return report;
   } catch (const NoGradient& missing) {
     throw Unsuitable(missing.what());

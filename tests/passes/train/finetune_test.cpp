@@ -82,6 +82,8 @@ TEST_CASE("fine-tuning lowers the held-out loss, and says what it did") {
     CHECK(epochs[best]["held_out_loss"].get<double>() <= epoch["held_out_loss"].get<double>());
   // The same seed gives the same bytes.
   CHECK(structural_hash(*finetuned(usual).after) == structural_hash(*run.after));
+  // Also when what the gradients read is computed again.
+  CHECK(structural_hash(*finetuned(std::string(usual) + ",recompute=true").after) == structural_hash(*run.after));
 }
 
 TEST_CASE("a start that no epoch improves on is kept") {
@@ -145,6 +147,36 @@ TEST_CASE("dropout goes in front of products behind the first layer, or where se
   CHECK(with.after->graph.node_count() == without.after->graph.node_count());
   CHECK(with.outcome.training["epochs"][1]["loss"].get<double>() >
         without.outcome.training["epochs"][1]["loss"].get<double>());
+}
+
+TEST_CASE("parameters of an untrained export that are equal are trained apart") {
+  const PassRun run = finetuned("finetune{epochs=2,learning_rate=0.02,batch_size=20,keep_best=false", R"(model ir=8 opset=17
+input x: float32[n,2]
+initializer w1: float32[2,4] = random(1)
+initializer w2: float32[4,4] = random(2)
+initializer ones: float32[4] = ones
+initializer zeros: float32[4] = zeros
+scale2 = Identity(ones)
+mean2 = Identity(zeros)
+a = MatMul(x, w1)
+b = BatchNormalization(a, ones, zeros, zeros, ones)
+r = Tanh(b)
+c = MatMul(r, w2)
+y: float32[n,4] = BatchNormalization(c, scale2, zeros, mean2, ones)
+output y: float32[n,4]
+)");
+  std::vector<Tensor> parameters;
+  for (const Node* node : run.after->graph.nodes())
+    if (node->is("BatchNormalization"))
+      for (std::size_t index = 1; index < 5; ++index) parameters.push_back(*node->input(index)->constant());
+  REQUIRE(parameters.size() == 8);
+  const Tensor ones = initializer(*run.before, "ones"), zeros = initializer(*run.before, "zeros");
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    CHECK_FALSE(parameters[i].equals(ones));
+    CHECK_FALSE(parameters[i].equals(zeros));
+    for (std::size_t k = 0; k < i; ++k) CHECK_FALSE(parameters[i].equals(parameters[k]));
+  }
+  CHECK(run.after->graph.find("scale2") != nullptr);
 }
 
 TEST_CASE("a run that was stopped goes on from its checkpoint to the same bytes") {
