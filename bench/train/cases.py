@@ -67,7 +67,8 @@ CASES = {
 
 
 def made(make):
-    """The network with the weights that it has on both sides. No two vectors are equal: the exporter would make one of them."""
+    """The network with the weights that it has on both sides. No two vectors are equal: the exporter would make one
+    of them."""
     torch.manual_seed(1)
     net = make()
     with torch.no_grad():

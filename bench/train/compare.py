@@ -3,9 +3,9 @@
 
     compare.py [--bench build/bench/bench_train] [NAME ...]    names of the models of testdata/, default all
 
-In float64 the losses of 100 steps must agree to 1e-6. In float32 training magnifies rounding: PyTorch is also compared with
-itself from weights of which every other one is moved to the next float, and in float64. Differences must be under 1e-3, or
-under the largest of these where PyTorch is further from itself than that.
+In float64 the losses of 100 steps must agree to 1e-6. In float32 training magnifies rounding: PyTorch is also compared
+with itself from weights of which every other one is moved to the next float, and in float64. Differences must be under
+1e-3, or under the largest of these where PyTorch is further from itself than that.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def perturb(module: torch.nn.Module, seed: int) -> None:
             parameter.copy_(torch.where(is_moved, torch.nextafter(parameter, 2 * parameter), parameter))
 
 
-def peer(model: Path, case: Case, arrays, trained, optimizer, options, dtype, perturbation: int | None = None) -> list[float]:
+def peer(model: Path, case: Case, arrays, trained, optimizer, options, dtype, perturbation=None) -> list[float]:
     """PyTorch's losses."""
     module = GraphModule(model, trained, dtype).train()
     if perturbation is not None:
@@ -109,8 +109,8 @@ def compare(name: str, optimizer: str, double: bool, options) -> bool:
     data = ROOT / "testdata" / f"{case.data}_train.npz"
     model = ROOT / "testdata" / f"{name}.onnx"
     command = [options.bench, model, data, *case.arguments, "--optimizer", optimizer, "--rate",
-               str(rate_of(optimizer, options)), "--steps", str(options.steps), "--batch", str(options.batch), "--threads", "1",
-               *(["--double"] if double else [])]  # fmt: skip
+               str(rate_of(optimizer, options)), "--steps", str(options.steps), "--batch", str(options.batch),
+               "--threads", "1", *(["--double"] if double else [])]  # fmt: skip
     ours = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     arrays = dict(np.load(data))
 

@@ -29,9 +29,11 @@ WARM_UP = 5
 def export(net, case, arrays, path):
     inputs = {name: torch.from_numpy(arrays[name][: case.batch]) for name in case.inputs}
     axes = {name: {0: "batch"} for name in [*inputs, "output"]}
-    torch.onnx.export(net.eval(), tuple(inputs.values()), path, dynamo=False, opset_version=20, input_names=list(inputs),
-                      output_names=["output"], dynamic_axes=axes, training=torch.onnx.TrainingMode.PRESERVE,
-                      do_constant_folding=False)  # fmt: skip
+    torch.onnx.export(
+        net.eval(), tuple(inputs.values()), path, dynamo=False, opset_version=20, input_names=list(inputs),
+        output_names=["output"], dynamic_axes=axes, training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
+    )  # fmt: skip
 
 
 def write(name, folder):

@@ -29,14 +29,15 @@ SAME = 2e-3
 
 def measure(arguments, folder, name, optimizer):
     case, threads, seconds = CASES[name], arguments.threads, arguments.seconds
-    ours = [arguments.bench, folder / f"{name}.onnx", folder / f"{name}.npz", *case.loss_arguments(), "--optimizer", optimizer,
-            "--rate", RATES[optimizer], "--batch", case.batch, "--threads", threads, "--steps", WARM_UP,
-            "--serve", seconds]  # fmt: skip
+    ours = [arguments.bench, folder / f"{name}.onnx", folder / f"{name}.npz", *case.loss_arguments(),
+            "--optimizer", optimizer, "--rate", RATES[optimizer], "--batch", case.batch, "--threads", threads,
+            "--steps", WARM_UP, "--serve", seconds]  # fmt: skip
     if case.teacher is not None:
         ours += ["--teacher", folder / f"{name}_teacher.onnx"]
     theirs = [sys.executable, HERE / "peer.py", name, optimizer, threads, seconds]
     cpus = cpu_list(threads)
-    row = dict(zip(("ours", "theirs"), take_turns([lambda: Program(ours, cpus), lambda: Program(theirs, cpus)], arguments.rounds)))
+    results = take_turns([lambda: Program(ours, cpus), lambda: Program(theirs, cpus)], arguments.rounds)
+    row = dict(zip(("ours", "theirs"), results))
     for mine, expected in zip(row["ours"]["losses"], row["theirs"]["losses"], strict=True):
         if abs(mine - expected) > SAME * max(abs(expected), 1e-3):
             raise RuntimeError(f"expected losses {row['theirs']['losses']}, found {row['ours']['losses']}")
@@ -55,8 +56,8 @@ def print_row(row):
     ours, theirs = row["ours"], row["theirs"]
     mb = [side["peak_rss_bytes"] / 1e6 for side in (ours, theirs)]
     print(f"| {row['name']} | {CASES[row['name']].batch} | {row['optimizer']} | {ours['items_per_second']:,.0f}"
-          f" | {theirs['items_per_second']:,.0f} | {ratio(row):.2f} | {mb[0]:.0f} | {mb[1]:.0f} | {memory_ratio(row):.2f} |",
-          flush=True)  # fmt: skip
+          f" | {theirs['items_per_second']:,.0f} | {ratio(row):.2f} | {mb[0]:.0f} | {mb[1]:.0f}"
+          f" | {memory_ratio(row):.2f} |", flush=True)  # fmt: skip
 
 
 def main():
@@ -90,8 +91,9 @@ def main():
                 print_row(rows[-1])
     if rows:
         before = statistics.median(row["theirs"]["rss_before_bytes"] for row in rows)
-        print(f"\nsamples/s over PyTorch {rows[0]['theirs']['version']}: geometric mean {geometric_mean([ratio(r) for r in rows]):.2f},"
-              f" least {min(ratio(r) for r in rows):.2f}; peak memory: largest ratio {max(memory_ratio(r) for r in rows):.2f}."
+        ratios = [ratio(row) for row in rows]
+        print(f"\nsamples/s over PyTorch {rows[0]['theirs']['version']}: geometric mean {geometric_mean(ratios):.2f},"
+              f" least {min(ratios):.2f}; peak memory: largest ratio {max(map(memory_ratio, rows)):.2f}."
               f" PyTorch's process has {before / 1e6:.0f} MB before it makes a network.")  # fmt: skip
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")

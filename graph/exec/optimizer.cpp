@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <span>
 #include <utility>
 
@@ -39,24 +38,26 @@ GradientTerms<T> terms_of(const GradientStep& step, const Regularization& of) {
 
 // Scales every row of outputs whose norm is larger down to it.
 template <class T>
-void limit_norms(std::span<T> values, const Dims& dims, std::size_t axis, double limit) {
+void limit_norms(ThreadPool& pool, std::span<T> values, const Dims& dims, std::size_t axis, double limit) {
   if (axis >= dims.size() || dims.size() < 2) return;
   const std::int64_t inner = element_count(std::span(dims).subspan(axis + 1));
   const std::int64_t rows = dims[axis];
   const std::int64_t outer = std::ssize(values) / std::max<std::int64_t>(1, rows * inner);
-  for (std::int64_t row = 0; row < rows; ++row) {
+  pool.parallel_for(rows, 64, [&](std::int64_t begin, std::int64_t end) {
+    // body(row, value) in the order of memory.
     const auto each = [&](auto&& body) {
       for (std::int64_t o = 0; o < outer; ++o)
-        for (std::int64_t i = 0; i < inner; ++i)
-          body(values[static_cast<std::size_t>((o * rows + row) * inner + i)]);
+        for (std::int64_t row = begin; row < end; ++row)
+          for (std::int64_t i = 0; i < inner; ++i)
+            body(static_cast<std::size_t>(row - begin), values[static_cast<std::size_t>((o * rows + row) * inner + i)]);
     };
-    double squares = 0;
-    each([&](T& value) { squares += static_cast<double>(value) * static_cast<double>(value); });
-    const double norm = std::sqrt(squares);
-    if (norm <= limit) continue;
-    const T factor = static_cast<T>(limit / norm);
-    each([&](T& value) { value *= factor; });
-  }
+    std::vector<double> squares(static_cast<std::size_t>(end - begin), 0);
+    each([&](std::size_t row, T value) { squares[row] += static_cast<double>(value) * static_cast<double>(value); });
+    std::vector<T> factors;
+    for (const double square : squares)
+      factors.push_back(square > limit * limit ? static_cast<T>(limit / std::sqrt(square)) : T(1));
+    each([&](std::size_t row, T& value) { value *= factors[row]; });
+  });
 }
 
 template <class T>
@@ -123,7 +124,7 @@ void move_parameter(ThreadPool& pool, const OptimizerOptions& options, std::int6
     }
   }
   if (regularization.max_norm > 0)
-    limit_norms(parameter.mutable_data<T>(), parameter.dims(), regularization.norm_axis,
+    limit_norms(pool, parameter.mutable_data<T>(), parameter.dims(), regularization.norm_axis,
                 regularization.max_norm);
 }
 

@@ -47,7 +47,7 @@ BackwardKernel prepare(const PrepareContext& context) {
 
 OPERATORS(gather_backward) {
   registry.add(GradientDef{.name = "Gather",
-                           .backend = "vector",
+                           .backend = "direct",
                            .supports = supports,
                            .prepare = prepare,
                            .reads_inputs = bits_of(1),

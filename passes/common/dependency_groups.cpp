@@ -38,6 +38,11 @@ bool is_normalized_over(const Node& node, std::size_t axis, std::size_t rank) {
 
 }  // namespace
 
+bool has_weight(const Node& node) {
+  return std::ranges::any_of(weight_operands(node, WeightKinds::linear),
+                             [&](const OperandWeight& weight) { return node.input(weight.operand)->is_constant(); });
+}
+
 // Builds the sets by following ties from the axes of all weights.
 class DependencyBuilder {
  public:

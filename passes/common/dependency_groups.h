@@ -19,6 +19,9 @@
 
 namespace onnxpress {
 
+// Whether the operator contracts a constant; reductions and pooling contract too, but no weight.
+bool has_weight(const Node& node);
+
 // One axis of a value.
 struct AxisSlot {
   Value* value = nullptr;

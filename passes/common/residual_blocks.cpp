@@ -8,13 +8,11 @@
 
 #include "graph/ops/infer.h"
 #include "graph/rewrite/pattern.h"
+#include "passes/common/dependency_groups.h"
 #include "passes/common/rewriting.h"
-#include "passes/common/weights.h"
 
 namespace onnxpress {
 namespace {
-
-bool has_weight(const Node& node) { return !weight_operands(node, WeightKinds::linear).empty(); }
 
 // One Add that brings a value back.
 struct Connection {

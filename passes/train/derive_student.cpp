@@ -10,9 +10,9 @@
 #include "graph/rewrite/inline.h"
 #include "passes/common/dependency_groups.h"
 #include "passes/common/residual_blocks.h"
-#include "passes/common/weights.h"
 #include "passes/core/prepared_pass.h"
 #include "passes/core/registry.h"
+#include "passes/core/selector.h"
 
 namespace onnxpress {
 namespace {
@@ -76,11 +76,11 @@ class DeriveStudent : public Pass, public PreparedPass {
       for (std::size_t i = 0; i < chain.blocks.size(); ++i)
         if (!std::ranges::binary_search(kept, i)) dropped.push_back(chain.blocks[i]);
     }
-    require(!dropped.empty(),
-            "depth={}: expected residual blocks that can be left out (of the same dims before and after, at least "
-            "one of a "
-            "run stays), found {}",
-            depth, count == 0 ? "none" : fmt::format("{} that must all stay", count));
+    if (dropped.empty())
+      throw Unsuitable(fmt::format(
+          "depth={}: expected residual blocks that can be left out (of the same dims before and after, at "
+          "least one of a run stays), found {}",
+          depth, count == 0 ? "none" : fmt::format("{} that must all stay", count)));
     for (const ResidualBlock& block : dropped)
       outcome.notes.push_back(fmt::format("left out the block of {}", block.name));
     drop_blocks(model, dropped);
@@ -104,7 +104,9 @@ class DeriveStudent : public Pass, public PreparedPass {
                                 {"kept", count - removed.back().size()},
                                 {"normalized", group.is_normalized}});
     }
-    require(gone > 0, "width={}: expected channels that can be left out, found none{}", width, reasons(groups, ": "));
+    if (gone == 0)
+      throw Unsuitable(fmt::format("width={}: expected channels that can be left out, found none{}", width,
+                                   reasons(groups, ": ")));
     for (const auto& [value, reason] : groups.obstacles()) {
       outcome.notes.push_back(fmt::format("'{}' stays as wide as it is: {}", value->name(), reason));
       if (context.near_misses)
@@ -126,7 +128,7 @@ class DeriveStudent : public Pass, public PreparedPass {
   static bool is_selected(const DependencyGroups& groups, const DependencyGroup& group, const Selector& selector) {
     return std::ranges::all_of(group.slots, [&](std::size_t slot) {
       const Node* node = groups.slots()[slot].value->producer();
-      return node == nullptr || weight_operands(*node, WeightKinds::linear).empty() || selector.matches(*node);
+      return node == nullptr || !has_weight(*node) || selector.matches(*node);
     });
   }
 

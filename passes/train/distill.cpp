@@ -102,11 +102,11 @@ class Distill final : public Pass {
                         "before that make a student of it",
                         teacher.name));
     const DistillationSettings settings = DistillationSettings::from(context.options);
-    Distillation distillation(model, settings, TrainingSettings::from(context.options), context);
-    TrainingReport report = train_stage(distillation.model(), distillation.task(), context.options, context);
+    const std::unique_ptr<Distillation> distillation = prepared(model, settings, context);
+    TrainingReport report = train_stage(distillation->model(), distillation->task(), context.options, context);
     Outcome outcome;
-    outcome.changed = take_over(model, distillation.model());
-    outcome.notes = distillation.notes();
+    outcome.changed = take_over(model, distillation->model());
+    outcome.notes = distillation->notes();
     outcome.notes.insert(outcome.notes.end(), report.notes.begin(), report.notes.end());
     outcome.counts["epochs"] = report.record["epochs"].size();
     outcome.training = std::move(report.record);
@@ -114,6 +114,18 @@ class Distill final : public Pass {
   }
 
  private:
+  // What fails here is not of the training, but of what it was given.
+  static std::unique_ptr<Distillation> prepared(const Model& model, const DistillationSettings& settings,
+                                                PassContext& context) {
+    try {
+      return std::make_unique<Distillation>(model, settings, TrainingSettings::from(context.options), context);
+    } catch (const Unsuitable&) {
+      throw;
+    } catch (const Error& error) {
+      throw Unsuitable(error.what());
+    }
+  }
+
   // The trained initializers; whether any differs.
   static bool take_over(Model& model, const Model& trained) {
     bool changed = false;

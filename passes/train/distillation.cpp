@@ -146,7 +146,7 @@ void Distillation::add_hard(const TrainingSettings& training) {
   }
   task_.targets = chosen.targets;
   task_.samples = chosen.samples;
-  task_.loss_text = fmt::format("{}*({})", 1 - settings_.alpha, chosen.text);
+  task_.loss_text = fmt::format("{:.6g}*({})", 1 - settings_.alpha, chosen.text);
   notes_.insert(notes_.end(), chosen.notes.begin(), chosen.notes.end());
 }
 
@@ -308,8 +308,8 @@ void Distillation::finish(const SoftLoss& loss, std::uint64_t seed) {
       term.output = regressor.value->name();
     }
   }
-  task_.loss_text +=
-      fmt::format("{}{}*{}({})", task_.loss_text.empty() ? "" : "+", term.weight, name(term.kind), loss.term.output);
+  task_.loss_text += fmt::format("{}{:.6g}*{}({})", task_.loss_text.empty() ? "" : "+", term.weight, name(term.kind),
+                                 loss.term.output);
   if (is_on_logits(term.kind) && term.kind != Kind::logits_mse)
     task_.loss_text += fmt::format(" at temperature {}", term.temperature);
   std::size_t index = loss.value;

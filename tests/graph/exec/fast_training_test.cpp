@@ -108,5 +108,30 @@ TEST_CASE("values that are recomputed give the same bytes in less memory") {
   }
 }
 
+TEST_CASE("the gradient of a table of the result's dims does not lie over that of the result") {
+  const auto model = parse_model(R"(model ir=8 opset=17
+input i: int64[3]
+initializer table: float32[3,4] = random(1)
+initializer w: float32[4,2] = random(2)
+e = Gather(table, i)
+t = Tanh(e)
+y: float32[3,2] = MatMul(t, w)
+output y: float32[3,2]
+)");
+  const std::vector<Tensor> inputs = {Tensor::of<std::int64_t>({3}, std::vector<std::int64_t>{2, 0, 2})};
+  const std::vector<Tensor> targets = {Tensor::of<std::int64_t>({3}, std::vector<std::int64_t>{0, 1, 1})};
+  const std::vector<LossTerm> loss = {{.kind = LossTerm::Kind::cross_entropy}};
+  const auto trained = [&](bool reference) {
+    TrainerOptions options{.threads = 1, .reference = reference};
+    options.schedule.rate = 1;
+    Trainer trainer(*model, {"table", "w"}, loss, options);
+    trainer.step(inputs, targets);
+    return trainer.value(0);
+  };
+  const Tensor found = trained(false), expected = trained(true);
+  for (std::size_t k = 0; k < 12; ++k)
+    CHECK(found.data<float>()[k] == doctest::Approx(expected.data<float>()[k]).epsilon(1e-5));
+}
+
 }  // namespace
 }  // namespace onnxpress

@@ -162,9 +162,12 @@ TEST_CASE("pooling's gradients by tables are those of the reference") {
                   "y = MaxPool(x) {kernel_shape=[2,2], strides=[2,2]}\n", 17, "direct");
 }
 
-TEST_CASE("rows that are gathered several times get the sum on vectors") {
-  check_vector("input x: float32[50,9]\ninitializer i: int64[2,4] = {3,-1,3,0,7,49,3,20}\n", "Gather(x, i)");
-  check_vector("input x: float32[3000,40]\ninitializer i: int64[3] = {2999,5,-3000}\n", "Gather(x, i)");
+TEST_CASE("rows that are gathered several times get the sum") {
+  const auto gather = [](const char* table, const char* indices) {
+    check_vector(fmt::format("input x: float32[{}]\ninitializer i: {}\n", table, indices), "Gather(x, i)", 17, "direct");
+  };
+  gather("50,9", "int64[2,4] = {3,-1,3,0,7,49,3,20}");
+  gather("3000,40", "int64[3] = {2999,5,-3000}");
 }
 
 }  // namespace

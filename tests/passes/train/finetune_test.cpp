@@ -82,6 +82,8 @@ TEST_CASE("fine-tuning lowers the held-out loss, and says what it did") {
     CHECK(epochs[best]["held_out_loss"].get<double>() <= epoch["held_out_loss"].get<double>());
   // The same seed gives the same bytes.
   CHECK(structural_hash(*finetuned(usual).after) == structural_hash(*run.after));
+  // Also when what the gradients read is computed again.
+  CHECK(structural_hash(*finetuned(std::string(usual) + ",recompute=true").after) == structural_hash(*run.after));
 }
 
 TEST_CASE("a start that no epoch improves on is kept") {
