@@ -1,24 +1,25 @@
 """What int8 costs in accuracy, beside onnxruntime.quantization: the same model, calibration samples and settings.
 
-    accuracy.py [NAME ...] [--onnxpress build/onnxpress] [--models build/bench-models] [--judge emulated|fused] [--json FILE]
+    accuracy.py [NAME ...] [--onnxpress build/onnxpress] [--models build/bench-models] [--judge emulated|fused]
+                [--json FILE]
 
 Ours is `simplify,fuse,quantize` with default options (weights int8 symmetric per channel, activations uint8); theirs is
-quantize_static after quant_pre_process with the same types, per channel (per tensor where it cannot), by MinMax, Entropy and
-Percentile. Its quantizer leaves LSTM, GRU and RNN in float, so there ours does the same; rows named '..., dynamic' compare
-scheme=dynamic with quantize_dynamic, recurrent weights included.
+quantize_static after quant_pre_process with the same types, per channel (per tensor where it cannot), by MinMax,
+Entropy and Percentile. Its quantizer leaves LSTM, GRU and RNN in float, so there ours does the same; rows named '...,
+dynamic' compare scheme=dynamic with quantize_dynamic, recurrent weights included.
 
 Both are judged in ONNX Runtime on samples apart from those of calibration:
 - output SNR: signal over noise, the noise's share of every float output averaged over the outputs;
-- accuracy where there are labels, and McNemar's exact test (two-sided) on the samples that one of the two alone has right,
-  against the most accurate of theirs; else, for class scores, agreement with the float model's top-1.
+- accuracy where there are labels, and McNemar's exact test (two-sided) on the samples that one of the two alone has
+  right, against the most accurate of theirs; else, for class scores, agreement with the float model's top-1.
 
-`emulated` keeps QuantizeLinear and DequantizeLinear around float operators: what the numbers in the file mean. `fused` lets ONNX
-Runtime use its integer kernels; without VNNI these saturate (pairs of u8 x s8 in 16 bits), so that both sides then get weights
-of 7 bits (target ort-cpu-avx2, reduce_range). Dynamic models have integer kernels only and are judged so.
+`emulated` keeps QuantizeLinear and DequantizeLinear around float operators: what the numbers in the file mean. `fused`
+lets ONNX Runtime use its integer kernels; without VNNI these saturate (pairs of u8 x s8 in 16 bits), so that both sides
+then get weights of 7 bits (target ort-cpu-avx2, reduce_range). Dynamic models have integer kernels only and are judged
+so.
 
-'worse': SNR more than 0.2 dB below the best of theirs, accuracy below the best of theirs at p <= 0.05, or on MNIST more than 0.1
-point below the float model's. The exit status is 1 when there is one.
-"""
+'worse': SNR more than 0.2 dB below the best of theirs, accuracy below the best of theirs at p <= 0.05, or on MNIST more
+than 0.1 point below the float model's. The exit status is 1 when there is one."""
 
 import argparse
 import contextlib
@@ -105,14 +106,17 @@ class Judge:
         return result
 
     def float_accuracy(self):
-        return 100 * float(np.mean(self.exact[0].argmax(1) == self.case.labels)) if self.case.labels is not None else None
+        if self.case.labels is None:
+            return None
+        return 100 * float(np.mean(self.exact[0].argmax(1) == self.case.labels))
 
 
 def quantize_ours(case, options, arguments, work):
     """Path; exits when it does not end well."""
     out, data = work / "ours.onnx", work / "calibration.npz"
     np.savez(data, **case.calibration, **case.whole)
-    call = [arguments.onnxpress, "compress", case.path, "-o", out, "--passes", f"simplify,fuse,quantize{options}", "--quiet"]
+    passes = f"simplify,fuse,quantize{options}"
+    call = [arguments.onnxpress, "compress", case.path, "-o", out, "--passes", passes, "--quiet"]
     if "scheme=static" in options:
         call += ["--calib", data]
         for name, axis in case.batch_axes.items():
@@ -151,8 +155,8 @@ def quantize_theirs(case, work, reduced):
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # it chats
                     quantization.quantize_static(
-                        str(source), str(out), Reader(case), quant_format=quantization.QuantFormat.QDQ, per_channel=per_channel,
-                        reduce_range=reduced, activation_type=quantization.QuantType.QUInt8,
+                        str(source), str(out), Reader(case), quant_format=quantization.QuantFormat.QDQ,
+                        per_channel=per_channel, reduce_range=reduced, activation_type=quantization.QuantType.QUInt8,
                         weight_type=quantization.QuantType.QInt8, calibrate_method=method)
                 samples.session(out, 1)
                 yield name, out
@@ -189,8 +193,8 @@ def compare(case, dynamic, arguments, work):
     theirs = {}
     for name, path in make(case, work, reduced):
         theirs[name] = judge(path, not fused)
-    row = {"model": case.name + (", dynamic" if dynamic else ""), "float": judge.float_accuracy(), "ours": ours, "theirs": theirs,
-           "judged": len(next(iter(case.judged.values()))), "spared": spared}  # fmt: skip
+    row = {"model": case.name + (", dynamic" if dynamic else ""), "float": judge.float_accuracy(), "ours": ours,
+           "theirs": theirs, "judged": len(next(iter(case.judged.values()))), "spared": spared}  # fmt: skip
     row["worse"] = worse(row)
     return row
 
@@ -230,8 +234,8 @@ def show(row, dynamic):
     ratio = f"{row['ours']['bytes'] / size:.2f}" if size else "-"
     p = f"{row['p']:.3f}" if "p" in row else "-"
     name = row["model"] + ("*" if row["spared"] else "")
-    print(f"| {name} | {row['judged']} | {exact} | {cell(row['ours'])} | " + " | ".join(theirs) + f" | {gain} | {p} | {ratio} |",
-          flush=True)
+    cells = [name, str(row["judged"]), exact, cell(row["ours"]), *theirs, gain, p, ratio]
+    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def table(names, dynamic, collection, arguments):
@@ -257,14 +261,15 @@ def main():
     parser.add_argument("--onnxpress", type=pathlib.Path, default=ROOT / "build/onnxpress")
     parser.add_argument("--models", type=pathlib.Path, default=ROOT / "build/bench-models")
     parser.add_argument("--judge", choices=("emulated", "fused"), default="emulated")
-    parser.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help="of quantize, for ours, beside the defaults")
+    parser.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help="more of quantize, for ours")
     parser.add_argument("--scheme", choices=("static", "dynamic"), help="only this table")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", type=pathlib.Path)
     arguments = parser.parse_args()
     data = pathlib.Path(os.environ.get("ONNXPRESS_DATA", ROOT.parent / "shared"))
     with tempfile.TemporaryDirectory() as folder:
-        collection = samples.Collection(ROOT / "testdata", arguments.models, data, arguments.onnxpress, pathlib.Path(folder))
+        work = pathlib.Path(folder)
+        collection = samples.Collection(ROOT / "testdata", arguments.models, data, arguments.onnxpress, work)
         if unknown := set(arguments.names) - set(collection.makers):
             parser.error(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(collection.makers)}")
         names = arguments.names or list(collection.makers)
@@ -280,8 +285,10 @@ def main():
     print(f"\nhigher SNR than the best of theirs on {better} of {len(compared)}")
     print("worse on: " + ("; ".join(bad) or "none"))
     if arguments.json:
-        text = json.dumps(rows, indent=1, default=lambda value: int(value.sum()) if isinstance(value, np.ndarray) else str(value))
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+        for row in rows:
+            for each in (row.get("ours", {}), *row.get("theirs", {}).values()):
+                each.pop("right", None)
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 1 if bad else 0
 
 

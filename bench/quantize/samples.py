@@ -1,8 +1,7 @@
-"""Models of the accuracy benchmarks, and what they are fed: calibration samples and, apart from them, samples to judge by.
+"""Models of the accuracy benchmarks, and what they are fed: calibration samples and, apart from them, others to judge.
 
-Labelled data is what the models were trained on. Models whose data is not at hand get images of CIFAR-10 enlarged to their
-size, chords of decaying tones, random tokens or noise, always by a fixed seed.
-"""
+Labelled data is what the models were trained on. Models whose data is not at hand get images of CIFAR-10 enlarged to
+their size, chords of decaying tones, random tokens or noise, always by a fixed seed."""
 
 import dataclasses
 import pathlib
@@ -17,7 +16,7 @@ from onnx import TensorProto, helper
 
 @dataclasses.dataclass
 class Case:
-    """`calibration` and `judged` are arrays by input name, the leading axis counting samples; `whole` goes to every batch."""
+    """`calibration` and `judged`: arrays by input name, the first axis counting samples; `whole` goes to every batch."""
 
     name: str
     path: pathlib.Path
@@ -37,7 +36,7 @@ class Case:
 
 
 def session(path, threads, emulated=False):
-    """ONNX Runtime on the CPU. `emulated`: QuantizeLinear and DequantizeLinear stay operators of their own around float ones."""
+    """ONNX Runtime on the CPU. `emulated`: QuantizeLinear and DequantizeLinear stay apart from float operators."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -48,7 +47,8 @@ def session(path, threads, emulated=False):
 
 
 def one_node(path, op, inputs, outputs, constants=(), **attributes):
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in {**inputs, **outputs}.items()]
+    dims = {**inputs, **outputs}
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims[name]) for name in dims]
     node = helper.make_node(op, [*inputs, *(f"constant{i}" if c is not None else "" for i, c in enumerate(constants))],
                             list(outputs), **attributes)
     tensors = [onnx.numpy_helper.from_array(c, f"constant{i}") for i, c in enumerate(constants) if c is not None]
@@ -136,10 +136,11 @@ class Collection:
         self.testdata, self.models, self.data, self.onnxpress, self.work = testdata, models, data, onnxpress, work
         self.makers = {}
         for name in ("digits_cnn", "digits_dwcnn", "digits_mlp", "digits_lstm"):
-            self.makers[name] = lambda name=name: self.of_files(name, testdata / f"{name}.onnx", testdata / "digits", 256)
+            self.makers[name] = lambda name=name: self.of_files(
+                name, testdata / f"{name}.onnx", testdata / "digits", 256)
         for name in ("mnist_lenet5", "mnist_mobile"):
-            self.makers[name] = lambda name=name: labelled(name, models / "trained" / f"{name}.onnx", self.mnist("train"),
-                                                           self.mnist("test"), 256)
+            self.makers[name] = lambda name=name: labelled(
+                name, models / "trained" / f"{name}.onnx", self.mnist("train"), self.mnist("test"), 256)
         self.makers["cifar10_cnn"] = lambda: labelled("cifar10_cnn", models / "trained/cifar10_cnn.onnx",
                                                       self.images("train"), self.images("test"), 256)
         families = data / "models/families"
@@ -151,11 +152,11 @@ class Collection:
             "families/vae": lambda: self.unlabelled("families/vae", families / "vae.onnx", families / "digits28"),
             "families/lstm": lambda: Case("families/lstm", families / "lstm.onnx", {"input": noise(1, 64, 50, 100)},
                                           {"input": noise(2, 200, 50, 100)}, has_classes=True),
-            "families/speech": lambda: Case("families/speech", families / "speech.onnx", {"input": noise(1, 32, 1, 161, 100)},
-                                            {"input": noise(2, 64, 1, 161, 100)}),
-            "face_rfb320": lambda: self.of_images("face_rfb320", data / "models/face_rfb320.onnx", 240, 320, 127.5 / 128, 0.5),
-            "mobilefacenet": lambda: self.of_images("mobilefacenet", data / "models/mobilefacenet.onnx", 112, 112, 127.5 / 128, 0.5),
-            "yolo_fastestv2": lambda: self.of_images("yolo_fastestv2", data / "models/yolo_fastestv2.onnx", 352, 352, 0.5, 0),
+            "families/speech": lambda: Case("families/speech", families / "speech.onnx",
+                                            {"input": noise(1, 32, 1, 161, 100)}, {"input": noise(2, 64, 1, 161, 100)}),
+            "face_rfb320": lambda: self.of_images("face_rfb320", data / "models", 240, 320, 127.5 / 128, 0.5),
+            "mobilefacenet": lambda: self.of_images("mobilefacenet", data / "models", 112, 112, 127.5 / 128, 0.5),
+            "yolo_fastestv2": lambda: self.of_images("yolo_fastestv2", data / "models", 352, 352, 0.5, 0),
             "basic_pitch_nmp": self.basic_pitch,
             "silero_vad_16k_op15": self.silero,
             "resnet50": self.resnet50,
@@ -180,8 +181,9 @@ class Collection:
         case.labels, case.has_classes = None, False
         return case
 
-    def of_images(self, name, path, height, width, factor, middle, count=32):
+    def of_images(self, name, folder, height, width, factor, middle, count=32):
         """Images enlarged, as (x - middle) * 2 * factor for x in [0,1]."""
+        path = folder / f"{name}.onnx"
         entry = session(path, 1).get_inputs()[0].name
         images = self.images("test")[0]
         rows = np.arange(2 * count) * len(images) // (2 * count)
@@ -189,7 +191,7 @@ class Collection:
         return Case(name, path, *({entry: (part - np.float32(middle)) * np.float32(2 * factor)} for part in parts))
 
     def resnet50(self):
-        case = self.of_images("resnet50", self.models / "resnet50.onnx", 224, 224, 2, 0.5)
+        case = self.of_images("resnet50", self.models, 224, 224, 2, 0.5)
         case.has_classes = True
         return case
 

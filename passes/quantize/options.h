@@ -27,11 +27,12 @@ inline constexpr OptionSpec quantize_options[] = {
      .choices = "2|3|4|5|6|7|8|16"},
     {.name = "type",
      .default_value = "auto",
-     .help = "of a weight: int2 ... int16, uint2 ... uint16, float8e4m3fn, float8e5m2, float4e2m1, mxfp4, mxfp8, nvfp4; "
-             "auto: by bits and symmetric"},
+     .help = "of a weight: int2 ... int16, uint2 ... uint16, float8e4m3fn, float8e5m2, float4e2m1, mxfp4, mxfp8, "
+             "nvfp4; auto: by bits and symmetric"},
     {.name = "act_type",
      .default_value = "auto",
-     .help = "of an activation: int4, uint4, int8, uint8, int16, uint16, float8e4m3fn, float8e5m2; auto: as the target has it"},
+     .help = "of an activation: int4, uint4, int8, uint8, int16, uint16, float8e4m3fn, float8e5m2; auto: as the "
+             "target has it"},
     {.name = "granularity",
      .kind = OptionSpec::Kind::choice,
      .default_value = "channel",
@@ -52,7 +53,10 @@ inline constexpr OptionSpec quantize_options[] = {
      .default_value = "auto",
      .help = "activations: the same; auto: as the target has it",
      .choices = "auto|true|false"},
-    {.name = "power_of_two", .kind = OptionSpec::Kind::flag, .default_value = "false", .help = "scales are powers of two"},
+    {.name = "power_of_two",
+     .kind = OptionSpec::Kind::flag,
+     .default_value = "false",
+     .help = "scales are powers of two"},
     {.name = "scales",
      .kind = OptionSpec::Kind::choice,
      .default_value = "auto",
@@ -106,7 +110,8 @@ inline constexpr OptionSpec quantize_options[] = {
     {.name = "bias_correction",
      .kind = OptionSpec::Kind::choice,
      .default_value = "none",
-     .help = "shift biases by what rounding does to the mean: empirical (calibration data) or analytic (BatchNormalization)",
+     .help = "shift biases by what rounding does to the mean: empirical (calibration data) or analytic "
+             "(BatchNormalization)",
      .choices = "none|analytic|empirical"},
     {.name = "target",
      .kind = OptionSpec::Kind::choice,
@@ -126,8 +131,8 @@ inline constexpr OptionSpec quantize_options[] = {
      .help = "loadable: only opsets and types that the reference ONNX Runtime runs; smallest: the smallest ONNX has",
      .choices = "loadable|smallest"},
     {.name = "overrides",
-     .help = "bits by selector, in quotes because of its '=': overrides='conv1=4;op:Gemm=16;head*=float'; the last that "
-             "matches counts"},
+     .help = "bits by selector, in quotes because of its '=': overrides='conv1=4;op:Gemm=16;head*=float'; the last "
+             "that matches counts"},
     {.name = "budget", .help = "of bits=auto: mean bits per weight, '4.5bpw'"},
     {.name = "max_drop",
      .help = "of bits=auto without budget: what may be lost on calibration data, in percentage points of accuracy, or "
@@ -139,8 +144,9 @@ inline constexpr OptionSpec quantize_options[] = {
 
 // Names of those that scheme=weights has.
 inline constexpr std::string_view weight_option_names[] = {
-    "bits", "type", "granularity", "block", "symmetric", "power_of_two", "scales", "form", "method", "samples", "damping",
-    "act_order", "steps", "bias_correction", "accuracy_level", "storage", "overrides", "budget", "max_drop", "select"};
+    "bits", "type", "granularity", "block", "symmetric", "power_of_two", "scales", "form", "method", "samples",
+    "damping", "act_order", "steps", "bias_correction", "accuracy_level", "storage", "overrides", "budget",
+    "max_drop", "select"};
 
 inline constexpr auto quantize_weights_options = [] {
   std::array<OptionSpec, std::size(weight_option_names)> chosen;

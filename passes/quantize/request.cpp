@@ -135,7 +135,9 @@ void check_idle(const Options& options, const QuantizeRequest& request) {
   const Place places[] = {
       {"calibration", is_static, "scheme=static"},
       {"percentile", is_static && request.range.method == RangeMethod::percentile, "calibration=percentile"},
-      {"act_bits", request.scheme != Scheme::weights && request.activation_bits <= bits(request.activation_type.value_or(DType::int16)),
+      {"act_bits",
+       request.scheme != Scheme::weights &&
+           request.activation_bits <= bits(request.activation_type.value_or(DType::int16)),
        "scheme=static and an act_type of as many bits"},
       {"act_type", request.scheme != Scheme::weights, "scheme=static"},
       {"act_symmetric", request.scheme != Scheme::weights, "scheme=static"},
@@ -161,14 +163,16 @@ void check_idle(const Options& options, const QuantizeRequest& request) {
 void check_symmetry(const Options& options, const QuantizeRequest& request) {
   if (!options.given("symmetric") || !request.weight_type || request.scheme == Scheme::dynamic) return;
   const DType type = *request.weight_type;
-  const bool may = request.symmetric ? !is_integer(type) || is_signed_integer(type)
-                                     : is_integer(type) && (!is_signed_integer(type) || request.scheme == Scheme::weights);
+  const bool is_signed = !is_integer(type) || is_signed_integer(type);
+  const bool may = request.symmetric ? is_signed
+                                     : !is_signed || (is_integer(type) && request.scheme == Scheme::weights);
   require(may, "option 'symmetric': type={} is always {}, found {}", options.text("type"),
           request.symmetric ? "with a zero point" : "symmetric", request.symmetric);
 }
 
 template <class T>
-T choice(const Options& options, std::string_view option, std::initializer_list<std::pair<std::string_view, T>> values) {
+T choice(const Options& options, std::string_view option,
+         std::initializer_list<std::pair<std::string_view, T>> values) {
   const std::string& text = options.text(option);
   for (const auto& [name, value] : values)
     if (name == text) return value;

@@ -70,7 +70,8 @@ std::vector<RoundingResult> round_weights(const Model& model, const std::vector<
     return round_layers(model, tasks, context, request);
   std::vector<RoundingResult> results;
   for (const RoundingTask& task : tasks) {
-    const Rounding method = request.rounding == Rounding::automatic ? automatic_rounding(task, request) : request.rounding;
+    const bool is_open = request.rounding == Rounding::automatic;
+    const Rounding method = is_open ? automatic_rounding(task, request) : request.rounding;
     results.push_back(method == Rounding::nearest ? round_on_range(context.pool, task)
                                                   : round_on_own_grid(context.pool, task, method));
   }

@@ -1,8 +1,7 @@
 """Two engines compared step by step: what each makes of the same codes.
 
-Engines add in different orders, so a value half way between two codes may be rounded to either. Run through a whole model such
-a difference makes others; here every step starts from the same codes, and the bound is one quantum.
-"""
+Engines add in different orders, so a value half way between two codes may be rounded to either. Run through a whole
+model such a difference makes others; here every step starts from the same codes, and the bound is one quantum."""
 
 import fnmatch
 import pathlib
@@ -13,7 +12,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 PLAIN = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16)
-"""Types of codes that both engines take and give as they are; others travel as float32, which holds all their numbers."""
+"""Types of codes that both engines take and give as they are; others travel as float32, which holds their numbers."""
 
 
 def session(path, as_written=False):
@@ -46,12 +45,13 @@ def rename_inputs(graph, names):
 
 
 class Steps:
-    """A model cut at the codes that QuantizeLinear makes in its main graph: outputs of one step and inputs of the next."""
+    """A model cut at the codes that QuantizeLinear makes in its main graph: a step's outputs, the next one's inputs."""
 
     def __init__(self, path):
         model = onnx.load(path)
         types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-        self.types = {node.output[0]: types[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+        makers = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+        self.types = {node.output[0]: types[node.input[2]] for node in makers}
         whole = onnx.ModelProto()
         whole.CopyFrom(model)
         self.outputs = [self.expose(whole.graph, name) for name in self.types]
@@ -101,7 +101,8 @@ class Steps:
             kind = entry.type.tensor_type.elem_type
             entry.CopyFrom(helper.make_tensor_value_info(entry.name, kind, fed[entry.name].shape))
         runtime = session(self.saved(self.model, self.cut), as_written)
-        expected = dict(zip(self.outputs, runtime.run(self.outputs, {e.name: fed[e.name] for e in runtime.get_inputs()})))
+        read = {entry.name: fed[entry.name] for entry in runtime.get_inputs()}
+        expected = dict(zip(self.outputs, runtime.run(self.outputs, read)))
         data = self.cut.with_name("feeds")
         data.mkdir(exist_ok=True)
         for i, entry in enumerate(self.model.graph.input):

@@ -1,6 +1,7 @@
 // analyze: one layer quantized at a time.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -69,6 +70,19 @@ TEST_CASE("the overrides that analyze prints are what quantize takes") {
   const Report report = Report::parse(result.out);
   for (const Report& layer : report["passes"].back()["layers"]) widths.insert(layer["bits"].get<int>());
   CHECK(widths.contains(8));
+}
+
+TEST_CASE("analyze lists what stays in float, and spares nothing where that would be everything") {
+  const Scratch scratch;
+  const Report analysis = analysis_of(
+      scratch, {testdata + "/digits_lstm.onnx", "--calib", train, "--samples", "32", "--scheme", "weights", "--bits", "4"});
+  const bool is_listed = std::ranges::any_of(analysis["left"], [](const Report& left) {
+    return has(left["node"].get<std::string>(), "(LSTM)") && has(left["reason"].get<std::string>(), "reaches it through Slice");
+  });
+  CHECK(is_listed);
+  REQUIRE(analysis["layers"].size() == 1);
+  CHECK(analysis["layers"][0]["share"].get<double>() == doctest::Approx(1));
+  CHECK(analysis["overrides"] == "");
 }
 
 TEST_CASE("analyze as a table and as Markdown") {

@@ -48,7 +48,8 @@ TEST_CASE("an option that nothing reads is refused, with where it belongs") {
       {"max_drop=1", "max_drop", "bits=auto", "max_drop=1,bits=auto"},
       {"max_drop=1,bits=auto,budget=4bpw", "max_drop", "without budget", "bits=auto,budget=4bpw"},
       {"symmetric=false,form=codebook,scheme=weights", "symmetric", "equal distances", "symmetric=false"},
-      {"block=16,type=mxfp8,storage=smallest,scheme=weights", "block", "granularity=block", "type=mxfp8,storage=smallest,scheme=weights"},
+      {"block=16,type=mxfp8,storage=smallest,scheme=weights", "block", "granularity=block",
+       "type=mxfp8,storage=smallest,scheme=weights"},
       {"granularity=channel,type=mxfp8,storage=smallest,scheme=weights", "granularity", "blocks of their own",
        "granularity=channel"},
   };
