@@ -70,6 +70,7 @@ void set_statistics(Node& node, std::size_t index, const std::vector<double>& me
   std::vector<double> values(measured);
   for (std::size_t c = 0; c < values.size(); ++c) values[c] = momentum * wide.data<double>()[c] + (1 - momentum) * values[c];
   Tensor tensor = Tensor::of<double>(old.dims(), values).cast(old.dtype());
+  if (tensor.equals(old)) return;
   if (is_read_once(*value)) return value->graph().set_initializer(value, std::move(tensor));
   Graph& graph = node.graph();
   graph.set_node_input(&node, index, graph.add_initializer(graph.unique_name(value->name()), std::move(tensor)));

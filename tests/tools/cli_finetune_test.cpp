@@ -94,7 +94,7 @@ TEST_CASE("a run that is killed and resumed gives the bytes of one that was not"
                                            "--checkpoint-updates",
                                            "7"};
   bool killed = false;
-  for (int wait_us = 150'000; wait_us < 3'000'000 && !killed; wait_us = wait_us * 3 / 2) {
+  for (int wait_us = 40'000; wait_us < 3'000'000 && !killed; wait_us = wait_us * 3 / 2) {
     fs::remove(scratch / "state");
     const CommandResult result = in(scratch, arguments, {.kill_after_us = wait_us});
     REQUIRE(result.status != 0);  // else it was done before it could be killed
