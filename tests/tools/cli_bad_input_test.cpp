@@ -145,8 +145,8 @@ TEST_CASE("usage: nearest names, exact values") {
     arguments.insert(arguments.end(), more.begin(), more.end());
     return failure(scratch, arguments);
   };
-  CHECK(
-      has(failure(scratch, {}), "expected a verb: compress, inspect, eval, run, compare, analyze, passes"));
+  CHECK(has(failure(scratch, {}),
+            "expected a verb: compress, inspect, eval, run, compare, analyze, finetune, distill, passes"));
   CHECK(
       has(failure(scratch, {"comprss", cnn}), "unknown verb 'comprss'; did you mean 'compress'?"));
   CHECK(

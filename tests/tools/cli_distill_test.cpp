@@ -118,7 +118,7 @@ TEST_CASE("distill refuses what does not fit before any work") {
   CHECK(has(refusal(scratch, {"distill", "--teacher", cnn, "--train", train}), "expected --student MODEL"));
   CHECK(has(refusal(scratch, {"distill", "--teacher", cnn, "--student", mlp}), "give --train DATA"));
   CHECK(has(refusal(scratch, {"distill", "--teacher", cnn, "--student", "auto:wide=0.5", "--train", train}),
-            "--student: "));
+            "unknown option 'wide'; it has width, depth, select"));
   CHECK(has(refusal(scratch, {"distill", "--teacher", mlp, "--student", mlp, "--train", train}),
             "is the model that would be trained"));
   CHECK(has(refusal(scratch, {"distill", "--teacher", bert, "--student", mlp, "--train", train}),

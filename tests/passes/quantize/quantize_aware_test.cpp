@@ -186,7 +186,8 @@ TEST_CASE("the float model teaches without labels, as a whole and block by block
     CHECK(accuracy(*run.after) > std::max(0.9, alone));
     CHECK(run.outcome.training["objective"] == objective);
     if (objective != "blocks") continue;
-    REQUIRE(run.outcome.training["blocks"].size() == 3);
+    // The first layer is too small to shrink; its bias is trained with the block before the second cut.
+    REQUIRE(run.outcome.training["blocks"].size() == 2);
     for (const Json& block : run.outcome.training["blocks"])
       CHECK(block["last_held_out_loss"].get<double>() < block["first_held_out_loss"].get<double>());
   }
@@ -194,7 +195,7 @@ TEST_CASE("the float model teaches without labels, as a whole and block by block
 
 TEST_CASE("scales and zero points stay where they are not to be learned") {
   const auto model = trained_net();
-  const auto scale = [](const PassRun& run) { return run.after->graph.find("w1_scale")->constant()->to_floats(); };
+  const auto scale = [](const PassRun& run) { return run.after->graph.find("w2_scale")->constant()->to_floats(); };
   const std::string common = "scheme=weights,bits=4,granularity=tensor,method=rtn,epochs=2,learning_rate=0.01";
   const std::vector<float> chosen = scale(aware(common + ",learn_scales=false", *model));
   CHECK(scale(aware(common, *model)) != chosen);
