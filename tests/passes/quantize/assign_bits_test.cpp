@@ -128,13 +128,20 @@ TEST_CASE("the judge counts agreement and labels, and knows broken outputs") {
   CHECK(few.samples() == 100);  // whole batches
 }
 
+// Data that a calibration cache can tell from other data.
+class NamedData : public GivenData {
+ public:
+  using GivenData::GivenData;
+  std::string hash() const override { return "named"; }
+};
+
 TEST_CASE("the own noise of a lookup is that of the floats that its codes become") {
   const std::unique_ptr<Model> model = parse_model(
       "model ir=10 opset=17\ninput x: int64[n,4]\ninitializer t: float32[50,32] = random(1)\ninitializer w: float32[32,64] = random(2)\n"
       "e = Gather(t, x) \"lookup\"\ny = MatMul(e, w) \"product\"\noutput y: float32[n,4,64]\n");
   std::vector<std::int64_t> ids;
   for (std::int64_t i = 0; i < 256; ++i) ids.push_back(i * 7 % 50);
-  GivenData data(Tensor::of<std::int64_t>({64, 4}, ids), Tensor(), 32);
+  NamedData data(Tensor::of<std::int64_t>({64, 4}, ids), Tensor(), 32);
   const Pipeline pipeline = Pipeline::parse("quantize");
   const QuantizeRequest request = QuantizeRequest::from(pipeline.steps[0].options);
   ThreadPool pool(1);
