@@ -128,13 +128,29 @@ TEST_CASE("the judge counts agreement and labels, and knows broken outputs") {
   CHECK(few.samples() == 100);  // whole batches
 }
 
+// Data that a calibration cache can tell from other data.
+class NamedData final : public Dataset {
+ public:
+  NamedData(Tensor x, std::int64_t batch) : given_(std::move(x), Tensor(), batch) {}
+  std::int64_t samples() const override { return given_.samples(); }
+  bool labelled() const override { return false; }
+  void rewind() override { given_.rewind(); }
+  bool next(Batch& batch) override { return given_.next(batch); }
+  std::string description() const override { return given_.description(); }
+  std::string hash() const override { return "named"; }
+
+ private:
+  GivenData given_;
+};
+
 TEST_CASE("the own noise of a lookup is that of the floats that its codes become") {
   const std::unique_ptr<Model> model = parse_model(
-      "model ir=10 opset=17\ninput x: int64[n,4]\ninitializer t: float32[50,32] = random(1)\ninitializer w: float32[32,64] = random(2)\n"
+      "model ir=10 opset=17\ninput x: int64[n,4]\ninitializer t: float32[50,32] = random(1)\n"
+      "initializer w: float32[32,64] = random(2)\n"
       "e = Gather(t, x) \"lookup\"\ny = MatMul(e, w) \"product\"\noutput y: float32[n,4,64]\n");
   std::vector<std::int64_t> ids;
   for (std::int64_t i = 0; i < 256; ++i) ids.push_back(i * 7 % 50);
-  GivenData data(Tensor::of<std::int64_t>({64, 4}, ids), Tensor(), 32);
+  NamedData data(Tensor::of<std::int64_t>({64, 4}, ids), 32);
   const Pipeline pipeline = Pipeline::parse("quantize");
   const QuantizeRequest request = QuantizeRequest::from(pipeline.steps[0].options);
   ThreadPool pool(1);
@@ -143,7 +159,8 @@ TEST_CASE("the own noise of a lookup is that of the floats that its codes become
   const OutputJudge judge(*model, context, 64);
   const auto lookup = std::ranges::find(trials.units(), "lookup", &QuantizedUnit::node);
   REQUIRE(lookup != trials.units().end());
-  const UnitSensitivity found = trials.measure(static_cast<std::size_t>(lookup - trials.units().begin()), 8, judge, true);
+  const auto unit = static_cast<std::size_t>(lookup - trials.units().begin());
+  const UnitSensitivity found = trials.measure(unit, 8, judge, true);
   REQUIRE(found.local_snr_db.has_value());
   CHECK(*found.local_snr_db > 35);
 }
