@@ -6,6 +6,7 @@
 #include "passes/quantize/diagnosis.h"
 #include "passes/quantize/sensitivity.h"
 #include "tests/graph/exec/given_data.h"
+#include "tests/passes/common/listed_data.h"
 #include "tests/passes/quantize/channels.h"
 
 namespace onnxpress {

@@ -196,7 +196,8 @@ TEST_CASE("the float model teaches without labels, as a whole and block by block
 TEST_CASE("scales and zero points stay where they are not to be learned") {
   const auto model = trained_net();
   const auto scale = [](const PassRun& run) { return run.after->graph.find("w2_scale")->constant()->to_floats(); };
-  const std::string common = "scheme=weights,bits=4,granularity=tensor,method=rtn,epochs=2,learning_rate=0.01";
+  const std::string common =
+      "scheme=weights,bits=4,granularity=tensor,method=rtn,epochs=2,learning_rate=0.01,keep_best=false";
   const std::vector<float> chosen = scale(aware(common + ",learn_scales=false", *model));
   CHECK(scale(aware(common, *model)) != chosen);
   const std::vector<float> power = scale(aware(common + ",power_of_two=true", *model));
