@@ -4,9 +4,11 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "graph/base/error.h"
 #include "graph/exec/training_log.h"
+#include "passes/core/pass.h"
 #include "tools/flags.h"
 #include "tools/units.h"
 
@@ -57,6 +59,22 @@ class TrainingProgress {
   std::int64_t first_ = 0, seen_ = 0;
   std::string held_;
 };
+
+// Files are made when training begins: what is refused before leaves none.
+FitObserver logged(TrainingLogFiles files, FitObserver further) {
+  const auto log = std::make_shared<std::optional<FitObserver>>();
+  return {.begin =
+              [log, files = std::move(files), further = std::move(further)](const FitStart& start) {
+                try {
+                  if (!*log) *log = TrainingLog::observer(std::make_shared<TrainingLog>(files), further);
+                } catch (const Error& error) {
+                  throw Unsuitable(error.what());
+                }
+                (*log)->begin(start);
+              },
+          .step = [log](const StepRecord& step) { (*log)->step(step); },
+          .epoch = [log](const EpochRecord& epoch) { (*log)->epoch(epoch); }};
+}
 
 }  // namespace
 
@@ -110,9 +128,8 @@ TrainingSupport training_support(const TrainingJob& job, Session& session) {
                        .step = [progress](const StepRecord& step) { progress->step(step); },
                        .epoch = [progress](const EpochRecord& epoch) { progress->epoch(epoch); }};
   if (!job.log.empty() || !job.tensorboard.empty())
-    observer = TrainingLog::observer(
-        std::make_shared<TrainingLog>(TrainingLogFiles{
-            .json_lines = job.log, .tensorboard = job.tensorboard, .every = job.log_every, .append = job.resume}),
+    observer = logged(
+        {.json_lines = job.log, .tensorboard = job.tensorboard, .every = job.log_every, .append = job.resume},
         std::move(observer));
   return {.checkpoint = job.checkpoint,
           .resume = job.resume,

@@ -21,6 +21,11 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+bool is_finite(const Tensor& tensor) {
+  return !is_float(tensor.dtype()) ||
+         std::ranges::all_of(tensor.to_floats(), [](float x) { return std::isfinite(x); });
+}
+
 class Fit {
  public:
   Fit(Trainer& trainer, const Model& model, std::span<const LossTerm> losses, Dataset& data,
@@ -110,7 +115,10 @@ class Fit {
     if (!options_.checkpoint) return;
     FitState state;
     at_.save(state);
-    for (auto& [name, tensor] : trainer_.state()) state["trainer/" + name] = tensor;
+    for (auto& [name, tensor] : trainer_.state()) {
+      require(is_finite(tensor), "update {}: '{}' is no longer finite", trainer_.steps(), name);
+      state["trainer/" + name] = tensor;
+    }
     best_.save(state, "best");
     average_.save(state, "average");
     options_.checkpoint(state);
@@ -129,7 +137,9 @@ class Fit {
     if (held_.count() == 0) return;
     if (average_.is_there()) average_.swap(trainer_);
     std::tie(record.held_loss, record.held_accuracy) = judge_.judge(trainer_, held_, batch_);
-    const bool is_better = std::isfinite(*record.held_loss) && (!at_.best || *record.held_loss < *at_.best);
+    require(std::isfinite(*record.held_loss), "{}: the loss of the held-out samples is not finite ({})",
+            at_.epoch == 0 ? "before training" : fmt::format("after epoch {}", at_.epoch), *record.held_loss);
+    const bool is_better = !at_.best || *record.held_loss < *at_.best;
     if (is_better) {
       at_.best = record.held_loss;
       at_.best_epoch = at_.epoch;

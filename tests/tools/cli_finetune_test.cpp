@@ -127,7 +127,8 @@ TEST_CASE("what cannot be trained is status 2, a loss that is not finite status 
   Tensor y(DType::int64, {40}), x(DType::float32, {40, 1, 8, 8});
   y.mutable_data<std::int64_t>()[17] = 10;
   scratch.write_npz("outside.npz", {{"x", x}, {"y", y}});
-  const CommandResult outside = run({"--train", "outside.npz"});
+  const CommandResult outside = run({"--train", "outside.npz", "--log", "log", "--tensorboard", "board"});
+  CHECK_FALSE((fs::exists(scratch / "log") || fs::exists(scratch / "board")));
   CHECK(outside.status == 2);
   CHECK(has(outside.err, "label 10 of sample 17: expected 0 to 9: output 'logits' has 10 classes"));
   const CommandResult nothing = run({});

@@ -4,10 +4,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "graph/base/error.h"
 #include "graph/base/random.h"
 #include "graph/exec/samples.h"
 #include "graph/ir/parse.h"
@@ -137,6 +140,21 @@ TEST_CASE("fitting stops when nothing gets better, and averages on request") {
   fit(plain, *model, losses, data, last);
   fit(averaged, *model, losses, data, mean);
   CHECK(!plain.value(0).equals(averaged.value(0)));
+}
+
+TEST_CASE("a held-out loss or a state that is not finite ends fitting, and is not kept") {
+  const auto model = net("n");
+  Quadrants data(120);
+  Trainer broken(*model, trainable_parameters(*model), losses, adam(0.02));
+  broken.set_value(0, Tensor::of<float>({2, 16}, std::vector<float>(32, std::nanf(""))));
+  CHECK_THROWS_WITH_AS(fit(broken, *model, losses, data, {.epochs = 1, .keep_start = true}),
+                       "before training: the loss of the held-out samples is not finite (nan)", Error);
+  Trainer diverging(*model, trainable_parameters(*model), losses, adam(std::numeric_limits<double>::infinity()));
+  int kept = 0;
+  FitOptions options{.epochs = 1, .hold_out = 0, .checkpoint = [&](const FitState&) { ++kept; }};
+  options.checkpoint_updates = 1;
+  CHECK_THROWS_WITH_AS(fit(diverging, *model, losses, data, options), doctest::Contains("is no longer finite"), Error);
+  CHECK(kept == 0);
 }
 
 TEST_CASE("batches are transformed with the numbers of their samples, held-out ones are not") {
