@@ -47,7 +47,8 @@ class Fit {
     Samples samples = Samples::read(data_, options_.most_bytes);
     is_whole_ = samples.count() == data_.samples();
     if (!is_whole_)
-      result_.notes.push_back(fmt::format("{} of {} samples fit into memory: they are shuffled in parts",
+      result_.notes.push_back(fmt::format("{} of {} samples fit into memory: they are shuffled in parts, and only the "
+                                          "first part has held-out samples",
                                           samples.count(), data_.samples()));
     check(samples);
     Random holding = random.split(0);

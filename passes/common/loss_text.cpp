@@ -97,6 +97,7 @@ LossSpec parse_term(std::string_view text) {
   if (const std::size_t times = name.find('*'); times != std::string_view::npos) {
     const auto weight = number_of(trimmed(name.substr(0, times)));
     require(weight.has_value(), "expected NUMBER*LOSS, found '{}'", text);
+    require(std::isfinite(*weight) && *weight > 0, "expected a weight above 0, found '{}'", text);
     spec.weight = *weight;
     name.remove_prefix(times + 1);
   }

@@ -40,6 +40,8 @@ TEST_CASE("text that is no loss is refused with what was meant") {
   CHECK(failure("cross_entropi") == "unknown loss 'cross_entropi'; did you mean 'cross_entropy'?");
   CHECK(failure("mse(y,delta=1)").find("loss 'mse' has no setting 'delta'") == 0);
   CHECK(failure("mse(a,b)") == "loss 'mse': expected at most 1 value, found 2");
+  CHECK(failure("-1*mse") == "expected a weight above 0, found '-1*mse'");
+  CHECK(failure("0*mse") == "expected a weight above 0, found '0*mse'");
   CHECK(failure("x*mse") == "expected NUMBER*LOSS, found 'x*mse'");
   CHECK(failure("mse(y").find("expected ')'") != std::string::npos);
   CHECK(failure("mse+") == "expected a loss, found 'mse+'");
