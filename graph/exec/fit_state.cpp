@@ -75,7 +75,8 @@ void KeptParameters::restore(const FitState& state, const std::string& prefix, c
   values_.clear();
   if (!state.contains(prefix + "/0")) return;
   for (std::size_t i = 0; i < trainer.value_count(); ++i) {
-    const Tensor& tensor = tensor_of(state, fmt::format("{}/{}", prefix, i));
+    const std::string name = fmt::format("{}/{}", prefix, i);
+    const Tensor& tensor = tensor_of(state, name);
     require(tensor.dims() == trainer.value(i).dims() && tensor.dtype() == trainer.value(i).dtype(),
             "the checkpoint is of another model: expected {}, found {}", to_string(Type::of(trainer.value(i))),
             to_string(Type::of(tensor)));
