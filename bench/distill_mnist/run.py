@@ -14,20 +14,20 @@ computed again, so that an interrupted run goes on; delete the file, or the entr
 teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, results in --folder too.
 """
 
-import argparse
-import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
-import time
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+import training_runs  # noqa: E402
+from training_runs import Runs  # noqa: E402
+
 DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / ".." / "shared")) / "data"
 SHARED = {"input_scale": "1/255", "batch_size": 128, "optimizer": "momentum", "momentum": 0.9, "schedule": "cosine"}
 TEACHER = {
@@ -71,52 +71,24 @@ def write_net(path, widths, seed):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
-class Experiment:
+class Experiment(Runs):
     def __init__(self, args):
-        self.args, self.folder = args, args.folder
-        self.results = args.folder / "results" if args.smoke else HERE / "results"
-        for folder in (self.folder, self.results):
-            folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(args.onnxpress, args.folder, args.folder / "results" if args.smoke else HERE / "results", args.threads)
+        self.args = args
         self.train, self.test = DATA / "mnist_train.npz", DATA / "mnist_test.npz"
         if args.smoke:
             with np.load(self.train) as data:
                 self.train = self.folder / "part.npz"
                 np.savez(self.train, x=data["x"][:2000], y=data["y"][:2000])
 
-    def stored(self, name):
-        path = self.results / name
-        return json.loads(path.read_text()) if path.exists() else {}
-
-    def store(self, name, content):
-        path = self.results / name
-        path.with_suffix(".new").write_text(json.dumps(content, indent=1) + "\n")
-        path.with_suffix(".new").replace(path)
-
-    def command(self, *arguments):
-        print("onnxpress", *arguments, file=sys.stderr, flush=True)
-        subprocess.run([self.args.onnxpress, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
-
-    def trained(self, start, options, out, teacher=None, seed=0):
-        """Trains the model `start` to `out`; what the report says of the training, and the seconds it took."""
-        options = SHARED | options
+    def run(self, start, options, out, teacher=None, seed=0):
+        options = SHARED | options | ({"teacher_cache": self.folder} if teacher else {})
         if self.args.smoke:
             options |= {"epochs": 1, "warmup": 0}
-        report = out.with_suffix(".json")
-        begin = (
-            ["distill", "--teacher", teacher, "--teacher-cache", self.folder, "--student", start]
-            if teacher
-            else ["finetune", start]
-        )
-        flags = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
-        began = time.monotonic()
-        self.command(*begin, "--train", self.train, "-o", out, "--seed", seed, "--threads", self.args.threads, "--report", report,
-                     *flags)  # fmt: skip
-        return json.loads(report.read_text())["passes"][-1]["training"], time.monotonic() - began
+        return self.trained(start, self.train, options, out, teacher, seed)
 
     def errors(self, model):
-        report = self.folder / "eval.json"
-        self.command("eval", model, "--data", self.test, "--input-scale", "1/255", "--report", report)
-        evaluation = json.loads(report.read_text())["evaluation"]
+        evaluation = self.evaluated(model, self.test, "--input-scale", "1/255")
         return evaluation["positions"] - evaluation["correct"]
 
     def started(self, kind, seed):
@@ -129,7 +101,7 @@ class Experiment:
         result, out = self.stored("teacher.json"), self.folder / "teacher.onnx"
         if not result or not out.exists():
             final = {"hold_out": 0, "keep_best": "false"}
-            training, seconds = self.trained(self.started("teacher", 0), TEACHER | final, out)
+            training, seconds = self.run(self.started("teacher", 0), TEACHER | final, out)
             result = {
                 "options": TEACHER,
                 "errors": self.errors(out),
@@ -149,7 +121,7 @@ class Experiment:
                 if any(entry["options"] == options for entry in done):
                     continue
                 held = {"hold_out": 1 / 6, "keep_best": "false"}
-                training, seconds = self.trained(
+                training, seconds = self.run(
                     self.started("student", 100), STUDENT | (SOFT if teacher else {}) | options | held, self.folder / "search.onnx",
                     teacher, seed=100,
                 )  # fmt: skip
@@ -171,7 +143,7 @@ class Experiment:
         out = self.folder / f"{kind}-{seed}.onnx"
         teacher = self.teacher() if kind == "soft" else None
         final = {"hold_out": 0, "keep_best": "false"}
-        training, seconds = self.trained(self.started("student", seed), options | final, out, teacher, seed)
+        training, seconds = self.run(self.started("student", seed), options | final, out, teacher, seed)
         result[kind] = {
             "options": options,
             "errors": self.errors(out),
@@ -206,17 +178,11 @@ class Experiment:
 
 def main():
     steps = ("teacher", "search", "hard", "soft", "table")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("steps", nargs="*", metavar="STEP", help="of " + ", ".join(steps))
-    parser.add_argument("--onnxpress", type=pathlib.Path, default="build/onnxpress")
-    parser.add_argument("--folder", type=pathlib.Path, default="build/distill_mnist")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--smoke", action="store_true")
-    args = parser.parse_args()
-    wanted = args.steps or steps
-    if unknown := set(wanted) - set(steps):
-        parser.error(f"unknown step {', '.join(sorted(unknown))}: expected {', '.join(steps)}")
+    options = training_runs.parser(__doc__, steps, "build/distill_mnist")
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    options.add_argument("--smoke", action="store_true")
+    args = options.parse_args()
+    wanted = training_runs.steps_of(args, steps, options.error)
     experiment = Experiment(args)
     for step in wanted:
         if step in ("hard", "soft"):

@@ -1,0 +1,65 @@
+"""What experiments with trainings share: results kept in files, so that what was stopped goes on where it was."""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+
+def parser(description, steps, folder):
+    """Options that all experiments have. `steps` that are named on the command line are checked by `Runs.steps_of`."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("steps", nargs="*", metavar="STEP", help="of " + ", ".join(steps))
+    result.add_argument("--onnxpress", type=pathlib.Path, default="build/onnxpress")
+    result.add_argument("--folder", type=pathlib.Path, default=folder)
+    result.add_argument("--threads", type=int, default=2)
+    return result
+
+
+def steps_of(options, steps, error):
+    """The steps that are to be taken: those named, or all."""
+    if unknown := set(options.steps) - set(steps):
+        error(f"unknown step {', '.join(sorted(unknown))}: expected {', '.join(steps)}")
+    return options.steps or steps
+
+
+class Runs:
+    """Trainings and evaluations by the onnxpress command. Models are kept in `folder`, results as JSON files in `results`."""
+
+    def __init__(self, onnxpress, folder, results, threads):
+        self.onnxpress, self.folder, self.results, self.threads = onnxpress, folder, results, threads
+        for each in (folder, results):
+            each.mkdir(parents=True, exist_ok=True)
+
+    def stored(self, name):
+        path = self.results / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def store(self, name, content):
+        path = self.results / name
+        path.with_suffix(".new").write_text(json.dumps(content, indent=1) + "\n")
+        path.with_suffix(".new").replace(path)
+
+    def command(self, *arguments):
+        print("onnxpress", *arguments, file=sys.stderr, flush=True)
+        subprocess.run([self.onnxpress, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+
+    def trained(self, start, data, options, out, teacher=None, seed=0):
+        """Trains the model `start` to `out`; what the report says of the training, and the seconds it took.
+
+        `options` are those of `finetune`, or of `distill` if there is a teacher (a path, or several with commas between).
+        """
+        report = out.with_suffix(".json")
+        begin = ["distill", "--teacher", teacher, "--student", start] if teacher else ["finetune", start]
+        flags = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
+        began = time.monotonic()
+        self.command(*begin, "--train", data, "-o", out, "--seed", seed, "--threads", self.threads, "--report", report, *flags)
+        return json.loads(report.read_text())["passes"][-1]["training"], time.monotonic() - began
+
+    def evaluated(self, model, data, *preprocessing):
+        """The evaluation's part of the report: `positions`, `correct` ..."""
+        report = self.folder / "eval.json"
+        self.command("eval", model, "--data", data, *preprocessing, "--threads", self.threads, "--report", report)
+        return json.loads(report.read_text())["evaluation"]
