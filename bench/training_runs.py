@@ -3,9 +3,9 @@
 import argparse
 import json
 import pathlib
+import resource
 import subprocess
 import sys
-import time
 
 
 def parser(description, steps, folder):
@@ -23,6 +23,12 @@ def steps_of(options, steps, error):
     if unknown := set(options.steps) - set(steps):
         error(f"unknown step {', '.join(sorted(unknown))}: expected {', '.join(steps)}")
     return options.steps or steps
+
+
+def cpu_seconds():
+    """Of the children of this process that have ended: other work on the machine and pauses are not in it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Runs:
@@ -47,16 +53,16 @@ class Runs:
         subprocess.run([self.onnxpress, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
     def trained(self, start, data, options, out, teacher=None, seed=0):
-        """Trains the model `start` to `out`; what the report says of the training, and the seconds it took.
+        """Trains the model `start` to `out`; what the report says of the training, and the CPU seconds it took.
 
         `options` are those of `finetune`, or of `distill` if there is a teacher (a path, or several with commas between).
         """
         report = out.with_suffix(".json")
         begin = ["distill", "--teacher", teacher, "--student", start] if teacher else ["finetune", start]
         flags = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
-        began = time.monotonic()
+        began = cpu_seconds()
         self.command(*begin, "--train", data, "-o", out, "--seed", seed, "--threads", self.threads, "--report", report, *flags)
-        return json.loads(report.read_text())["passes"][-1]["training"], time.monotonic() - began
+        return json.loads(report.read_text())["passes"][-1]["training"], round(cpu_seconds() - began, 1)
 
     def evaluated(self, model, data, *preprocessing):
         """The evaluation's part of the report: `positions`, `correct` ..."""

@@ -148,15 +148,13 @@ class Experiment(Runs):
         """Stores what `compute` gives (accuracy and more) as the seed's result of this kind, unless it is there."""
         result = self.stored(f"seed-{seed}.json")
         if kind not in result:
-            began = time.monotonic()
             result[kind] = compute()
-            result[kind]["seconds"] = round(time.monotonic() - began, 1)
             self.store(f"seed-{seed}.json", result)
 
     def trained_by_onnxpress(self, kind, width, seed, options, teacher=None):
         out = self.folder / f"{kind}-{seed}.onnx"
-        training, _ = self.run(export(made(width, seed), self.folder / f"start-{kind}-{seed}.onnx"), options, out, teacher, seed)
-        return {"options": options, "accuracy": self.accuracy(out), "loss": training["epochs"][-1]["loss"]}
+        training, seconds = self.run(export(made(width, seed), self.folder / f"start-{kind}-{seed}.onnx"), options, out, teacher, seed)
+        return {"options": options, "accuracy": self.accuracy(out), "loss": training["epochs"][-1]["loss"], "seconds": seconds}
 
     def onnxpress(self):
         for seed in self.seeds:
@@ -169,9 +167,10 @@ class Experiment(Runs):
         def compute(seed):
             nonlocal data
             data = data or {part: trained.cifar10(DATA, part) for part in ("train", "test")}
-            net = made(32, seed)
+            net, began = made(32, seed), time.process_time()
             loss = train_in_pytorch(net, data["train"], seed)
-            return {"accuracy": accuracy_in_pytorch(net, data["test"]), "loss": loss}
+            seconds = round(time.process_time() - began, 1)
+            return {"accuracy": accuracy_in_pytorch(net, data["test"]), "loss": loss, "seconds": seconds}
 
         for seed in self.seeds:
             self.once("pytorch", seed, lambda seed=seed: compute(seed))
@@ -194,7 +193,7 @@ class Experiment(Runs):
                 training, seconds = self.run(start, options | {"hold_out": 0.1}, self.folder / "search.onnx", teacher, 100)
                 last = training["epochs"][-1]
                 done.append({"options": options, "held_out_accuracy": last["held_out_accuracy"], "held_out_loss": last["held_out_loss"],
-                             "seconds": round(seconds, 1)})  # fmt: skip
+                             "seconds": seconds})  # fmt: skip
                 self.store("search.json", found)
         return {kind: max(entries, key=lambda entry: entry["held_out_accuracy"])["options"] for kind, entries in found.items()}
 
@@ -213,7 +212,7 @@ class Experiment(Runs):
         self.students("soft")
 
     def table(self):
-        print("| network | trained by | test accuracy, %, by seed | mean | minutes each |")
+        print("| network | trained by | test accuracy, %, by seed | mean | CPU minutes each |")
         print("|---|---|---|---|---|")
         rows = {
             "pytorch": ("32-64-128", "PyTorch"),

@@ -156,7 +156,7 @@ class Experiment(Runs):
         teacher = self.stored("teacher.json")
         seeds = {seed: self.stored(f"seed-{seed}.json") for seed in self.args.seeds}
         medians = {}
-        print("| network | trained on | test errors of 10,000, by seed | median | minutes each |")
+        print("| network | trained on | test errors of 10,000, by seed | median | CPU minutes each |")
         print("|---|---|---|---|---|")
         if teacher:
             print(

@@ -185,8 +185,9 @@ std::vector<Tensor> Engine::run(std::span<const Tensor> inputs, Observer* observ
   std::vector<RuntimeValue> results = run(values, observer);
   std::vector<Tensor> outputs;
   for (std::size_t i = 0; i < results.size(); ++i) {
-    require(results[i].is_tensor(), "output '{}': expected a tensor, found {}", declared[i]->name(),
-            to_string(type_of(results[i])));
+    if (!results[i].is_tensor())
+      fail("output '{}': expected a tensor, found {}", declared[i]->name(),
+           to_string(type_of(results[i])));
     outputs.push_back(std::move(results[i]).tensor());
   }
   return outputs;

@@ -146,9 +146,9 @@ class StepContext final : public KernelContext {
     if (!wants_output(index)) return;
     const std::size_t target = step_.outputs[index];
     const Slot& slot = plan_.slots[target];
-    require(slot.type.kind == Type::Kind::unknown || slot.type.kind == value.kind(),
-            "output '{}': the type rule expects {}, the kernel gives {}", slot.value->name(),
-            to_string(slot.type), to_string(type_of(value)));
+    if (slot.type.kind != Type::Kind::unknown && slot.type.kind != value.kind())
+      fail("output '{}': the type rule expects {}, the kernel gives {}", slot.value->name(),
+           to_string(slot.type), to_string(type_of(value)));
     plan_.values[target] = kept(plan_, value);
   }
 
@@ -209,8 +209,9 @@ class StepContext final : public KernelContext {
         fits = !dim.is_known() || dim.value() == dims[i];
       }
     }
-    require(fits, "output '{}': the shape rule expects {}, the kernel gives {}{}",
-            slot.value->name(), to_string(expected), name(type), to_string(dims));
+    if (!fits)
+      fail("output '{}': the shape rule expects {}, the kernel gives {}{}", slot.value->name(),
+           to_string(expected), name(type), to_string(dims));
   }
 
   GraphPlan& subgraph_plan(SubgraphPlans& plans, std::span<const RuntimeValue> inputs,

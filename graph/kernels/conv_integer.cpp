@@ -42,10 +42,12 @@ Kernel prepare(const PrepareContext& context) {
     const onednn::WeightLayout weights(w.dims(), attrs.group, false);
     const auto x_data = onednn::data_type(context.input_type(0)->elem);
     const auto attributes = onednn::attributes_with_source_zero_point();
+    const auto suits =
+        onednn::suited_implementations(element_count(y) * element_count(w.dims()) / w.dim(0) / context.threads());
     const auto describe = [&](const memory::desc& source, const memory::desc& destination) {
       return onednn::convolution(dnnl::algorithm::convolution_direct, source,
                                  onednn::any_layout(weights.dims, onednn::DataType::s8), memory::desc(), destination,
-                                 onednn::spatial(attrs.window, {pads.begin(), middle}, {middle, pads.end()}), attributes);
+                                 onednn::spatial(attrs.window, {pads.begin(), middle}, {middle, pads.end()}), attributes, suits);
     };
     const std::pair<memory::desc, memory::desc> tried[] = {
         {onednn::image(x, Layout::channels_last, x_data), onednn::image(y, Layout::channels_last, onednn::DataType::s32)},

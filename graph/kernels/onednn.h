@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "graph/base/error.h"
@@ -52,6 +54,22 @@ struct Spatial {
   Dims strides, dilations, pads_begin, pads_end;
 };
 
+// Whether oneDNN's implementation of this name is wanted.
+using SuitsName = std::function<bool(std::string_view)>;
+
+// Of the implementations that oneDNN offers for what `make()` describes, the first whose name suits,
+// else the first. What the descriptor was made of must live until then.
+template <class Make>
+auto first_suited(const Make& make, const SuitsName& suits) {
+  if (suits) {
+    auto offered = make();
+    do {
+      if (suits(offered.impl_info_str())) return offered;
+    } while (offered.next_impl());
+  }
+  return make();
+}
+
 // Descriptors for inference; `bias` may be a zero descriptor (memory::desc()). The attributes must
 // come from scratchpad_given() or attributes().
 #if DNNL_VERSION_MAJOR >= 3
@@ -61,10 +79,14 @@ using pooling_forward = dnnl::pooling_forward;
 inline auto convolution(dnnl::algorithm algorithm, const memory::desc& src,
                         const memory::desc& weights, const memory::desc& bias,
                         const memory::desc& dst, const Spatial& s,
-                        const dnnl::primitive_attr& attributes) {
-  return dnnl::convolution_forward::primitive_desc(
-      cpu_engine(), dnnl::prop_kind::forward_inference, algorithm, src, weights, bias, dst,
-      s.strides, s.dilations, s.pads_begin, s.pads_end, attributes);
+                        const dnnl::primitive_attr& attributes, const SuitsName& suits = nullptr) {
+  return first_suited(
+      [&] {
+        return dnnl::convolution_forward::primitive_desc(
+            cpu_engine(), dnnl::prop_kind::forward_inference, algorithm, src, weights, bias, dst,
+            s.strides, s.dilations, s.pads_begin, s.pads_end, attributes);
+      },
+      suits);
 }
 
 inline auto deconvolution(const memory::desc& src, const memory::desc& weights,
@@ -94,11 +116,15 @@ using pooling_forward = dnnl::pooling_v2_forward;
 inline auto convolution(dnnl::algorithm algorithm, const memory::desc& src,
                         const memory::desc& weights, const memory::desc& bias,
                         const memory::desc& dst, const Spatial& s,
-                        const dnnl::primitive_attr& attributes) {
-  return dnnl::convolution_forward::primitive_desc(
-      {dnnl::prop_kind::forward_inference, algorithm, src, weights, bias, dst, s.strides,
-       s.dilations, s.pads_begin, s.pads_end},
-      attributes, cpu_engine());
+                        const dnnl::primitive_attr& attributes, const SuitsName& suits = nullptr) {
+  const dnnl::convolution_forward::desc described(
+      dnnl::prop_kind::forward_inference, algorithm, src, weights, bias, dst, s.strides,
+      s.dilations, s.pads_begin, s.pads_end);
+  return first_suited(
+      [&] {
+        return dnnl::convolution_forward::primitive_desc(described, attributes, cpu_engine());
+      },
+      suits);
 }
 
 inline auto deconvolution(const memory::desc& src, const memory::desc& weights,

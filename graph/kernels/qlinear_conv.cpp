@@ -60,13 +60,15 @@ Kernel prepare(const PrepareContext& context) {
     const Dims bias_dims{y[1]};
     const auto attributes = onednn::attributes(
         requantization, context.post_ops(), {.weights = attrs.group > 1 ? 3 : 1, .destination = 2});
+    const auto suits = onednn::suited_implementations(element_count(y) * element_count(w.dims()) /
+                                                      w.dim(0) / context.threads());
     const auto describe = [&](const memory::desc& source, const memory::desc& destination) {
       return onednn::convolution(
           dnnl::algorithm::convolution_direct, source,
           onednn::any_layout(weights.dims, onednn::DataType::s8),
           bias ? onednn::plain(bias_dims, onednn::quantized_bias_type()) : memory::desc(),
           destination, onednn::spatial(attrs.window, {pads.begin(), middle}, {middle, pads.end()}),
-          attributes);
+          attributes, suits);
     };
     const std::pair<memory::desc, memory::desc> tried[] = {
         {onednn::image(x, Layout::channels_last, x_data),

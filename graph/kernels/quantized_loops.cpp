@@ -73,15 +73,18 @@ void dequantize(const std::uint8_t* codes, float* values, std::int64_t count,
   std::copy_n(y.values, count - i, values + i);
 }
 
-void add_codes(const std::uint8_t* a, const CodeFormat& a_format, const std::uint8_t* b,
-               const CodeFormat& b_format, std::uint8_t* y, const CodeFormat& y_format,
-               std::int64_t count) {
+// Codes of a_factor * (a - its zero point) + b_factor * (b - its zero point); `round` makes codes of
+// such sums.
+template <class Round>
+HWY_INLINE void add_rounded(const std::uint8_t* a, const CodeFormat& a_format,
+                            const std::uint8_t* b, const CodeFormat& b_format, std::uint8_t* y,
+                            float scale, std::int64_t count, const Round& round) {
   const Lanes d;
-  const auto a_factor = hn::Set(d, a_format.scale / y_format.scale);
-  const auto b_factor = hn::Set(d, b_format.scale / y_format.scale);
+  const auto a_factor = hn::Set(d, a_format.scale / scale);
+  const auto b_factor = hn::Set(d, b_format.scale / scale);
   const auto sum = [&](const std::uint8_t* first, const std::uint8_t* second) {
     const auto x = hn::Mul(centred(hn::LoadU(Codes(), first), a_format), a_factor);
-    return coded(hn::MulAdd(centred(hn::LoadU(Codes(), second), b_format), b_factor, x), y_format);
+    return round(hn::MulAdd(centred(hn::LoadU(Codes(), second), b_format), b_factor, x));
   };
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::int64_t i = 0;
@@ -91,6 +94,25 @@ void add_codes(const std::uint8_t* a, const CodeFormat& a_format, const std::uin
   Padded<std::uint8_t> rest;
   hn::StoreU(sum(first.values, second.values), Codes(), rest.values);
   std::copy_n(rest.values, count - i, y + i);
+}
+
+void add_codes(const std::uint8_t* a, const CodeFormat& a_format, const std::uint8_t* b,
+               const CodeFormat& b_format, std::uint8_t* y, const CodeFormat& y_format,
+               std::int64_t count) {
+  // Sums of at most 2^20 are rounded to even by adding 1.5 * 2^23: the low bits of the result hold
+  // the integer, of which the zero point of codes is taken account in the same subtraction.
+  constexpr float shift = 1.5F * (1 << 23);
+  constexpr std::int32_t shift_bits = 0x4B400000;
+  if (!(255 * (a_format.scale + b_format.scale) <= (1 << 20) * y_format.scale)) {
+    add_rounded(a, a_format, b, b_format, y, y_format.scale, count,
+                [&](Vector value) { return coded(value, y_format); });
+    return;
+  }
+  add_rounded(a, a_format, b, b_format, y, y_format.scale, count, [&](Vector value) {
+    const auto bits = hn::BitCast(Integers(), hn::Add(value, hn::Set(Lanes(), shift)));
+    const auto number = hn::Add(bits, hn::Set(Integers(), y_format.zero_point - shift_bits));
+    return hn::Xor(hn::DemoteTo(Codes(), number), hn::Set(Codes(), y_format.flip));
+  });
 }
 
 FloatRange range(const float* values, std::int64_t count) {

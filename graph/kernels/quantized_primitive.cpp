@@ -1,6 +1,7 @@
 #include "graph/kernels/quantized_primitive.h"
 
 #include <algorithm>
+#include <string_view>
 
 namespace onnxpress::onednn {
 
@@ -14,6 +15,14 @@ bool has_exact_sums() {
     default:
       return true;
   }
+}
+
+SuitsName suited_implementations(std::int64_t multiplications) {
+  constexpr std::int64_t least_for_tiles = 8'000'000;
+  return [has_tiles = multiplications >= least_for_tiles](std::string_view name) {
+    if (name.find("amx") != name.npos) return has_tiles && name != "jit_1x1:avx512_core_amx_int8";
+    return name.find("vnni") != name.npos && !name.starts_with("brdgmm_dw");
+  };
 }
 
 Requantization Requantization::of(const Tensor& x_scale, const Tensor& w_scale,

@@ -26,6 +26,13 @@ struct Requantization {
 // them in 16 bits, saturated, and oneDNN halves weights where that would be worse.
 bool has_exact_sums();
 
+// Which of oneDNN's implementations of a convolution of 8-bit codes to take for so many
+// multiplications a thread. Those on AMX are named first, whose tiles cost about 10 us to set up:
+// longer than VNNI takes for all of a small convolution; and of AMX's two, the one for filters of one
+// position takes up to twice the time of the general one. The named one for depthwise filters takes a
+// tenth more than the next. All measured with 2.6 on Sapphire Rapids.
+SuitsName suited_implementations(std::int64_t multiplications);
+
 // Bits of the channel axis in the weights and in the destination.
 struct ChannelMasks {
   int weights = 0, destination = 0;

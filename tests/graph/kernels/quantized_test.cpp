@@ -226,6 +226,22 @@ TEST_CASE("what quantization by vectors does not take goes to the reference") {
                    "y = DequantizeLinear(x, s)\noutput y\n"));
 }
 
+TEST_CASE("Implementations on tiles are for large convolutions") {
+  const auto small = onednn::suited_implementations(1'000'000);
+  const auto large = onednn::suited_implementations(100'000'000);
+  for (const char* tiles : {"jit:avx512_core_amx_int8", "brgconv_1x1:avx512_core_amx_int8"}) {
+    CHECK_FALSE(small(tiles));
+    CHECK(large(tiles));
+  }
+  for (const auto& suits : {small, large}) {
+    CHECK(suits("jit_int8_1x1:avx512_core_vnni"));
+    CHECK_FALSE(suits("jit_1x1:avx512_core_amx_int8"));
+    CHECK_FALSE(suits("brdgmm_dw:avx512_core_vnni"));
+    CHECK_FALSE(suits("x64:gemm_s8u8s32:jit"));
+    CHECK_FALSE(suits("ref:any"));
+  }
+}
+
 TEST_CASE("QLinearAdd by vectors equals the reference") {
   const auto text = [](const std::string& type, const std::string& dims, double a, int a_zero,
                        double b, int b_zero, double y, int y_zero) {
@@ -241,6 +257,8 @@ TEST_CASE("QLinearAdd by vectors equals the reference") {
       check_codes(text(type, "2,5003", 0.1, 0, 0.1, 0, 0.01, 0), {.threads = 3});  // saturates
       check_codes(text(type, "2,5003", 1, 0, 1, 0, 2, 0), {.threads = 3});         // ties
       check_codes(text(type, "2,5003", 0.013, 127, 0.007, 1, 0.009, 100), {.threads = 3});
+      check_codes(text(type, "2,53", 1e20, 3, 0.5, 0, 0.01, 7));  // beyond what integers hold
+      check_codes(text(type, "2,53", 10, 3, 0.5, 0, 1e-3, 7));    // far beyond codes
     }
   });
 }
