@@ -55,13 +55,14 @@ class Runs:
     def trained(self, start, data, options, out, teacher=None, seed=0):
         """Trains the model `start` to `out`; what the report says of the training, and the CPU seconds it took.
 
-        `options` are those of `finetune`, or of `distill` if there is a teacher (a path, or several with commas between).
+        The log beside it tells how far it is. `options` are those of `finetune`, or of `distill` if there is a teacher (a path, or several with commas between).
         """
         report = out.with_suffix(".json")
         begin = ["distill", "--teacher", teacher, "--student", start] if teacher else ["finetune", start]
         flags = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
         began = cpu_seconds()
-        self.command(*begin, "--train", data, "-o", out, "--seed", seed, "--threads", self.threads, "--report", report, *flags)
+        self.command(*begin, "--train", data, "-o", out, "--seed", seed, "--threads", self.threads, "--report", report,
+                     "--log", out.with_suffix(".log"), *flags)  # fmt: skip
         return json.loads(report.read_text())["passes"][-1]["training"], round(cpu_seconds() - began, 1)
 
     def evaluated(self, model, data, *preprocessing):

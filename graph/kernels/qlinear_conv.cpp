@@ -1,5 +1,7 @@
-// QLinearConv on oneDNN: 8-bit activations, int8 weights, integer sums.
+// QLinearConv: 8-bit activations, int8 weights, integer sums. On oneDNN, and by our own loop where
+// every channel has a filter.
 #include "graph/kernels/conv_layouts.h"
+#include "graph/kernels/depthwise_codes.h"
 #include "graph/kernels/quantized_primitive.h"
 #include "graph/ops/attributes.h"
 #include "graph/ops/conv.h"
@@ -91,16 +93,75 @@ Kernel prepare(const PrepareContext& context) {
   });
 }
 
+// Convolutions with a filter for every channel.
+
+WindowGeometry geometry_of(const PrepareContext& context, const ConvAttrs& attrs) {
+  return WindowGeometry::of(attrs.window, onednn::spatial_of(dims_of(context.input_type(0))),
+                            onednn::spatial_of(dims_of(context.output_type(0))));
+}
+
+bool supports_depthwise(const PrepareContext& context) {
+  if (context.input_layout(0) != Layout::channels_last ||
+      context.output_layout() != Layout::channels_last || !supports(context))
+    return false;
+  const Dims w = context.constant_input(w_input)->dims(), x = dims_of(context.input_type(0));
+  const ConvAttrs attrs = ConvAttrs::of(context.node(), w);
+  return attrs.group == x[1] && w[0] == x[1] && x.size() <= 4 &&
+         DepthwiseCodes::is_fast_for(x[1], geometry_of(context, attrs));
+}
+
+Kernel prepare_depthwise(const PrepareContext& context) {
+  const Tensor& w = *context.constant_input(w_input);
+  const Tensor* bias = context.constant_input(bias_input);
+  const auto scales = onednn::Requantization::of(*context.constant_input(x_scale),
+                                                 *context.constant_input(w_scale),
+                                                 *context.constant_input(y_scale))
+                          .scales;
+  const auto flip = [](DType type) {
+    return static_cast<std::uint8_t>(type == DType::int8 ? 0x80 : 0);
+  };
+  const auto zero = [&](std::size_t index, std::uint8_t flipped) {
+    return static_cast<std::uint8_t>(onednn::zero_point(context.constant_input(index)) ^ flipped);
+  };
+  const DType y_type = context.output_type(0)->elem;
+  const std::uint8_t x_flip = flip(context.input_type(0)->elem), y_flip = flip(y_type);
+  const Dims x = dims_of(context.input_type(0));
+  const DepthwiseCodes convolution(
+      {.geometry = geometry_of(context, ConvAttrs::of(context.node(), w.dims())),
+       .channels = x[1],
+       .weights = w.data<std::int8_t>(),
+       .scales = scales,
+       .biases = bias ? bias->data<std::int32_t>() : std::span<const std::int32_t>(),
+       .x_zero = zero(x_zero, x_flip),
+       .y_zero = zero(y_zero, y_flip),
+       .x_flip = x_flip,
+       .y_flip = y_flip});
+  for (std::size_t index = 1; index <= bias_input; ++index) context.packed(index);
+  const Dims y = onednn::stored(dims_of(context.output_type(0)), Layout::channels_last);
+  return [convolution, y_type, y, images = x[0]](KernelContext& call) {
+    const auto* from = reinterpret_cast<const std::uint8_t*>(call.required_input(0).aligned_bytes());
+    auto* to = reinterpret_cast<std::uint8_t*>(call.output(0, y_type, y).mutable_bytes().data());
+    convolution.run(call.pool(), from, to, images);
+  };
+}
+
 }  // namespace
 
 OPERATORS(onednn_qlinear_conv) {
-  for (const char* domain : {"", "com.microsoft"})
+  for (const char* domain : {"", "com.microsoft"}) {
+    registry.add(KernelDef{.name = "QLinearConv",
+                           .domain = domain,
+                           .backend = "vector",
+                           .supports = supports_depthwise,
+                           .prepare = prepare_depthwise,
+                           .channels_last = true});
     registry.add(KernelDef{.name = "QLinearConv",
                            .domain = domain,
                            .backend = "onednn",
                            .supports = supports,
                            .prepare = prepare,
                            .channels_last = true});
+  }
 }
 
 }  // namespace onnxpress

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "graph/kernels/depthwise_codes.h"
 #include "graph/kernels/quantized_primitive.h"
 #include "tests/graph/kernels/rows.h"
 
@@ -135,8 +136,9 @@ const std::vector<Product> convolutions{
 
 TEST_CASE("QLinearConv on oneDNN equals the reference") {
   for (const Product& product : convolutions)
-    for (const Codes& codes : all_codes()) check_codes(qlinear_conv(product, codes));
-  check_codes(qlinear_conv(convolutions[0], {}, "com.microsoft."));
+    for (const Codes& codes : all_codes())
+      check_codes(qlinear_conv(product, codes), {.backend = "onednn"});
+  check_codes(qlinear_conv(convolutions[0], {}, "com.microsoft."), {.backend = "onednn"});
 }
 
 TEST_CASE("QLinearConv on oneDNN takes images in either layout") {
@@ -144,7 +146,31 @@ TEST_CASE("QLinearConv on oneDNN takes images in either layout") {
     for (const Codes& codes : {all_codes()[0], all_codes()[6]})
       for (const Layout input : {Layout::row_major, Layout::channels_last})
         for (const Layout output : {Layout::row_major, Layout::channels_last})
-          check_codes(qlinear_conv(product, codes), {.input = input, .layout = output});
+          check_codes(qlinear_conv(product, codes),
+                      {.backend = "onednn", .input = input, .layout = output});
+}
+
+TEST_CASE("QLinearConv with a filter for every channel equals the reference on VNNI") {
+  const std::vector<Product> depthwise{
+      {"2,64,6,7", "64,1,3,3", "group=64, pads=[1,1,1,1]", 64, 9},
+      {"1,96,9,8", "96,1,3,3", "group=96, pads=[1,0,1,2], strides=[2,2]", 96, 9},
+      {"1,130,7,7", "130,1,5,5", "group=130, pads=[2,2,2,2]", 130, 25},
+      {"1,50,7,7", "50,1,7,7", "group=50", 50, 49},
+      {"1,128,9,10", "128,1,3,2", "group=128, pads=[2,3,2,3], dilations=[2,3]", 128, 6},
+      {"3,64,1,5", "64,1,1,4", "group=64, strides=[1,3], pads=[0,3,0,3]", 64, 4},
+      {"2,192,17", "192,1,3", "group=192, pads=[1,1]", 192, 3},
+      {"1,64,40,90", "64,1,8,3", "group=64, pads=[4,1,3,1]", 64, 24}};
+  const WindowGeometry small{{1, 9, 9}, {1, 7, 7}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}};
+  if (!DepthwiseCodes::is_fast_for(64, small)) return;
+  for (const Product& product : depthwise)
+    for (const Codes& codes : all_codes())
+      for (const int threads : {1, 3})
+        check_codes(qlinear_conv(product, codes),
+                    {.threads = threads,
+                     .backend = "vector",
+                     .input = Layout::channels_last,
+                     .layout = Layout::channels_last});
+  CHECK_FALSE(DepthwiseCodes::is_fast_for(65, small));  // a second block for one channel
 }
 
 TEST_CASE("QLinearConv keeps sums of the largest codes and weights") {
@@ -160,7 +186,7 @@ TEST_CASE("QLinearConv keeps sums of the largest codes and weights") {
           "initializer ys: float32[] = {{1.0e5}}\ninitializer yz: {}[] = {{100}}\n"
           "y = QLinearConv(x, xs, xz, w, ws, wz, ys, yz)\noutput y\n",
           type, type, weight, weight, type);
-      check_codes(text, {.given = {x}});
+      check_codes(text, {.backend = "onednn", .given = {x}});
     }
 }
 
