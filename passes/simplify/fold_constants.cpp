@@ -2,7 +2,8 @@
 //
 // Folding trades nodes (and the constants only they read) for the constant they compute. A value is
 // folded only where that does not grow the file; else the values it is computed from are tried, so
-// that a large Expand stays an operator while the shape it expands to becomes a constant.
+// that a large Expand stays an operator while the shape it expands to becomes a constant. `growth`
+// trades size for operators.
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -14,18 +15,23 @@
 #include "graph/rewrite/patch.h"
 #include "passes/core/registry.h"
 #include "passes/simplify/file_bytes.h"
+#include "passes/simplify/fold_growth.h"
 
 namespace onnxpress {
 namespace {
 
+constexpr OptionSpec option_specs[] = {fold_growth};
+
 // Folds one graph; constants of graphs around it count as constants.
 class Folder {
  public:
-  // `has_initializers`: else constants are Constant nodes in the file, and stay these.
+  // `has_initializers`: else constants are Constant nodes in the file, and stay these. `growth`: bytes
+  // by which one fold may grow the file.
   Folder(Graph& graph, const TypeInference& types, std::int64_t ir_version, bool has_initializers,
-         ThreadPool& pool, std::vector<NearMiss>* near_misses)
+         std::int64_t growth, ThreadPool& pool, std::vector<NearMiss>* near_misses)
       : graph_(graph),
         types_(types),
+        growth_(growth),
         pool_(pool),
         near_misses_(near_misses),
         initializers_are_inputs_(ir_version < 4),
@@ -176,7 +182,7 @@ class Folder {
       constexpr std::int64_t constant_node = 32;  // beside its tensor
       return initializer_bytes(value->name(), dims, bytes, initializers_are_inputs_) +
                  (has_initializers_ ? 0 : constant_node) >
-             saved;
+             saved + growth_;
     };
     const Type& type = types_.type(value);
     if (const std::optional<std::size_t> bytes = inferred_bytes(type)) {
@@ -266,6 +272,7 @@ class Folder {
 
   Graph& graph_;
   const TypeInference& types_;
+  std::int64_t growth_;
   ThreadPool& pool_;
   std::vector<NearMiss>* near_misses_;
   bool initializers_are_inputs_;
@@ -285,6 +292,7 @@ class FoldConstants : public Pass {
   static constexpr PassInfo pass_info{
       .name = "fold_constants",
       .summary = "computes what does not depend on inputs, where that does not grow the file",
+      .options = option_specs,
       .effect = Effect::exact,
       .group = "simplify",
       .group_order = 10};
@@ -303,8 +311,8 @@ class FoldConstants : public Pass {
       // As the writer has it.
       const bool has_initializers =
           graph == &model.graph || (graph->is_within(model.graph) && model.ir_version >= 4);
-      Folder folder(*graph, *types, model.ir_version, has_initializers, context.pool,
-                    context.near_misses);
+      Folder folder(*graph, *types, model.ir_version, has_initializers,
+                    context.options.integer("growth"), context.pool, context.near_misses);
       if (folder.run()) {
         changed = true;
         types.reset();

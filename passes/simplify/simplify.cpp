@@ -1,6 +1,7 @@
 // The group pass of exact simplifications.
 #include "passes/core/group.h"
 #include "passes/core/registry.h"
+#include "passes/simplify/fold_growth.h"
 
 namespace onnxpress {
 
@@ -9,7 +10,7 @@ PASS(simplify) {
       PassInfo{.name = "simplify",
                .summary = "all exact simplifications, until nothing changes",
                .effect = Effect::exact},
-      GroupPass::options()));
+      GroupPass::options({fold_growth})));
 }
 
 }  // namespace onnxpress

@@ -73,6 +73,22 @@ output y: float32[64,64]
     CHECK(run.outcome.counts["kept"].get<int>() >= 1);
     CHECK(run.reason("fold_constants") == "folding it would grow the file");
   }
+  SUBCASE("unless the file may grow by so much") {
+    const std::string text = R"(model ir=8 opset=17
+input x: float32[64,64]
+initializer half: int64[2] = {32,32}
+s = Add(half, half)
+big = ConstantOfShape(s) {value=float32[1]{2}}
+y = Add(x, big)
+output y: float32[64,64]
+)";
+    for (const char* pass : {"fold_constants", "simplify"}) {
+      const PassRun folded = run_pass(pass + std::string("{growth=16384}"), text);
+      CHECK(folded.after->graph.node_count() == 1);
+      CHECK(folded.after->graph.initializers().front()->constant()->dims() == Dims{64, 64});
+      CHECK(run_pass(pass + std::string("{growth=16000}"), text).after->graph.node_count() == 2);
+    }
+  }
   SUBCASE("Expand") {
     const PassRun run = run_pass("fold_constants", R"(model ir=8 opset=17
 input x: float32[64,64]
