@@ -67,6 +67,6 @@ class Runs:
 
     def evaluated(self, model, data, *preprocessing):
         """The evaluation's part of the report: `positions`, `correct` ..."""
-        report = self.folder / "eval.json"
+        report = model.with_suffix(".eval.json")
         self.command("eval", model, "--data", data, *preprocessing, "--threads", self.threads, "--report", report)
         return json.loads(report.read_text())["evaluation"]

@@ -5,13 +5,14 @@
 
 A teacher 784-1200-1200-10 is trained with dropout, bounded weights and images jittered by two pixels; a student
 784-800-800-10 on the labels alone, and the same student on soft targets at temperature 20 without jitter. Steps, all of
-them unless some are named: `search` (each student's options on 50,000 of the training images, judged on the other
-10,000), `teacher` (one, for all seeds), `hard` and `soft` (one student a seed, on all 60,000 images), `table`. The test
-images are looked at by nothing but the last evaluation of a trained model.
+them unless some are named: `search` (options of the teacher and of each kind of student on 50,000 of the training images,
+judged on the other 10,000), `teacher` (one, for all seeds), `hard` and `soft` (one student a seed, on all 60,000 images),
+`table`. The test images are looked at by nothing but the last evaluation of a trained model.
 
-Results go to results/ beside this script: search.json, teacher.json, one seed-N.json for each seed. What a file has is not
-computed again, so that an interrupted run goes on; delete the file, or the entry, to do it again. Models and the
-teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, results in --folder too.
+Results go to results/ beside this script: teacher.json, hard-SEED.json, soft-SEED.json and search-KIND.json. What a file has
+is not computed again, so that an interrupted run goes on, and parts may run side by side; delete the file, or the entry, to
+do it again. Models and the teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, results
+in --folder too.
 """
 
 import os
@@ -30,22 +31,20 @@ from training_runs import Runs  # noqa: E402
 
 DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / ".." / "shared")) / "data"
 SHARED = {"input_scale": "1/255", "batch_size": 128, "optimizer": "momentum", "momentum": 0.9, "schedule": "cosine"}
-TEACHER = {
-    "epochs": 100,
-    "learning_rate": 0.05,
-    "warmup": 1,
-    "dropout": "0.5;tensor:x=0.2",
-    "max_norm": 2,
-    "augment": "shift=2",
-}
-STUDENT = {"epochs": 40, "warmup": 1}
-SEARCH = {"epochs": 15}
+TEACHER = {"epochs": 80, "warmup": 1, "augment": "shift=2"}
+STUDENT = {"epochs": 30, "warmup": 1}
 SOFT = {"temperature": 20, "soft": "distillation"}
+SEARCH = {"teacher": 20, "hard": 15, "soft": 15}
+"""Epochs of a training in the search."""
 GRID = {
+    "teacher": [
+        {"learning_rate": 0.1, "dropout": dropout, "max_norm": bound}
+        for dropout, bound in (("0.5", 3), ("0.3;tensor:x=0.1", 3), ("0.2", 4))
+    ],
     "hard": [{"learning_rate": rate, "weight_decay": decay} for rate in (0.03, 0.1) for decay in (0, 1e-3)],
     "soft": [{"learning_rate": rate, "alpha": alpha} for rate in (0.01, 0.03) for alpha in (0.9, 1)],
 }
-"""As many settings for both. With the factor T^2, soft gradients are larger than hard ones: lower rates."""
+"""As many settings for both kinds of student. With the factor T^2, soft gradients are larger than hard ones: lower rates."""
 
 
 def write_net(path, widths, seed):
@@ -99,61 +98,49 @@ class Experiment(Runs):
     def teacher(self):
         result, out = self.stored("teacher.json"), self.folder / "teacher.onnx"
         if not result or not out.exists():
-            final = {"hold_out": 0, "keep_best": "false"}
-            training, seconds = self.run(self.started("teacher", 0), TEACHER | final, out)
-            result = {
-                "options": TEACHER,
-                "errors": self.errors(out),
-                "seconds": seconds,
-                "loss": training["epochs"][-1]["loss"],
-            }
+            options = TEACHER | self.best("teacher")
+            result = self.final("teacher", 0, options, out)
             self.store("teacher.json", result)
         return out
 
-    def search(self):
-        """Held-out accuracy of every setting at the last epoch of a shorter training with the same schedule."""
-        found = self.stored("search.json")
-        for kind, settings in GRID.items():
+    def best(self, kind):
+        """The setting with the best held-out accuracy at the last epoch of a shorter training with the same schedule."""
+        name = f"search-{kind}.json"
+        done = self.stored(name) or []
+        common = TEACHER if kind == "teacher" else STUDENT | (SOFT if kind == "soft" else {})
+        common |= {"epochs": SEARCH[kind], "hold_out": 1 / 6, "keep_best": "false"}
+        for options in GRID[kind]:
+            if any(entry["options"] == options for entry in done):
+                continue
             teacher = self.teacher() if kind == "soft" else None
-            done = found.setdefault(kind, [])
-            for options in settings:
-                if any(entry["options"] == options for entry in done):
-                    continue
-                held = {"hold_out": 1 / 6, "keep_best": "false"}
-                training, seconds = self.run(
-                    self.started("student", 100), STUDENT | SEARCH | (SOFT if teacher else {}) | options | held, self.folder / "search.onnx",
-                    teacher, seed=100,
-                )  # fmt: skip
-                last = training["epochs"][-1]
-                done.append({"options": options, "held_out_accuracy": last["held_out_accuracy"], "held_out_loss": last["held_out_loss"],
-                             "seconds": seconds})  # fmt: skip
-                self.store("search.json", found)
-        return {
-            kind: max(entries, key=lambda entry: entry["held_out_accuracy"])["options"]
-            for kind, entries in found.items()
-        }
+            start = self.started("teacher" if kind == "teacher" else "student", 100)
+            training, seconds = self.run(start, common | options, self.folder / f"search-{kind}.onnx", teacher, seed=100)
+            last = training["epochs"][-1]
+            done.append({"options": options, "held_out_accuracy": last["held_out_accuracy"], "held_out_loss": last["held_out_loss"],
+                         "seconds": seconds})  # fmt: skip
+            self.store(name, done)
+        return max(done, key=lambda entry: entry["held_out_accuracy"])["options"]
+
+    def search(self):
+        for kind in GRID:
+            self.best(kind)
+
+    def final(self, kind, seed, options, out, teacher=None):
+        """Trains on all images, and counts the errors on the test images."""
+        start = self.started("teacher" if kind == "teacher" else "student", seed)
+        training, seconds = self.run(start, options | {"hold_out": 0, "keep_best": "false"}, out, teacher, seed)
+        return {"options": options, "errors": self.errors(out), "seconds": seconds, "loss": training["epochs"][-1]["loss"]}
 
     def student(self, kind, seed):
-        name = f"seed-{seed}.json"
-        result = self.stored(name)
-        if kind in result:
+        name = f"{kind}-{seed}.json"
+        if self.stored(name):
             return
-        options = STUDENT | (SOFT if kind == "soft" else {}) | self.search()[kind]
-        out = self.folder / f"{kind}-{seed}.onnx"
+        options = STUDENT | (SOFT if kind == "soft" else {}) | self.best(kind)
         teacher = self.teacher() if kind == "soft" else None
-        final = {"hold_out": 0, "keep_best": "false"}
-        training, seconds = self.run(self.started("student", seed), options | final, out, teacher, seed)
-        result[kind] = {
-            "options": options,
-            "errors": self.errors(out),
-            "seconds": seconds,
-            "loss": training["epochs"][-1]["loss"],
-        }
-        self.store(name, result)
+        self.store(name, self.final(kind, seed, options, self.folder / f"{kind}-{seed}.onnx", teacher))
 
     def table(self):
         teacher = self.stored("teacher.json")
-        seeds = {seed: self.stored(f"seed-{seed}.json") for seed in self.args.seeds}
         medians = {}
         print("| network | trained on | test errors of 10,000, by seed | median | CPU minutes each |")
         print("|---|---|---|---|---|")
@@ -162,7 +149,7 @@ class Experiment(Runs):
                 f"| 784-1200-1200-10 | labels, dropout, jitter | {teacher['errors']} | {teacher['errors']} | {teacher['seconds'] / 60:.1f} |"
             )
         for kind, text in (("hard", "labels"), ("soft", "soft targets, T = 20")):
-            runs = [result[kind] for result in seeds.values() if kind in result]
+            runs = [run for seed in self.args.seeds if (run := self.stored(f"{kind}-{seed}.json"))]
             if not runs:
                 continue
             medians[kind] = statistics.median(run["errors"] for run in runs)
