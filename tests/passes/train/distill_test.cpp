@@ -166,6 +166,14 @@ TEST_CASE("the teacher runs once, and not at all when the cache has what it give
   CHECK(again.second.starts_with("teacher 'T': what it makes of 40 samples was read from '"));
   CHECK(plain.first == cached.first);
   CHECK(plain.first == again.first);
+  const std::filesystem::path file = std::filesystem::directory_iterator(folder.path())->path();
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) - 100);
+  Points third(40, false, 2), fourth(40, false, 2);
+  const auto renewed = run(third, folder.path());
+  CHECK(third.samples_read == 48);
+  CHECK(renewed.second.ends_with("was not used: it is damaged or was cut short"));
+  CHECK(renewed.first == plain.first);
+  CHECK(run(fourth, folder.path()).second == again.second);
 }
 
 TEST_CASE("augmented samples are given to the teacher batch by batch, and to no cache") {
