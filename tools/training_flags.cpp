@@ -65,11 +65,7 @@ FitObserver logged(TrainingLogFiles files, FitObserver further) {
   const auto log = std::make_shared<std::optional<FitObserver>>();
   return {.begin =
               [log, files = std::move(files), further = std::move(further)](const FitStart& start) {
-                try {
-                  if (!*log) *log = TrainingLog::observer(std::make_shared<TrainingLog>(files), further);
-                } catch (const Error& error) {
-                  throw Unsuitable(error.what());
-                }
+                if (!*log) *log = TrainingLog::observer(std::make_shared<TrainingLog>(files), further);
                 (*log)->begin(start);
               },
           .step = [log](const StepRecord& step) { (*log)->step(step); },

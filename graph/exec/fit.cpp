@@ -117,7 +117,8 @@ class Fit {
     FitState state;
     at_.save(state);
     for (auto& [name, tensor] : trainer_.state()) {
-      require(is_finite(tensor), "update {}: '{}' is no longer finite", trainer_.steps(), name);
+      if (!is_finite(tensor))
+        throw NotFinite(fmt::format("update {}: '{}' is no longer finite", trainer_.steps(), name));
       state["trainer/" + name] = tensor;
     }
     best_.save(state, "best");
@@ -138,8 +139,10 @@ class Fit {
     if (held_.count() == 0) return;
     if (average_.is_there()) average_.swap(trainer_);
     std::tie(record.held_loss, record.held_accuracy) = judge_.judge(trainer_, held_, batch_);
-    require(std::isfinite(*record.held_loss), "{}: the loss of the held-out samples is not finite ({})",
-            at_.epoch == 0 ? "before training" : fmt::format("after epoch {}", at_.epoch), *record.held_loss);
+    if (!std::isfinite(*record.held_loss))
+      throw NotFinite(fmt::format("{}: the loss of the held-out samples is not finite ({})",
+                                  at_.epoch == 0 ? "before training" : fmt::format("after epoch {}", at_.epoch),
+                                  *record.held_loss));
     const bool is_better = !at_.best || *record.held_loss < *at_.best;
     if (is_better) {
       at_.best = record.held_loss;

@@ -258,6 +258,12 @@ class Chooser {
           "probabilities {}",
           onnxpress::name(tensor.dtype()), to_string(tensor.dims()), output.name(), to_string(scores),
           to_string(scores));
+    if (!is_integer(tensor.dtype()))
+      refuse(
+          "labels {}{} of output '{}' {}: expected class numbers of an integer type, or probabilities {}; for numbers "
+          "say loss=mse",
+          onnxpress::name(tensor.dtype()), to_string(tensor.dims()), output.name(), to_string(scores),
+          to_string(scores));
     if (tensor.rank() > 1 && tensor.dims().back() == 1) {  // [N,1]
       Dims row(tensor.dims().begin() + 1, tensor.dims().end());
       while (!row.empty() && row.back() == 1) row.pop_back();

@@ -4,7 +4,6 @@
 #include <set>
 #include <utility>
 
-#include "graph/ops/infer.h"
 #include "graph/rewrite/inline.h"
 #include "passes/train/regressor.h"
 
@@ -181,10 +180,10 @@ LossTerm::Kind Distillation::soft_kind(const std::string& output) const {
         std::ranges::any_of(logits->uses(), [](const Use& use) { return use.node->is("Sigmoid"); });
     return is_sigmoid ? Kind::binary_cross_entropy : Kind::distillation;
   }
-  const auto dims = first_.outputs.find(output);
-  if (dims == first_.outputs.end() || dims->second.size() < 2 || dims->second.back() == 1) return Kind::mse;
+  const Dims& dims = first_.outputs.at(output);
+  if (dims.size() < 2 || dims.back() == 1) return Kind::mse;
   const Tensor& labels = first_.batch.labels;
-  const bool is_regression = labels.defined() && is_float(labels.dtype()) && labels.dims() == dims->second;
+  const bool is_regression = labels.defined() && is_float(labels.dtype()) && labels.dims() == dims;
   return is_regression ? Kind::mse : Kind::distillation;
 }
 
@@ -198,8 +197,11 @@ std::size_t Distillation::want(std::size_t teacher, TeacherValue value) {
 
 void Distillation::add_soft(std::size_t teacher, double share) {
   for (const DistillationSettings::Pair& pair : output_pairs(sources_[teacher])) {
-    if (model_->graph.find(pair.student) == nullptr)
-      refuse("option 'outputs': the student has no value '{}'", pair.student);
+    const auto outputs = model_->graph.outputs();
+    const auto output = std::ranges::find(outputs, pair.student, [](const Value* value) { return value->name(); });
+    if (output == outputs.end() || !is_float((*output)->type.elem))
+      refuse("option 'outputs': expected an output of floats of the student, found '{}'; there are {}", pair.student,
+             listed(outputs));
     const Kind kind = soft_kind(pair.student);
     if (kind == Kind::decoupled_distillation && !(has_labels_ && is_integer(first_.batch.labels.dtype())))
       refuse("decoupled_distillation: expected data with class labels, found none");
@@ -211,10 +213,17 @@ void Distillation::add_soft(std::size_t teacher, double share) {
   }
 }
 
-Value& Distillation::inner(const std::string& name) {
-  Value* value = model_->graph.find(name);
-  if (value == nullptr) refuse("expected a value '{}' of the student, found none", name);
-  return *value;
+// Of a value of the student, for the first batch: floats of one row a sample.
+Dims Distillation::inner_dims(const TypeInference& types, std::string_view option, const std::string& name) const {
+  const Value* value = model_->graph.find(name);
+  if (value == nullptr) refuse("option '{}': expected a value '{}' of the student, found none", option, name);
+  const Type& type = types.type(value);
+  const std::optional<Dims> dims = type.shape ? concrete(*type.shape) : std::nullopt;
+  if (!is_float(type.elem) || !dims || value->is_constant() || dims->empty() ||
+      dims->front() != first_.batch.inputs.front().dim(0))
+    refuse("option '{}': expected floats of one row a sample, found '{}' of the student, {}{}", option, name,
+           value->is_constant() ? "a constant " : "", to_string(type));
+  return *dims;
 }
 
 // Losses on values inside, after those of the first teacher. Types are those of the first batch.
@@ -223,32 +232,29 @@ void Distillation::add_inner() {
   const std::vector<Value*> inputs = model_->required_inputs();
   for (std::size_t i = 0; i < inputs.size(); ++i) types.set_input(inputs[i], Type::of(first_.batch.inputs.at(i)));
   types.run();
-  const auto positions = [&](const Value& value) {
-    const auto dims = types.type(&value).shape ? concrete(*types.type(&value).shape) : std::nullopt;
-    if (!dims) refuse("'{}': expected known dims, found {}", value.name(), to_string(types.type(&value)));
-    return dims->size() > 2 ? std::optional(Dims(dims->begin() + 2, dims->end())) : std::nullopt;
+  const auto positions = [](const Dims& dims) {
+    return dims.size() > 2 ? std::optional(Dims(dims.begin() + 2, dims.end())) : std::nullopt;
+  };
+  const auto add = [&](std::string_view option, Kind kind, double weight, const DistillationSettings::Pair& pair,
+                       const Dims& dims, std::optional<Dims> wanted) {
+    const std::size_t value = want(0, {.name = pair.teacher, .positions = std::move(wanted)});
+    soft_.push_back({{.kind = kind, .output = pair.student, .weight = weight}, 0, value, option, dims});
   };
   for (const DistillationSettings::Pair& pair : settings_.hints) {
-    const Value& value = inner(pair.student);
-    const bool are_maps = channel_axis(value) == 1;
-    TeacherValue wanted{.name = pair.teacher, .positions = are_maps ? positions(value) : std::nullopt};
-    soft_.push_back({{.kind = Kind::mse, .output = pair.student, .weight = settings_.hint_weight},
-                     0,
-                     want(0, std::move(wanted))});
+    const Dims dims = inner_dims(types, "hints", pair.student);
+    const bool are_maps = channel_axis(*model_->graph.find(pair.student)) == 1;
+    add("hints", Kind::mse, settings_.hint_weight, pair, dims, are_maps ? positions(dims) : std::nullopt);
   }
   for (const DistillationSettings::Pair& pair : settings_.attention) {
-    TeacherValue wanted{.name = pair.teacher, .positions = positions(inner(pair.student))};
-    soft_.push_back({{.kind = Kind::attention_transfer, .output = pair.student, .weight = settings_.attention_weight},
-                     0,
-                     want(0, std::move(wanted))});
+    const Dims dims = inner_dims(types, "attention", pair.student);
+    add("attention", Kind::attention_transfer, settings_.attention_weight, pair, dims, positions(dims));
   }
   for (const DistillationSettings::Pair& pair : settings_.relations) {
-    inner(pair.student);
-    const std::size_t value = want(0, {.name = pair.teacher});
+    const Dims dims = inner_dims(types, "relations", pair.student);
     const std::pair<Kind, double> both[] = {{Kind::relational_distance, settings_.distance_weight},
                                             {Kind::relational_angle, settings_.angle_weight}};
     for (const auto& [kind, weight] : both)
-      if (weight > 0) soft_.push_back({{.kind = kind, .output = pair.student, .weight = weight}, 0, value});
+      if (weight > 0) add("relations", kind, weight, pair, dims, std::nullopt);
   }
 }
 
@@ -273,31 +279,26 @@ void Distillation::run_teachers(PassContext& context) {
 // Whether student and teacher fit, by the first batch.
 void Distillation::check(const SoftLoss& loss) {
   const Dims& theirs = teachers_[loss.teacher]->rows()[loss.value];
-  const auto found = first_.outputs.find(loss.term.output);
-  if (found == first_.outputs.end()) return;  // values inside: the losses say what they expect
-  const Dims ours = row_of(found->second);
-  const bool is_output_loss = is_on_logits(loss.term.kind) || loss.term.kind == Kind::mse ||
-                              loss.term.kind == Kind::l1 || loss.term.kind == Kind::huber ||
-                              loss.term.kind == Kind::binary_cross_entropy;
-  if (is_output_loss && ours != theirs)
-    refuse("output '{}' of the student gives {} a sample, '{}' of teacher '{}' {}: expected the same",
+  const Dims ours = row_of(loss.dims.empty() ? first_.outputs.at(loss.term.output) : loss.dims);
+  const auto told = [&](std::string_view expected) {
+    refuse("option '{}': '{}' of the student gives {} a sample, '{}' of teacher '{}' {}: expected {}", loss.option,
            loss.term.output, to_string(ours), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name,
-           to_string(theirs));
+           to_string(theirs), expected);
+  };
+  if (loss.option == "outputs" && ours != theirs) told("the same");
+  if (loss.option == "hints" && ours.size() != theirs.size()) told("as many axes");
+  if (loss.option == "attention" &&
+      (ours.size() < 2 || ours.size() != theirs.size() || !std::equal(ours.begin() + 1, ours.end(), theirs.begin() + 1)))
+    told("maps [channels, positions...] of as many axes");
 }
 
 // The loss with its target; a hint of another width gets a regressor.
 void Distillation::finish(const SoftLoss& loss, std::uint64_t seed) {
   LossTerm term = loss.term;
-  const bool is_output = first_.outputs.contains(term.output);
-  if (term.kind == Kind::mse && !is_output) {
-    Value& value = inner(term.output);
+  if (loss.option == "hints") {
+    Value& value = *model_->graph.find(term.output);
     const std::size_t axis = channel_axis(value);
-    const Dims& theirs = teachers_[loss.teacher]->rows()[loss.value];
-    if (theirs.size() + 1 != value.type.shape->size())
-      refuse("hint '{}' of the student is {}, '{}' of teacher '{}' {} a sample: expected as many axes", value.name(),
-             to_string(value.type), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name,
-             to_string(theirs));
-    const std::int64_t channels = theirs[axis - 1];
+    const std::int64_t channels = teachers_[loss.teacher]->rows()[loss.value][axis - 1];
     const Dim& own = (*value.type.shape)[axis];
     if (!own.is_known() || own.value() != channels) {
       const Regressor regressor = add_regressor(*model_, &value, channels, seed);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/ops/infer.h"
 #include "passes/common/loss_choice.h"
 #include "passes/common/training_stage.h"
 #include "passes/train/teacher_targets.h"
@@ -56,6 +57,8 @@ class Distillation {
   struct SoftLoss {
     LossTerm term;
     std::size_t teacher = 0, value = 0;
+    std::string_view option = "outputs";  // that named the values
+    Dims dims = {};                       // of the student's, for the first batch; empty: of an output
   };
 
   std::vector<DistillationSettings::Pair> output_pairs(const TeacherSource& teacher) const;
@@ -65,7 +68,7 @@ class Distillation {
   void add_inner();
   void add_hint(const DistillationSettings::Pair& pair);
   std::size_t want(std::size_t teacher, TeacherValue value);
-  Value& inner(const std::string& name);
+  Dims inner_dims(const TypeInference& types, std::string_view option, const std::string& name) const;
   void run_teachers(PassContext& context);
   void check(const SoftLoss& loss);
   void finish(const SoftLoss& loss, std::uint64_t seed);

@@ -131,6 +131,9 @@ TEST_CASE("what cannot be trained is status 2, a loss that is not finite status 
   CHECK_FALSE((fs::exists(scratch / "log") || fs::exists(scratch / "board")));
   CHECK(outside.status == 2);
   CHECK(has(outside.err, "label 10 of sample 17: expected 0 to 9: output 'logits' has 10 classes"));
+  const CommandResult full = run({"--train", train, "--epochs", "1", "--log", "/dev/full"});
+  CHECK(full.status == 2);
+  CHECK(has(full.err, "pass finetune: cannot write '/dev/full': No space left on device"));
   const CommandResult nothing = run({});
   CHECK(nothing.status == 2);
   CHECK(has(nothing.err, "give --train DATA"));

@@ -138,6 +138,10 @@ TEST_CASE("labels and outputs that fit no loss are named with both shapes") {
   LabelledData large({x}, Tensor::of<float>({20, 1}, std::vector<float>(20, 1.5F)));
   CHECK(refusal(*net("Sigmoid", 1), large).find("label 1.5 of sample 0: expected 0 to 1") == 0);
   LabelledData nothing({x}, Tensor());
+  LabelledData floats({x}, normal_tensor({20}, 6));
+  CHECK(refusal(*net("Softmax", 3), floats, "cross_entropy") ==
+        "labels float32[16] of output 'y' [16,3]: expected class numbers of an integer type, or probabilities [16,3]; "
+        "for numbers say loss=mse");
   CHECK(refusal(*net("Softmax", 3), nothing, "cross_entropy").find("has no labels") != std::string::npos);
   LabelledData classes({x}, integers({20}, {0, 1, 2}));
   CHECK(refusal(*net("Softmax", 3), classes, "cross_entropy(z)").find("no output or value 'z'") != std::string::npos);

@@ -275,7 +275,7 @@ TEST_CASE("what does not match is refused with both shapes") {
       "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,5] = random(1)\n"
       "y: float32[n,5] = MatMul(x, w)\noutput y: float32[n,5]\n");
   CHECK(refusal("soft=mse", {{.name = "T", .model = wide.get()}}, points) ==
-        "output 'y' of the student gives [4] a sample, 'y' of teacher 'T' [5]: expected the same");
+        "option 'outputs': 'y' of the student gives [4] a sample, 'y' of teacher 'T' [5]: expected the same");
   const auto two = parse_model(
       "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,4] = random(1)\n"
       "a = MatMul(x, w)\nb = Relu(a)\noutput a: float32[n,4]\noutput b: float32[n,4]\n");
@@ -285,7 +285,17 @@ TEST_CASE("what does not match is refused with both shapes") {
         "'T': say which with outputs=STUDENT=TEACHER");
   CHECK(refusal("soft=mse, outputs='y=b'", {{.name = "T", .model = two.get()}}, points).empty());
   CHECK(refusal("soft=mse, outputs='y=q'", teachers, points) == "expected a value 'q', found none");
-  CHECK(refusal("soft=none, hints='q=h'", teachers, points) == "expected a value 'q' of the student, found none");
+  CHECK(refusal("soft=mse, outputs='h=y'", teachers, points) ==
+        "option 'outputs': expected an output of floats of the student, found 'h'; there are 'y' float32[n,4]");
+  CHECK(refusal("soft=none, hints='q=h'", teachers, points) ==
+        "option 'hints': expected a value 'q' of the student, found none");
+  CHECK(refusal("soft=none, attention='h=h'", teachers, points) ==
+        "option 'attention': 'h' of the student gives [6] a sample, 'h' of teacher 'T' [12]: expected maps "
+        "[channels, positions...] of as many axes");
+  CHECK(refusal("soft=none, relations='w1=h'", teachers, points) ==
+        "option 'relations': expected floats of one row a sample, found 'w1' of the student, a constant float32[2,6]");
+  CHECK(refusal("soft=none, relations='h=w1'", teachers, points) ==
+        "running the teacher 'T': 'w1': expected one row a sample (8), found [2,12]");
   CHECK(refusal("soft=decoupled_distillation", teachers, unlabelled) ==
         "decoupled_distillation: expected data with class labels, found none");
   const auto same = net(6, 1);
