@@ -62,6 +62,7 @@ TeacherJob TeacherFlags::job(const DataOptions& student) const {
   }
   require(job.weights.empty() || job.weights.size() == job.models.size(), "--teacher-weights: expected {}, found {}",
           job.models.size(), job.weights.size());
+  require(job.weights.size() != 1, "--teacher-weights: expected several teachers, found one");
   reading_.apply(job.data_options, "teacher-");
   return job;
 }

@@ -50,6 +50,9 @@ class Chooser {
       const bool is_automatic = spec.name == "auto";
       add(is_automatic ? recognized(spec.weight) : spec);
     }
+    if (smoothing_ > 0 && std::ranges::find(chosen_.terms, Kind::cross_entropy, &LossTerm::kind) == chosen_.terms.end())
+      refuse("option 'label_smoothing' belongs to cross_entropy and would do nothing here: the loss is {}",
+             chosen_.text);
     return std::move(chosen_);
   }
 

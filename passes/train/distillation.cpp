@@ -1,10 +1,10 @@
 #include "passes/train/distillation.h"
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "graph/rewrite/inline.h"
+#include "passes/core/idle_options.h"
 #include "passes/train/regressor.h"
 
 namespace onnxpress {
@@ -28,7 +28,8 @@ std::vector<DistillationSettings::Pair> pairs_from(std::string_view option, std:
     const std::size_t middle = one.find('=');
     const std::string student(one.substr(0, middle));
     const std::string teacher(middle == std::string_view::npos ? one : one.substr(middle + 1));
-    require(!student.empty() && !teacher.empty(), "option '{}': expected STUDENT=TEACHER;..., found '{}'", option,
+    const bool is_pair = !student.empty() && !teacher.empty() && teacher.find('=') == std::string::npos;
+    require(is_pair, "option '{}': expected STUDENT=TEACHER;..., found '{}'", option,
             one);
     pairs.push_back({student, teacher});
   }
@@ -91,6 +92,7 @@ DistillationSettings DistillationSettings::from(const Options& options) {
                                 .temperature = options.number("temperature"),
                                 .target_weight = options.number("target_weight"),
                                 .other_weight = options.number("other_weight"),
+                                .says_temperature = options.given("temperature"),
                                 .outputs = pairs_from("outputs", options.text("outputs")),
                                 .hints = pairs_from("hints", options.text("hints")),
                                 .attention = pairs_from("attention", options.text("attention")),
@@ -107,6 +109,23 @@ DistillationSettings DistillationSettings::from(const Options& options) {
           "expected soft targets, hints, attention or relations: without them there is nothing of the teacher "
           "(finetune trains "
           "on labels alone)");
+  const bool may_soften = settings.soft == Soft::automatic || settings.soft == Soft::distillation ||
+                          settings.soft == Soft::decoupled_distillation;
+  const bool is_decoupled = has_soft && settings.soft == Soft::decoupled_distillation;
+  const OptionPlace places[] = {
+      {"soft", settings.soft == Soft::none || settings.alpha > 0, "alpha above 0"},
+      {"temperature", has_soft && may_soften, "soft=distillation or decoupled_distillation"},
+      {"target_weight", is_decoupled, "soft=decoupled_distillation"},
+      {"other_weight", is_decoupled, "soft=decoupled_distillation"},
+      {"outputs", has_soft, "soft targets (soft other than none, alpha above 0)"},
+      {"hint_weight", !settings.hints.empty(), "hints"},
+      {"attention_weight", !settings.attention.empty(), "attention"},
+      {"distance_weight", !settings.relations.empty(), "relations"},
+      {"angle_weight", !settings.relations.empty(), "relations"},
+      {"loss", settings.alpha < 1, "alpha below 1"},
+      {"label_smoothing", settings.alpha < 1, "alpha below 1"},
+  };
+  refuse_idle(options, places);
   return settings;
 }
 
@@ -119,21 +138,33 @@ Distillation::Distillation(const Model& student, const DistillationSettings& set
   first_ = look_at_first_batch(*model_, *context.training, context.pool.size());
   has_labels_ = first_.batch.labels.defined();
   wanted_.resize(sources_.size());
-  if (has_labels_ && settings_.alpha < 1) add_hard(training);
-  if (!has_labels_ && settings_.alpha < 1)
-    notes_.push_back(fmt::format("'{}' has no labels: the student learns from the teacher alone",
-                                 context.training->description()));
+  if (settings_.alpha < 1) choose_hard(training, context.training->description());
   double total = 0;
   for (const TeacherSource& source : sources_) total += source.weight;
   if (settings_.soft != Soft::none && settings_.alpha > 0)
     for (std::size_t t = 0; t < sources_.size(); ++t)
       if (sources_[t].weight > 0) add_soft(t, sources_[t].weight / total);
+  const auto is_softened = [](const SoftLoss& loss) {
+    return loss.term.kind == Kind::distillation || loss.term.kind == Kind::decoupled_distillation;
+  };
+  if (settings_.says_temperature && !soft_.empty() && std::ranges::none_of(soft_, is_softened))
+    refuse("option 'temperature' belongs to soft=distillation and would do nothing here: the loss is {}",
+           name(soft_.front().term.kind));
   add_inner();
   run_teachers(context);
   for (std::size_t i = 0; i < soft_.size(); ++i) {
     check(soft_[i]);
     finish(soft_[i], context.seed + i);
   }
+}
+
+// Labels that are not there are missed only where something was said of them.
+void Distillation::choose_hard(const TrainingSettings& training, const std::string& data) {
+  const bool is_automatic = training.losses.size() == 1 && training.losses.front().name == "auto";
+  if (has_labels_ || !is_automatic) return add_hard(training);
+  if (training.label_smoothing > 0)
+    refuse("option 'label_smoothing' belongs to labels and would do nothing here: '{}' has none", data);
+  notes_.push_back(fmt::format("'{}' has no labels: the student learns from the teacher alone", data));
 }
 
 // The label's losses, as the options of training say, by what is left of alpha.
@@ -269,6 +300,8 @@ void Distillation::run_teachers(PassContext& context) {
     refuse("--teacher-cache: expected a folder for several teachers, found '{}'", options.cache.native());
   for (std::size_t t = 0; t < sources_.size(); ++t) {
     teachers_.push_back(nullptr);
+    if (!is_used(t) && t > 0)
+      refuse("teacher '{}' would do nothing here: without soft targets all follow the first", sources_[t].name);
     if (!is_used(t)) continue;
     teachers_.back() = std::make_unique<TeacherTargets>(sources_[t], wanted_[t], *context.training, options, context);
     notes_.push_back(teachers_.back()->note());

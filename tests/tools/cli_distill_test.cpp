@@ -126,6 +126,12 @@ TEST_CASE("distill refuses what does not fit before any work") {
   CHECK(has(
       refusal(scratch, {"distill", "--teacher", cnn, "--teacher-weights", "1,2", "--student", mlp, "--train", train}),
       "--teacher-weights: expected 1, found 2"));
+  CHECK(has(
+      refusal(scratch, {"distill", "--teacher", cnn, "--teacher-weights", "2", "--student", mlp, "--train", train}),
+      "--teacher-weights: expected several teachers, found one"));
+  CHECK(has(refusal(scratch, {"compress", mlp, "--passes", "prune_magnitude{sparsity=0.5},distill", "--train", train,
+                              "--teacher-layout", "nhwc"}),
+            "--teacher-layout: expected --teacher MODEL, found none"));
   CHECK(has(refusal(scratch, {"compress", mlp, "--passes", "simplify", "--teacher", cnn}), "--teacher: no pass"));
   scratch.write("kept", "mine");
   CHECK(has(

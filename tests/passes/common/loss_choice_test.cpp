@@ -138,6 +138,11 @@ TEST_CASE("labels and outputs that fit no loss are named with both shapes") {
   LabelledData large({x}, Tensor::of<float>({20, 1}, std::vector<float>(20, 1.5F)));
   CHECK(refusal(*net("Sigmoid", 1), large).find("label 1.5 of sample 0: expected 0 to 1") == 0);
   LabelledData nothing({x}, Tensor());
+  CHECK_THROWS_WITH_AS(
+      choose_losses(*net("Sigmoid", 1), parse_losses("auto"), look_at_first_batch(*net("Sigmoid", 1), binary, 1), 0.1),
+      "option 'label_smoothing' belongs to cross_entropy and would do nothing here: the loss is "
+      "binary_cross_entropy(y)",
+      Unsuitable);
   LabelledData floats({x}, normal_tensor({20}, 6));
   CHECK(refusal(*net("Softmax", 3), floats, "cross_entropy") ==
         "labels float32[16] of output 'y' [16,3]: expected class numbers of an integer type, or probabilities [16,3]; "

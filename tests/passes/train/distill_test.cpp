@@ -307,6 +307,50 @@ TEST_CASE("what does not match is refused with both shapes") {
   CHECK_THROWS_AS(distil("soft=none", teachers, points), Error);
 }
 
+TEST_CASE("options of distill that do nothing are refused, with what they belong to") {
+  Points points(40), unlabelled(40, false);
+  const auto teacher = net(12, 2), second = net(12, 3);
+  const std::vector<TeacherSource> teachers = {{.name = "T", .model = teacher.get()}};
+  const auto told = [&](const std::string& options, Dataset& data) -> std::string {
+    try {
+      distil(options, teachers, data);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "accepted";
+  };
+  const std::pair<const char*, const char*> idle[] = {
+      {"hint_weight=2", "option 'hint_weight' belongs to hints and would do nothing here"},
+      {"attention_weight=2", "option 'attention_weight' belongs to attention and would do nothing here"},
+      {"angle_weight=2", "option 'angle_weight' belongs to relations and would do nothing here"},
+      {"distance_weight=2", "option 'distance_weight' belongs to relations and would do nothing here"},
+      {"target_weight=2", "option 'target_weight' belongs to soft=decoupled_distillation and would do nothing here"},
+      {"other_weight=2", "option 'other_weight' belongs to soft=decoupled_distillation and would do nothing here"},
+      {"soft=mse, temperature=2",
+       "option 'temperature' belongs to soft=distillation or decoupled_distillation and would do nothing here"},
+      {"soft=none, hints='h=h', outputs='y=y'",
+       "option 'outputs' belongs to soft targets (soft other than none, alpha above 0) and would do nothing here"},
+      {"soft=mse, alpha=0, hints='h=h'", "option 'soft' belongs to alpha above 0 and would do nothing here"},
+      {"alpha=1, loss=cross_entropy", "option 'loss' belongs to alpha below 1 and would do nothing here"},
+      {"soft=mse, outputs='y=y=y'", "option 'outputs': expected STUDENT=TEACHER;..., found 'y=y=y'"},
+      {"optimizer=sgd, momentum=0.5", "option 'momentum' belongs to optimizer=momentum or nesterov and would do nothing here"}};
+  for (const auto& [options, message] : idle) CHECK(told(options, points) == message);
+  CHECK(told("loss=cross_entropy", unlabelled) ==
+        "the training data has no labels (an array 'y' or 'labels'), which the loss asks for");
+  CHECK(told("label_smoothing=0.1", unlabelled) ==
+        "option 'label_smoothing' belongs to labels and would do nothing here: 'points' has none");
+  const auto one = parse_model(
+      "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,1] = random(1)\n"
+      "y: float32[n,1] = MatMul(x, w)\noutput y: float32[n,1]\n");
+  CHECK(refusal("temperature=2", {{.name = "T", .model = one.get()}}, unlabelled,
+                parse_model("model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,1] = random(2)\n"
+                            "y: float32[n,1] = MatMul(x, w)\noutput y: float32[n,1]\n")) ==
+        "option 'temperature' belongs to soft=distillation and would do nothing here: the loss is mse");
+  CHECK(refusal("soft=none, hints='h=h'",
+                {{.name = "A", .model = teacher.get()}, {.name = "B", .model = second.get()}}, unlabelled) ==
+        "teacher 'B' would do nothing here: without soft targets all follow the first");
+}
+
 TEST_CASE("a pipeline without another teacher distils from the model it was given") {
   Points points(160);
   RunOptions options;

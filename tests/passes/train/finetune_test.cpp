@@ -242,6 +242,39 @@ output y: float32[n,4]
   CHECK_THROWS_AS(ran("finetune{weight_decay='nowhere=1'}", net, data), Error);
 }
 
+TEST_CASE("options that do nothing beside the others are refused, with what they belong to") {
+  LabelledData data = quadrants(64);
+  const auto told = [&](const std::string& options) -> std::string {
+    try {
+      ran("finetune{" + options + "}", net, data);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "accepted";
+  };
+  const std::pair<const char*, const char*> idle[] = {
+      {"momentum=0.9", "option 'momentum' belongs to optimizer=momentum or nesterov and would do nothing here"},
+      {"optimizer=sgd,beta1=0.9", "option 'beta1' belongs to optimizer=adam or adamw and would do nothing here"},
+      {"optimizer=rmsprop,beta2=0.9", "option 'beta2' belongs to optimizer=adam or adamw and would do nothing here"},
+      {"optimizer=momentum,epsilon=1e-8",
+       "option 'epsilon' belongs to optimizer=adam, adamw or rmsprop and would do nothing here"},
+      {"smoothing=0.9", "option 'smoothing' belongs to optimizer=rmsprop and would do nothing here"},
+      {"schedule=cosine,step_epochs=2",
+       "option 'step_epochs' belongs to schedule=step or exponential and would do nothing here"},
+      {"factor=0.5", "option 'factor' belongs to schedule=step or exponential and would do nothing here"},
+      {"schedule=step,final_rate=0",
+       "option 'final_rate' belongs to schedule=cosine or one_cycle and would do nothing here"},
+      {"loss=mse,label_smoothing=0.1",
+       "option 'label_smoothing' belongs to loss=cross_entropy and would do nothing here"},
+      {"hold_out=0,patience=2", "option 'patience' belongs to hold_out above 0 and would do nothing here"},
+      {"hold_out=0,keep_best=true", "option 'keep_best' belongs to hold_out above 0 and would do nothing here"}};
+  for (const auto& [options, message] : idle) CHECK(told(options) == message);
+  for (const char* read : {"optimizer=nesterov,momentum=0.5", "optimizer=rmsprop,smoothing=0.9,epsilon=1e-6",
+                           "schedule=one_cycle,final_rate=1e-5", "schedule=exponential,factor=0.5,step_epochs=1",
+                           "label_smoothing=0.1", "hold_out=0,keep_best=false"})
+    CHECK_MESSAGE(told(std::string("epochs=1,") + read) == "accepted", read);
+}
+
 TEST_CASE("a loss that is not finite rolls the pass back, with step and node") {
   LabelledData data = quadrants(64);
   std::string pattern = (fs::temp_directory_path() / "finetune.XXXXXX").string();
