@@ -199,7 +199,8 @@ class CompressRun {
     options.calibration_cache = job_.calib_cache;
     options.training = train_.get();
     if (train_) {
-      options.support = training_support(job_.training, session_);
+      options.support = training_support(job_.training);
+      options.observe = training_observers(job_.training, session_);
       options.support.teacher_cache = job_.teacher.cache;
       options.teachers = teachers_->sources();
     }
