@@ -92,7 +92,9 @@ struct TrainingLog::State {
   Line line(std::string_view type) const { return {type, pass, training}; }
 
   [[noreturn]] void fail_to_write() const {
-    fail("cannot write '{}': {}", files.json_lines.string(), std::strerror(errno));
+    fail("cannot write {}: {}",
+         files.json_lines == "-" ? "standard output" : fmt::format("'{}'", files.json_lines.string()),
+         std::strerror(errno));
   }
 
   void write(const Line& line) const {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -113,6 +114,26 @@ TEST_CASE("a run that is killed and resumed gives the bytes of one that was not"
   const CommandResult refused = in(scratch, arguments);
   CHECK(refused.status == 2);
   CHECK(has(refused.err, "is there already"));
+}
+
+TEST_CASE("a log to standard output has it to itself") {
+  const Scratch scratch;
+  const std::vector<std::string> arguments{"finetune", mlp, "--train", train, "--epochs", "1", "--log", "-"};
+  std::vector<std::string> to_file = arguments, to_pipe = arguments;
+  to_file.insert(to_file.end(), {"-o", "o.onnx"});
+  const CommandResult logged = in(scratch, to_file);
+  REQUIRE(logged.status == 0);
+  std::istringstream lines(logged.out);
+  std::int64_t steps = 0;
+  for (std::string line; std::getline(lines, line);) steps += Report::parse(line)["type"] == "step";
+  CHECK(steps == 37);  // of 32 samples, 1168 in all
+  CHECK(has(logged.err, "Training of finetune"));
+  CHECK_FALSE(fs::exists(scratch / "-"));
+  to_pipe.insert(to_pipe.end(), {"-o", "-"});
+  const CommandResult both = in(scratch, to_pipe);
+  CHECK(both.status == 2);
+  CHECK(both.out.empty());
+  CHECK(has(both.err, "--log -: expected another file: standard output takes the model (-o -)"));
 }
 
 TEST_CASE("what cannot be trained is status 2, a loss that is not finite status 1") {
