@@ -114,7 +114,7 @@ constexpr OptionSpec shared_options[] = {
     {.name = "l2", .help = "this times the weight is added to its gradient; a number, or by parameter"},
     {.name = "l1", .help = "this times the weight's sign is added to its gradient; a number, or by parameter"},
     {.name = "max_norm",
-     .help = "bound on the norm of the incoming weights of every output; a number, or by parameter"},
+     .help = "bound on the norm of the incoming weights of every output, 0: none; a number, or by parameter"},
     {.name = "clip_norm",
      .kind = Kind::number,
      .default_value = "0",
