@@ -161,6 +161,12 @@ TEST_CASE("what cannot be trained is status 2, a loss that is not finite status 
   const CommandResult wrong = run({"--train", train, "--epochs", "none"});
   CHECK(wrong.status == 2);
   CHECK(has(wrong.err, "--epochs"));
+  const CommandResult twice = run({"--train", train, "--epochs", "1", "--epochs", "2"});
+  CHECK(twice.status == 2);
+  CHECK(has(twice.err, "finetune: --epochs is given 2 times: expected one value, found 1, 2"));
+  const CommandResult bare = run({"--train", train, "--epochs"});
+  CHECK(bare.status == 2);
+  CHECK(has(bare.err, "finetune: --epochs: expected N, found nothing"));
   y.mutable_data<std::int64_t>()[17] = 0;
   x.mutable_data<float>()[64 * 30] = std::numeric_limits<float>::quiet_NaN();
   scratch.write_npz("nan.npz", {{"x", x}, {"y", y}});
