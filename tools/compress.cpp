@@ -138,12 +138,13 @@ class CompressRun {
     if (job_.output != "-") check_writable(job_.output);
     for (const std::string& path : kept)
       if (!path.empty() && path != "-") check_writable(path);
+    if (job_.teacher.has_cache_folder()) check_folder("--teacher-cache", job_.teacher.cache);
+    if (!job_.training.tensorboard.empty()) check_folder("--tensorboard", job_.training.tensorboard);
     check_report_paths(job_.reports);
   }
 
   std::vector<std::string> cache_files() const {
-    const bool is_folder = std::filesystem::is_directory(job_.teacher.cache);
-    return {job_.calib_cache, is_folder ? std::string() : job_.teacher.cache};
+    return {job_.calib_cache, job_.teacher.has_cache_folder() ? std::string() : job_.teacher.cache};
   }
 
   void open_datasets() {

@@ -44,6 +44,13 @@ void TeacherFlags::declare(CLI::App& app) {
       "where the teacher has its channels; else as for the student");
 }
 
+bool TeacherJob::has_cache_folder() const {
+  std::error_code none;
+  return !cache.empty() &&
+         (cache.ends_with('/') || std::filesystem::is_directory(cache, none) ||
+          (models.size() > 1 && !std::filesystem::exists(cache, none)));
+}
+
 TeacherJob TeacherFlags::job(const DataOptions& student) const {
   TeacherJob job{.models = parts_of(models_), .cache = cache_, .data_options = student};
   const std::pair<const char*, const std::string*> reading[] = {{"teacher-input-scale", &reading_.scale},

@@ -506,7 +506,8 @@ RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
                [&] {
                  const PipelineStep& step = pipeline.steps[i];
                  check_needs(step, options);
-                 step.pass->check(step.options);
+                 in_context([&] { return fmt::format("pass {}", step.pass->info().name); },
+                            [&] { step.pass->check(step.options); });
                });
   return Runner(std::move(model), pipeline, options).run();
 }

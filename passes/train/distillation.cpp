@@ -81,6 +81,19 @@ std::string listed(std::span<Value* const> values) {
   return text;
 }
 
+// A cache that is called a folder, or that several teachers need one for.
+void make_cache_folder(const std::filesystem::path& path, bool holds_several) {
+  if (path.empty() || std::filesystem::is_directory(path)) return;
+  const bool is_called_folder = !path.has_filename();
+  if (!is_called_folder && !holds_several) return;
+  if (std::filesystem::exists(path))
+    refuse("--teacher-cache: expected a folder for several teachers, found the file '{}'", path.native());
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (!std::filesystem::is_directory(path))
+    refuse("--teacher-cache: cannot make the folder '{}': {}", path.native(), error.message());
+}
+
 // Without the axis of samples.
 Dims row_of(const Dims& dims) { return {dims.begin() + (dims.empty() ? 0 : 1), dims.end()}; }
 
@@ -295,9 +308,7 @@ void Distillation::run_teachers(PassContext& context) {
   const auto is_used = [&](std::size_t t) { return !wanted_[t].empty(); };
   std::size_t used = 0;
   for (std::size_t t = 0; t < sources_.size(); ++t) used += is_used(t);
-  const bool is_folder = !options.cache.empty() && std::filesystem::is_directory(options.cache);
-  if (!options.cache.empty() && used > 1 && !is_folder)
-    refuse("--teacher-cache: expected a folder for several teachers, found '{}'", options.cache.native());
+  make_cache_folder(options.cache, used > 1);
   for (std::size_t t = 0; t < sources_.size(); ++t) {
     teachers_.push_back(nullptr);
     if (!is_used(t) && t > 0)
