@@ -1,5 +1,6 @@
 #include "tools/teacher_flags.h"
 
+#include <filesystem>
 #include <utility>
 
 #include "graph/exec/engine.h"
