@@ -189,7 +189,8 @@ class Stage {
     about["data"] = data_.hash();
     about["first inputs"] = inputs.finish().hex();
     about["loss"] = losses_.text;
-    for (const auto& [option, value] : options_.to_json().items()) about["option " + option] = value.dump();
+    const Json options = options_.to_json();
+    for (const auto& [option, value] : options.items()) about["option " + option] = value.dump();
     about["seed"] = std::to_string(context_.seed);
     const bool exists = std::filesystem::exists(support.checkpoint);
     require(!exists || support.resume, "checkpoint '{}' is there already: say --resume to go on from it, or remove it",
