@@ -206,8 +206,11 @@ TEST_CASE("a run that was stopped goes on from its checkpoint to the same bytes"
     CHECK(resumed.passes[0].outcome.training["best_epoch"] == whole.passes[0].outcome.training["best_epoch"]);
     // And again: it was done.
     CHECK(structural_hash(*ran(text, net, data, support).model) == structural_hash(*whole.model));
-    CHECK(refusal("finetune{epochs=7}", net, data, support).find("is of another training: option epochs was ") !=
-          std::string::npos);
+    const std::string other = refusal("finetune{epochs=7}", net, data, support);
+    CHECK(other.find("is of another training: option ") != std::string::npos);
+    CHECK(other.find("option epochs was 6, now it is 7; ") != std::string::npos);
+    CHECK(other.find("option learning_rate was 0.02, now it is 0.001; ") != std::string::npos);
+    CHECK(other.find("keep_best") == std::string::npos);
   }
   fs::remove_all(folder);
 }
