@@ -264,8 +264,12 @@ Augmentation::Image Augmentation::image_of(const Dims& sample) const {
       last ? Image{.channels = dims[2], .height = dims[0], .width = dims[1], .channels_last = true}
            : Image{.channels = dims[0], .height = dims[1], .width = dims[2], .channels_last = false};
   const std::pair<const char*, std::int64_t> moves[] = {{"shift", options_.shift}, {"crop", options_.crop}};
+  // One row or column that is repeated or mirrored stays what it is, wherever it is moved.
+  const auto holds = [&](std::int64_t side, std::int64_t pixels) {
+    return pixels < side || (side == 1 && options_.border != Border::value);
+  };
   for (const auto& [key, pixels] : moves)
-    require(pixels == 0 || pixels < std::min(image.height, image.width),
+    require(pixels == 0 || (holds(image.height, pixels) && holds(image.width, pixels)),
             "augmentation '{}': expected fewer pixels than the images of '{}' have ({}x{}), found {}", key, input_,
             image.height, image.width, pixels);
   return image;
