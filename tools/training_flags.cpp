@@ -77,7 +77,8 @@ void TrainingFlags::declare(CLI::App& app) {
   app.add_flag("--resume", job_.resume, "go on from --checkpoint, if it is there: the result is the same, bit for bit")
       ->group(training);
   app.add_option("--log", job_.log,
-                 "write losses as they are, one JSON object a line; - is standard output, the report goes to standard error")
+                 "write losses as they are, one JSON object a line; - is standard output, the report goes to standard "
+                 "error")
       ->type_name("FILE")
       ->group(training);
   app.add_option("--tensorboard", job_.tensorboard,

@@ -20,8 +20,8 @@ struct TrainingLogFiles {
 };
 
 // Lines are {"type":"begin",...}, {"type":"step",...} and {"type":"epoch",...} with the name of the pass, the number of
-// the training from 1 and the fields of FitStart, StepRecord and EpochRecord; what is not there, or not finite, is null.
-// A step's loss is the mean since the last record. Tags are train/loss, train/loss_1 ... (terms), train/learning_rate
+// the training from 1 and the fields of FitStart, StepRecord and EpochRecord; what is not there, or not finite, is
+// null. A step's loss is the mean since the last record. Tags are train/loss, train/loss_1 ... (terms), train/learning_rate
 // and train/gradient_norm by step, and epoch/loss, epoch/held_out_loss, epoch/held_out_accuracy and
 // epoch/samples_per_second by the updates so far. The first training is the run of the folder itself, the n-th one that
 // of its folder "n-PASS".

@@ -331,8 +331,9 @@ void Distillation::check(const SoftLoss& loss) {
   };
   if (loss.option == "outputs" && ours != theirs) told("the same");
   if (loss.option == "hints" && ours.size() != theirs.size()) told("as many axes");
-  if (loss.option == "attention" &&
-      (ours.size() < 2 || ours.size() != theirs.size() || !std::equal(ours.begin() + 1, ours.end(), theirs.begin() + 1)))
+  const auto positions = [](const Dims& dims) { return std::span(dims).subspan(1); };
+  if (loss.option == "attention" && (ours.size() < 2 || ours.size() != theirs.size() ||
+                                     !std::ranges::equal(positions(ours), positions(theirs))))
     told("maps [channels, positions...] of as many axes");
 }
 

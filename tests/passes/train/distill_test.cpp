@@ -333,7 +333,8 @@ TEST_CASE("options of distill that do nothing are refused, with what they belong
       {"soft=mse, alpha=0, hints='h=h'", "option 'soft' belongs to alpha above 0 and would do nothing here"},
       {"alpha=1, loss=cross_entropy", "option 'loss' belongs to alpha below 1 and would do nothing here"},
       {"soft=mse, outputs='y=y=y'", "option 'outputs': expected STUDENT=TEACHER;..., found 'y=y=y'"},
-      {"optimizer=sgd, momentum=0.5", "option 'momentum' belongs to optimizer=momentum or nesterov and would do nothing here"}};
+      {"optimizer=sgd, momentum=0.5",
+       "option 'momentum' belongs to optimizer=momentum or nesterov and would do nothing here"}};
   for (const auto& [options, message] : idle) CHECK(told(options, points) == message);
   CHECK(told("loss=cross_entropy", unlabelled) ==
         "the training data has no labels (an array 'y' or 'labels'), which the loss asks for");
