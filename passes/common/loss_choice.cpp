@@ -280,6 +280,10 @@ class Chooser {
     TargetSource found = source(spec.text("target", ""));
     const Tensor& tensor = tensor_of(found);
     const Dims& scores = dims(output);
+    if (tensor.dims() == scores && !is_float(tensor.dtype()))
+      refuse("labels {}{} of output '{}' {}: expected a class number for each of its positions, or probabilities of a "
+             "floating type",
+             onnxpress::name(tensor.dtype()), to_string(tensor.dims()), output.name(), to_string(scores));
     if (scores.empty() || tensor.dims() == scores) return found;
     const auto layout = ClassLayout::fit(scores, tensor.dims());
     if (!layout || layout->classes < 2)

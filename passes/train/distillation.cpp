@@ -1,8 +1,10 @@
 #include "passes/train/distillation.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
+#include "graph/exec/trainer.h"
 #include "graph/rewrite/inline.h"
 #include "passes/core/idle_options.h"
 #include "passes/train/regressor.h"
@@ -92,6 +94,22 @@ void make_cache_folder(const std::filesystem::path& path, bool holds_several) {
   std::filesystem::create_directories(path, error);
   if (!std::filesystem::is_directory(path))
     refuse("--teacher-cache: cannot make the folder '{}': {}", path.native(), error.message());
+}
+
+// Whether a value is computed from some weight.
+bool depends_on_weights(const Model& model, const Value* value) {
+  const std::vector<std::string> weights = trainable_parameters(model);
+  std::set<const Value*> seen;
+  std::vector<const Value*> pending = {value};
+  while (!pending.empty()) {
+    const Value* next = pending.back();
+    pending.pop_back();
+    if (next == nullptr || !seen.insert(next).second) continue;
+    if (std::ranges::find(weights, next->name()) != weights.end()) return true;
+    if (const Node* node = next->producer())
+      for (const Value* input : node->inputs()) pending.push_back(input);
+  }
+  return false;
 }
 
 // Without the axis of samples.
@@ -267,6 +285,9 @@ Dims Distillation::inner_dims(const TypeInference& types, std::string_view optio
       dims->front() != first_.batch.inputs.front().dim(0))
     refuse("option '{}': expected floats of one row a sample, found '{}' of the student, {}{}", option, name,
            value->is_constant() ? "a constant " : "", to_string(type));
+  if (!depends_on_weights(*model_, value))
+    refuse("option '{}': no weight of the student comes before '{}': it cannot be trained to follow anything", option,
+           name);
   return *dims;
 }
 

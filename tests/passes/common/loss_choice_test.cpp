@@ -176,6 +176,10 @@ TEST_CASE("labels and outputs that fit no loss are named with both shapes") {
       "option 'label_smoothing' belongs to cross_entropy and would do nothing here: the loss is "
       "binary_cross_entropy(y)",
       Unsuitable);
+  LabelledData one_hot({x}, integers({20, 3}, {0, 0, 1}));
+  CHECK(refusal(*net("Softmax", 3), one_hot, "cross_entropy") ==
+        "labels int64[16,3] of output 'y' [16,3]: expected a class number for each of its positions, or probabilities "
+        "of a floating type");
   LabelledData floats({x}, normal_tensor({20}, 6));
   CHECK(refusal(*net("Softmax", 3), floats, "cross_entropy") ==
         "labels float32[16] of output 'y' [16,3]: expected class numbers of an integer type, or probabilities [16,3]; "

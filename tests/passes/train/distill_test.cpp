@@ -294,6 +294,8 @@ TEST_CASE("what does not match is refused with both shapes") {
         "[channels, positions...] of as many axes");
   CHECK(refusal("soft=none, relations='w1=h'", teachers, points) ==
         "option 'relations': expected floats of one row a sample, found 'w1' of the student, a constant float32[2,6]");
+  CHECK(refusal("soft=none, relations='x=x'", teachers, points) ==
+        "option 'relations': no weight of the student comes before 'x': it cannot be trained to follow anything");
   CHECK(refusal("soft=none, relations='h=w1'", teachers, points) ==
         "running the teacher 'T': 'w1': expected one row a sample (8), found [2,12]");
   CHECK(refusal("soft=decoupled_distillation", teachers, unlabelled) ==
