@@ -160,8 +160,8 @@ class Fit {
     at_.samples = at_.batches = 0;
     at_.sum = 0;
     skip_until_ = 0;
-    save();
     if (observer_.epoch) observer_.epoch(record);
+    save();
   }
 
   // One epoch; where not all samples fit, part after part, the held-out ones being of the first.
@@ -205,8 +205,12 @@ class Fit {
         pending = 0;
       }
       tell(step, record);
+      if (pending == 0) save_update();
     }
-    if (pending > 0) update(step, record);
+    if (pending > 0) {
+      update(step, record);
+      save_update();
+    }
   }
 
   void train_batch(const Samples& samples, std::span<const std::int64_t> indices, Trainer::Step& step) {
@@ -225,6 +229,10 @@ class Fit {
     trainer_.update(step);
     record.rate = step.rate;
     if (options_.average > 0) average_.blend(trainer_, options_.average);
+  }
+
+  // Behind what is told of it: what a checkpoint holds has been told.
+  void save_update() const {
     if (options_.checkpoint_updates > 0 && trainer_.steps() % options_.checkpoint_updates == 0) save();
   }
 

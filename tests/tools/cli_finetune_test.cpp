@@ -93,7 +93,9 @@ TEST_CASE("a run that is killed and resumed gives the bytes of one that was not"
                                            "--checkpoint",
                                            "state",
                                            "--checkpoint-updates",
-                                           "7"};
+                                           "7",
+                                           "--log",
+                                           "resumed.jsonl"};
   bool killed = false;
   for (int wait_us = 40'000; wait_us < 3'000'000 && !killed; wait_us = wait_us * 3 / 2) {
     fs::remove(scratch / "state");
@@ -107,9 +109,20 @@ TEST_CASE("a run that is killed and resumed gives the bytes of one that was not"
   resumed.emplace_back("--resume");
   REQUIRE(in(scratch, resumed).status == 0);
   const CommandResult whole = in(scratch, {"finetune", mlp, "--train", train, "--epochs", "60", "--seed", "5", "--ema",
-                                           "0.9", "--dropout", "0.2", "--quiet", "--threads", "1", "-o", "whole.onnx"});
+                                           "0.9", "--dropout", "0.2", "--quiet", "--threads", "1", "-o", "whole.onnx",
+                                           "--log", "whole.jsonl"});
   REQUIRE(whole.status == 0);
   CHECK(contents(scratch / "resumed.onnx") == contents(scratch / "whole.onnx"));
+  const auto records = [&](const char* file) {
+    std::vector<Report> found;
+    std::istringstream lines(contents(scratch / file));
+    for (std::string line; std::getline(lines, line);) {
+      found.push_back(Report::parse(line));
+      found.back().erase("seconds");
+    }
+    return found;
+  };
+  CHECK(records("resumed.jsonl") == records("whole.jsonl"));
   // A checkpoint is not overwritten by a run that does not go on from it.
   const CommandResult refused = in(scratch, arguments);
   CHECK(refused.status == 2);
