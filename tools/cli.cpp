@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <clocale>
 #include <csignal>
 #include <cstring>
@@ -100,6 +101,9 @@ class Command {
     } catch (const CLI::CallForHelp&) {
       write_to(STDOUT_FILENO, help_text(app_, verbs_, chosen()));
       return status_done;
+    } catch (const CLI::ArgumentMismatch& error) {
+      reject_unknown();
+      fail("{}{}", chosen() != nullptr ? chosen()->name() + ": " : "", mismatch(error.what()));
     } catch (const CLI::ParseError& error) {
       reject_unknown();
       fail("{}{}", chosen() != nullptr ? chosen()->name() + ": " : "", error.what());
@@ -142,6 +146,21 @@ class Command {
     add(app_);
     for (const CLI::App* sub : app_.get_subcommands()) add(*sub);
     return names;
+  }
+
+  // An option with more values than it has, or with none; `text` is the parser's, which begins with its name.
+  std::string mismatch(std::string_view text) const {
+    for (const CLI::App* owner : {&app_, chosen() != nullptr ? app_.get_subcommand(chosen()->name()) : &app_})
+      for (const CLI::Option* option : owner->get_options()) {
+        const std::string name = option->get_name();
+        const auto most = static_cast<std::size_t>(std::max(option->get_items_expected_max(), 1));
+        if (option->count() > most)
+          return fmt::format("{} is given {} times: expected one value, found {}", name, option->count(),
+                             fmt::join(option->results(), ", "));
+        if (option->count() == 0 && text.starts_with(name + ":"))
+          return fmt::format("{}: expected {}, found nothing", name, option->get_type_name());
+      }
+    return std::string(text);
   }
 
   void reject_unknown() const {

@@ -21,7 +21,8 @@ constexpr double affordable_evaluation = 30;  // seconds, for attribution by def
 // Where the new model goes: staged files, or memory until the gates are decided.
 class Target {
  public:
-  Target(const CompressJob& job, const Model& model) : to_pipe_(job.output == "-") {
+  Target(const CompressJob& job, const Model& model)
+      : to_pipe_(job.output == "-"), report_to_(job.takes_standard_output() ? STDERR_FILENO : STDOUT_FILENO) {
     file_.path = job.output;
     if (to_pipe_) {
       require(job.external != ExternalData::always, "external data cannot go to standard output");
@@ -57,7 +58,7 @@ class Target {
   // The model first: where its reader is gone, reports do not appear either.
   void commit(const Json& report, Session& session) {
     if (to_pipe_) write_model();
-    session.finish(report, *staged_, to_pipe_ ? STDERR_FILENO : STDOUT_FILENO);
+    session.finish(report, *staged_, report_to_);
   }
 
  private:
@@ -72,6 +73,7 @@ class Target {
   }
 
   bool to_pipe_;
+  int report_to_;  // a descriptor
   ModelFile file_;
   std::string bytes_;
   std::vector<std::string> notes_;
@@ -135,13 +137,14 @@ class CompressRun {
     refuse_overwriting(joined(kept, job_.reports), {job_.input});
     if (job_.output != "-") check_writable(job_.output);
     for (const std::string& path : kept)
-      if (!path.empty()) check_writable(path);
+      if (!path.empty() && path != "-") check_writable(path);
+    if (job_.teacher.has_cache_folder()) check_folder("--teacher-cache", job_.teacher.cache);
+    if (!job_.training.tensorboard.empty()) check_folder("--tensorboard", job_.training.tensorboard);
     check_report_paths(job_.reports);
   }
 
   std::vector<std::string> cache_files() const {
-    const bool is_folder = std::filesystem::is_directory(job_.teacher.cache);
-    return {job_.calib_cache, is_folder ? std::string() : job_.teacher.cache};
+    return {job_.calib_cache, job_.teacher.has_cache_folder() ? std::string() : job_.teacher.cache};
   }
 
   void open_datasets() {
@@ -199,7 +202,8 @@ class CompressRun {
     options.calibration_cache = job_.calib_cache;
     options.training = train_.get();
     if (train_) {
-      options.support = training_support(job_.training, session_);
+      options.support = training_support(job_.training);
+      options.observe = training_observers(job_.training, session_);
       options.support.teacher_cache = job_.teacher.cache;
       options.teachers = teachers_->sources();
     }

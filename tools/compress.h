@@ -44,6 +44,9 @@ struct CompressJob {
   bool keep_overridable = false;
   bool explain = false;
   std::string explain_rule;  // empty: all
+
+  // By something else than the report, which then goes to standard error.
+  bool takes_standard_output() const { return output == "-" || training.log == "-"; }
 };
 
 // Returns an exit status. Throws Error when it cannot be done: nothing is written then.

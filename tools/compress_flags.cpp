@@ -60,6 +60,8 @@ void CompressFlags::fill(CompressJob& job, const Session& session) const {
           "the pipeline has a pass that needs calibration data: give --calib DATA");
   require(job.calib_cache.empty() || !job.calib.empty(), "--calib-cache: expected --calib DATA, found none");
   job.training = training_.job();
+  require(job.training.log != "-" || job.output != "-",
+          "--log -: expected another file: standard output takes the model (-o -)");
   const bool trains_any = std::ranges::any_of(job.pipeline.steps, trains);
   require(!trains_any || !job.training.data.empty(), "the pipeline has a pass that trains: give --train DATA");
   require(trains_any || job.training.data.empty(), "--train: no pass of the pipeline trains");

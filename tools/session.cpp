@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <string_view>
 
 #include "graph/base/threads.h"
@@ -163,6 +165,16 @@ std::vector<std::string> joined(std::vector<std::string> first,
 void check_writable(const std::filesystem::path& path) {
   StagedFiles probe;
   probe.add(path, [](StagedFiles::Sink&) {});
+}
+
+void check_folder(const std::string& option, const fs::path& path) {
+  fs::path there = fs::absolute(path);
+  std::error_code none;
+  while (!fs::exists(there, none) && there.has_relative_path()) there = there.parent_path();
+  require(fs::is_directory(there, none), "{}: cannot make the folder '{}': '{}' is a file", option, path.native(),
+          there.native());
+  require(::access(there.c_str(), W_OK | X_OK) == 0, "{}: cannot write into the folder '{}': {}", option,
+          there.native(), std::strerror(errno));
 }
 
 void WatchedDataset::rewind() {

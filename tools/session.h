@@ -76,6 +76,8 @@ void refuse_overwriting(const std::vector<std::string>& outputs,
 std::vector<std::string> joined(std::vector<std::string> first,
                                 const std::vector<std::string>& more);
 void check_writable(const std::filesystem::path& path);
+// Throws Error unless a file can be made in the folder, which may have to be made first; makes nothing.
+void check_folder(const std::string& option, const std::filesystem::path& path);
 
 // A dataset that shows how far it was read.
 class WatchedDataset : public Dataset {

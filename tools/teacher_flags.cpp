@@ -1,5 +1,6 @@
 #include "tools/teacher_flags.h"
 
+#include <filesystem>
 #include <utility>
 
 #include "graph/exec/engine.h"
@@ -44,6 +45,13 @@ void TeacherFlags::declare(CLI::App& app) {
       "where the teacher has its channels; else as for the student");
 }
 
+bool TeacherJob::has_cache_folder() const {
+  std::error_code none;
+  return !cache.empty() &&
+         (cache.ends_with('/') || std::filesystem::is_directory(cache, none) ||
+          (models.size() > 1 && !std::filesystem::exists(cache, none)));
+}
+
 TeacherJob TeacherFlags::job(const DataOptions& student) const {
   TeacherJob job{.models = parts_of(models_), .cache = cache_, .data_options = student};
   const std::pair<const char*, const std::string*> reading[] = {{"teacher-input-scale", &reading_.scale},
@@ -62,6 +70,7 @@ TeacherJob TeacherFlags::job(const DataOptions& student) const {
   }
   require(job.weights.empty() || job.weights.size() == job.models.size(), "--teacher-weights: expected {}, found {}",
           job.models.size(), job.weights.size());
+  require(job.weights.size() != 1, "--teacher-weights: expected several teachers, found one");
   reading_.apply(job.data_options, "teacher-");
   return job;
 }

@@ -16,6 +16,7 @@ struct TeacherJob {
   std::vector<std::string> models;  // --teacher; empty: the model that the pipeline is given
   std::vector<double> weights;      // as many, or none: all alike
   std::string cache;                // --teacher-cache
+  bool has_cache_folder() const;    // it is one, is called one (at the end a '/'), or holds what several teachers give
   DataOptions data_options;         // those of the student where nothing else was said
   bool reads_otherwise = false;
   std::map<std::string, std::string> preprocessing;  // as said, for the report

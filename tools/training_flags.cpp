@@ -3,7 +3,6 @@
 #include <chrono>
 #include <limits>
 #include <memory>
-#include <optional>
 #include <utility>
 
 #include "graph/base/error.h"
@@ -60,22 +59,6 @@ class TrainingProgress {
   std::string held_;
 };
 
-// Files are made when training begins: what is refused before leaves none.
-FitObserver logged(TrainingLogFiles files, FitObserver further) {
-  const auto log = std::make_shared<std::optional<FitObserver>>();
-  return {.begin =
-              [log, files = std::move(files), further = std::move(further)](const FitStart& start) {
-                try {
-                  if (!*log) *log = TrainingLog::observer(std::make_shared<TrainingLog>(files), further);
-                } catch (const Error& error) {
-                  throw Unsuitable(error.what());
-                }
-                (*log)->begin(start);
-              },
-          .step = [log](const StepRecord& step) { (*log)->step(step); },
-          .epoch = [log](const EpochRecord& epoch) { (*log)->epoch(epoch); }};
-}
-
 }  // namespace
 
 void TrainingFlags::declare(CLI::App& app) {
@@ -93,7 +76,9 @@ void TrainingFlags::declare(CLI::App& app) {
   app.add_option("--checkpoint-updates", updates_, "and after every N updates")->type_name("N")->group(training);
   app.add_flag("--resume", job_.resume, "go on from --checkpoint, if it is there: the result is the same, bit for bit")
       ->group(training);
-  app.add_option("--log", job_.log, "write losses as they are, one JSON object a line")
+  app.add_option("--log", job_.log,
+                 "write losses as they are, one JSON object a line; - is standard output, the report goes to standard "
+                 "error")
       ->type_name("FILE")
       ->group(training);
   app.add_option("--tensorboard", job_.tensorboard,
@@ -122,19 +107,22 @@ TrainingJob TrainingFlags::job() const {
   return job;
 }
 
-TrainingSupport training_support(const TrainingJob& job, Session& session) {
+TrainingSupport training_support(const TrainingJob& job) {
+  return {.checkpoint = job.checkpoint, .resume = job.resume, .checkpoint_updates = job.checkpoint_updates};
+}
+
+std::function<FitObserver(const std::string& pass)> training_observers(const TrainingJob& job, Session& session) {
   const auto progress = std::make_shared<TrainingProgress>(session);
-  FitObserver observer{.begin = [progress](const FitStart& start) { progress->begin(start); },
-                       .step = [progress](const StepRecord& step) { progress->step(step); },
-                       .epoch = [progress](const EpochRecord& epoch) { progress->epoch(epoch); }};
+  std::shared_ptr<TrainingLog> log;
   if (!job.log.empty() || !job.tensorboard.empty())
-    observer = logged(
-        {.json_lines = job.log, .tensorboard = job.tensorboard, .every = job.log_every, .append = job.resume},
-        std::move(observer));
-  return {.checkpoint = job.checkpoint,
-          .resume = job.resume,
-          .checkpoint_updates = job.checkpoint_updates,
-          .observer = std::move(observer)};
+    log = std::make_shared<TrainingLog>(TrainingLogFiles{
+        .json_lines = job.log, .tensorboard = job.tensorboard, .every = job.log_every, .append = job.resume});
+  return [progress, log](const std::string& pass) {
+    FitObserver observer{.begin = [progress](const FitStart& start) { progress->begin(start); },
+                         .step = [progress](const StepRecord& step) { progress->step(step); },
+                         .epoch = [progress](const EpochRecord& epoch) { progress->epoch(epoch); }};
+    return log ? TrainingLog::observer(log, pass, std::move(observer)) : observer;
+  };
 }
 
 }  // namespace onnxpress

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,10 @@ class TrainingFlags {
   std::string updates_, every_;
 };
 
-// The checkpoint, progress on the session's terminal, and logs, whose files are made now.
-TrainingSupport training_support(const TrainingJob& job, Session& session);
+// The checkpoint.
+TrainingSupport training_support(const TrainingJob& job);
+// By the name of a pass: progress on the session's terminal, and logs, which all trainings of a run share. Their files
+// are made when training begins.
+std::function<FitObserver(const std::string& pass)> training_observers(const TrainingJob& job, Session& session);
 
 }  // namespace onnxpress

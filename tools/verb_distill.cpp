@@ -43,8 +43,11 @@ class DistillVerb : public Verb {
     const bool is_derived = student_.starts_with(derived);
     if (is_derived) {
       const std::string options = student_.substr(derived.size());
-      job_.pipeline = in_context([] { return "--student"; },
-                                 [&] { return Pipeline::parse(fmt::format("derive_student{{{}}}", options)); });
+      in_context([] { return "--student"; },
+                 [&] {
+                   job_.pipeline = Pipeline::parse(fmt::format("derive_student{{{}}}", options));
+                   for (const PipelineStep& step : job_.pipeline.steps) step.pass->check(step.options);
+                 });
     } else {
       job_.input = student_;
     }

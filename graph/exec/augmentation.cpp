@@ -224,6 +224,12 @@ void Augmentation::find_input(const Model& model) {
   const auto found = std::ranges::find_if(inputs, [&](const Value* value) { return fits(*value); });
   if (found == inputs.end() && !options_.input.empty())
     fail("augmentation: expected a required input '{}', found none", options_.input);
+  if (options_.mixup > 0)
+    for (const Value* input : inputs)
+      require(is_float(input->type.elem), "augmentation: mixup needs floating-point inputs, found '{}' of type {}",
+              input->name(), name(input->type.elem));
+  require(found != inputs.end() || options_.moves_pixels(),
+          "augmentation: noise needs a floating-point input, found none");
   require(found != inputs.end(),
           "augmentation: no floating-point input is an image: name one (input=NAME) and give the "
           "dims of its samples (image=1x28x28)");
@@ -254,8 +260,19 @@ Augmentation::Image Augmentation::image_of(const Dims& sample) const {
   const bool last =
       options_.layout == AugmentationOptions::Layout::channels_last ||
       (options_.layout == AugmentationOptions::Layout::automatic && is_channels(dims[2]) && !is_channels(dims[0]));
-  if (last) return {.channels = dims[2], .height = dims[0], .width = dims[1], .channels_last = true};
-  return {.channels = dims[0], .height = dims[1], .width = dims[2], .channels_last = false};
+  const Image image =
+      last ? Image{.channels = dims[2], .height = dims[0], .width = dims[1], .channels_last = true}
+           : Image{.channels = dims[0], .height = dims[1], .width = dims[2], .channels_last = false};
+  const std::pair<const char*, std::int64_t> moves[] = {{"shift", options_.shift}, {"crop", options_.crop}};
+  // One row or column that is repeated or mirrored stays what it is, wherever it is moved.
+  const auto holds = [&](std::int64_t side, std::int64_t pixels) {
+    return pixels < side || (side == 1 && options_.border != Border::value);
+  };
+  for (const auto& [key, pixels] : moves)
+    require(pixels == 0 || (holds(image.height, pixels) && holds(image.width, pixels)),
+            "augmentation '{}': expected fewer pixels than the images of '{}' have ({}x{}), found {}", key, input_,
+            image.height, image.width, pixels);
+  return image;
 }
 
 void Augmentation::apply(Batch& batch, std::span<const std::int64_t> numbers, std::int64_t epoch,
@@ -332,7 +349,6 @@ void Augmentation::mix(Batch& batch, std::span<const std::int64_t> numbers, std:
     other.push_back(static_cast<std::size_t>(random.below(numbers.size())));
   }
   for (Tensor& input : batch.inputs) {
-    require(is_float(input.dtype()), "augmentation: mixup needs floating-point inputs, found {}", name(input.dtype()));
     mix_rows(input, share, other, pool);
   }
   if (!batch.labels.defined()) return;

@@ -46,7 +46,8 @@ struct AugmentationOptions {
 class Augmentation {
  public:
   // For the model's required inputs. `classes`: of integer labels, which mixup makes probabilities of; nothing:
-  // labels are numbers. Throws Error when no input is an image, and for an image that does not fit its input.
+  // labels are numbers. Throws Error when no input is an image of floats (mixup and noise: of floats), for an image that
+  // does not fit its input, and for one that is not larger than shift and crop.
   Augmentation(AugmentationOptions options, const Model& model, std::optional<std::int64_t> classes,
                std::uint64_t seed);
 

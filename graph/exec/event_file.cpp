@@ -121,6 +121,16 @@ void EventFile::add(std::int64_t step, std::span<const std::pair<std::string, do
   state_->write(message);
 }
 
+void EventFile::restart(std::int64_t step) {
+  constexpr std::int64_t start = 1;
+  wire::Message session;
+  session.add_int(1, start);
+  wire::Message message = event();
+  message.add_int(2, step);
+  message.add_message(7, session);
+  state_->write(message);
+}
+
 const std::filesystem::path& EventFile::path() const { return state_->path; }
 
 }  // namespace onnxpress

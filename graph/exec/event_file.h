@@ -2,7 +2,7 @@
 //
 // A file is a sequence of TFRecords (length, masked CRC of the length, bytes, masked CRC of the bytes; CRC-32C,
 // RFC 3720 appendix B.4), each an Event message of TensorFlow's event.proto: wall time (1, double), step (2), file
-// version (3, first event only), summary (5) of values (1) with tag (1) and float (2).
+// version (3, first event only), summary (5) of values (1) with tag (1) and float (2), session log (7) of a status (1).
 #pragma once
 
 #include <cstdint>
@@ -30,6 +30,8 @@ class EventFile {
 
   // Scalars of one step, at the time of the call; readers see them at once. Throws Error (full disk).
   void add(std::int64_t step, std::span<const std::pair<std::string, double>> scalars);
+  // Tells readers that what earlier files of the folder hold from this step on is void (SessionLog, START).
+  void restart(std::int64_t step);
   const std::filesystem::path& path() const;
 
  private:

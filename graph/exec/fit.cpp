@@ -117,7 +117,8 @@ class Fit {
     FitState state;
     at_.save(state);
     for (auto& [name, tensor] : trainer_.state()) {
-      require(is_finite(tensor), "update {}: '{}' is no longer finite", trainer_.steps(), name);
+      if (!is_finite(tensor))
+        throw NotFinite(fmt::format("update {}: '{}' is no longer finite", trainer_.steps(), name));
       state["trainer/" + name] = tensor;
     }
     best_.save(state, "best");
@@ -138,8 +139,10 @@ class Fit {
     if (held_.count() == 0) return;
     if (average_.is_there()) average_.swap(trainer_);
     std::tie(record.held_loss, record.held_accuracy) = judge_.judge(trainer_, held_, batch_);
-    require(std::isfinite(*record.held_loss), "{}: the loss of the held-out samples is not finite ({})",
-            at_.epoch == 0 ? "before training" : fmt::format("after epoch {}", at_.epoch), *record.held_loss);
+    if (!std::isfinite(*record.held_loss))
+      throw NotFinite(fmt::format("{}: the loss of the held-out samples is not finite ({})",
+                                  at_.epoch == 0 ? "before training" : fmt::format("after epoch {}", at_.epoch),
+                                  *record.held_loss));
     const bool is_better = !at_.best || *record.held_loss < *at_.best;
     if (is_better) {
       at_.best = record.held_loss;
@@ -157,8 +160,8 @@ class Fit {
     at_.samples = at_.batches = 0;
     at_.sum = 0;
     skip_until_ = 0;
-    save();
     if (observer_.epoch) observer_.epoch(record);
+    save();
   }
 
   // One epoch; where not all samples fit, part after part, the held-out ones being of the first.
@@ -202,8 +205,12 @@ class Fit {
         pending = 0;
       }
       tell(step, record);
+      if (pending == 0) save_update();
     }
-    if (pending > 0) update(step, record);
+    if (pending > 0) {
+      update(step, record);
+      save_update();
+    }
   }
 
   void train_batch(const Samples& samples, std::span<const std::int64_t> indices, Trainer::Step& step) {
@@ -222,6 +229,10 @@ class Fit {
     trainer_.update(step);
     record.rate = step.rate;
     if (options_.average > 0) average_.blend(trainer_, options_.average);
+  }
+
+  // Behind what is told of it: what a checkpoint holds has been told.
+  void save_update() const {
     if (options_.checkpoint_updates > 0 && trainer_.steps() % options_.checkpoint_updates == 0) save();
   }
 

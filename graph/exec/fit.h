@@ -86,7 +86,8 @@ std::int64_t updates_per_epoch(const Model& model, std::int64_t samples, const F
 
 // Trains until the epochs are done or nothing gets better; the trainer then has the parameters to
 // keep. `model` is the one the trainer was made of, `losses` its losses. Throws Error for data without
-// labels where a loss asks for them, for a state of another training, and what Trainer::step throws.
+// labels where a loss asks for them, for a state of another training, and what Trainer::step throws;
+// NotFinite for losses of held-out samples and for parameters that a checkpoint would keep.
 FitResult fit(Trainer& trainer, const Model& model, std::span<const LossTerm> losses, Dataset& data,
               const FitOptions& options, const FitObserver& observer = {});
 

@@ -1,4 +1,5 @@
 // The text form of AugmentationOptions.
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <string>
@@ -105,9 +106,18 @@ AugmentationOptions AugmentationOptions::parse(std::string_view text) {
       fail("augmentation '{}' is not known{}", key, near.empty() ? "" : "; did you mean '" + near + "'?");
     }
   }
-  require(
-      options.is_nothing() || options.moves_pixels() || (options.image.empty() && options.layout == Layout::automatic),
-      "augmentation: image and layout are for shift, crop, flip and rotate, and none is asked for");
+  const bool leaves_sides = options.rotate > 0 || options.shift > 0 || options.crop > 0;
+  const struct {
+    const char* key;
+    bool is_read;
+    std::string_view belongs_to;
+  } places[] = {{"fill", leaves_sides, "shift, crop and rotate"},
+                {"image", options.moves_pixels(), "shift, crop, flip and rotate"},
+                {"layout", options.moves_pixels(), "shift, crop, flip and rotate"},
+                {"input", options.moves_pixels() || options.noise > 0, "shift, crop, flip, rotate and noise"}};
+  for (const auto& place : places)
+    require(place.is_read || std::ranges::find(seen, place.key) == seen.end(),
+            "augmentation '{}' belongs to {} and would do nothing here", place.key, place.belongs_to);
   return options;
 }
 

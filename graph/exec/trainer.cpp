@@ -175,8 +175,8 @@ struct Trainer::State {
     if (!places.nan.empty()) where = fmt::format(": the first NaN is of {}", places.nan);
     if (!places.infinite.empty())
       where += fmt::format("{} the first infinity of {}", where.empty() ? ":" : ",", places.infinite);
-    fail("step {}: the loss is {}{}", optimizer->steps() + 1, std::isnan(found) ? "nan" : fmt::format("{}", found),
-         where);
+    throw NotFinite(fmt::format("step {}: the loss is {}{}", optimizer->steps() + 1,
+                                std::isnan(found) ? "nan" : fmt::format("{}", found), where));
   }
 
   void apply_masks() {
@@ -256,8 +256,8 @@ void Trainer::update(Step& step) {
   step.rate = how.rate;
   if (s.options.clip_norm > 0) {
     step.norm = global_norm(s.pool, s.accumulated);
-    require(std::isfinite(step.norm), "step {}: the gradients are not finite",
-            s.optimizer->steps() + 1);
+    if (!std::isfinite(step.norm))
+      throw NotFinite(fmt::format("step {}: the gradients are not finite", s.optimizer->steps() + 1));
     if (step.norm > s.options.clip_norm) how.factor = s.options.clip_norm / step.norm;
   }
   std::vector<Tensor> parameters(std::make_move_iterator(s.values.begin()),

@@ -41,6 +41,12 @@ struct TrainerOptions {
   std::function<void(const StepTiming&)> on_step = {};
 };
 
+// A loss, gradients or parameters that are NaN or infinite: of all errors of a training the one that is its own.
+class NotFinite : public Error {
+ public:
+  using Error::Error;
+};
+
 class Trainer {
  public:
   // Clones the model. `trained` are initializers of the main graph. float16 and bfloat16 parameters

@@ -41,14 +41,9 @@ BatchTransform augmented(const AugmentationOptions& asked, const Model& model, c
   if (asked.is_nothing()) return next;
   std::optional<std::int64_t> classes;
   if (asked.mixup > 0) classes = mixed_classes(losses, first, targets);
-  std::optional<Augmentation> made;
-  try {
-    made.emplace(asked, model, classes, context.seed);
-  } catch (const Error& error) {
-    throw Unsuitable(error.what());
-  }
-  notes.push_back(made->description());
-  return [by = *std::move(made), next = std::move(next), &pool = context.pool](Batch& batch, const BatchPlace& place) {
+  Augmentation made(asked, model, classes, context.seed);
+  notes.push_back(made.description());
+  return [by = std::move(made), next = std::move(next), &pool = context.pool](Batch& batch, const BatchPlace& place) {
     by.apply(batch, place.samples, place.epoch, pool);
     if (next) next(batch, place);
   };

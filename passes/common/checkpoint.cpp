@@ -104,12 +104,14 @@ Checkpoint read_checkpoint(const std::filesystem::path& path) {
 
 void require_same_training(const std::filesystem::path& path, const Checkpoint& checkpoint,
                            const std::map<std::string, std::string>& about) {
-  for (const auto& [what, expected] : about) {
+  std::string differences;
+  for (const auto& [what, now] : about) {
     const auto found = checkpoint.about.find(what);
-    const std::string text = found == checkpoint.about.end() ? "" : found->second;
-    require(text == expected, "checkpoint '{}' is of another training: {} was {}, now it is {}", path.string(), what,
-            text, expected);
+    const std::string was = found == checkpoint.about.end() ? "not kept" : found->second;
+    if (was != now)
+      differences += fmt::format("{}{} was {}, now it is {}", differences.empty() ? "" : "; ", what, was, now);
   }
+  require(differences.empty(), "checkpoint '{}' is of another training: {}", path.string(), differences);
 }
 
 }  // namespace onnxpress

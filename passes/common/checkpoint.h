@@ -23,7 +23,7 @@ void write_checkpoint(const std::filesystem::path& path, const Checkpoint& check
 // Throws Error for a file that is none, or was cut off.
 Checkpoint read_checkpoint(const std::filesystem::path& path);
 
-// Throws Error naming what differs when the checkpoint is not of the training `about`; the path is
+// Throws Error naming all that differs when the checkpoint is not of the training `about`; the path is
 // the message's.
 void require_same_training(const std::filesystem::path& path, const Checkpoint& checkpoint,
                            const std::map<std::string, std::string>& about);

@@ -50,6 +50,9 @@ class Chooser {
       const bool is_automatic = spec.name == "auto";
       add(is_automatic ? recognized(spec.weight) : spec);
     }
+    if (smoothing_ > 0 && std::ranges::find(chosen_.terms, Kind::cross_entropy, &LossTerm::kind) == chosen_.terms.end())
+      refuse("option 'label_smoothing' belongs to cross_entropy and would do nothing here: the loss is {}",
+             chosen_.text);
     return std::move(chosen_);
   }
 
@@ -69,6 +72,7 @@ class Chooser {
 
   LossSpec by_labels() {
     const Tensor& labels = batch_.labels;
+    if (const Variational found = variational(); is_only(found)) return bound(found, "; the labels are not used");
     const bool has_lengths = batch_.further.contains("y_len") || batch_.further.contains("x_len");
     if (has_lengths && labels.rank() == 2)
       for (Value* output : model_.graph.outputs())
@@ -92,38 +96,64 @@ class Chooser {
            to_string(labels.dims()), all_outputs());
   }
 
-  LossSpec without_labels() {
-    const auto outputs = model_.graph.outputs();
-    const auto called = [&](std::initializer_list<std::string_view> names) -> const Value* {
-      for (const Value* output : outputs) {
-        std::string lower = output->name();
-        std::ranges::transform(lower, lower.begin(),
-                               [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-        std::erase(lower, '_');
-        for (const std::string_view name : names)
-          if (lower == name || lower.ends_with(fmt::format("/{}", name))) return output;
-      }
-      return nullptr;
-    };
-    const Value* mean = called({"mu", "mean", "zmean"});
-    const Value* deviation = called({"logvar", "logvariance", "zlogvar", "logsigma2"});
-    for (Value* output : outputs) {
-      if (output == mean || output == deviation || !reconstructed(dims(*output))) continue;
-      if (mean != nullptr && deviation != nullptr) {
-        LossSpec spec = said("elbo", *output,
-                             fmt::format("an output of the input's size, means '{}' and log variances '{}'",
-                                         mean->name(), deviation->name()));
-        spec.values = {output->name(), mean->name(), deviation->name()};
-        return spec;
-      }
-      const bool is_sigmoid = tail_of(output) == Tail::sigmoid;
-      return said(is_sigmoid ? "binary_cross_entropy" : "mse", *output,
-                  "data without labels: it reconstructs the input");
+  // Outputs of a variational autoencoder, by their names and sizes.
+  struct Variational {
+    const Value *mean = nullptr, *log_variance = nullptr;
+    const Value* reconstruction = nullptr;  // of an input's size
+  };
+
+  const Value* called(std::initializer_list<std::string_view> names) const {
+    for (const Value* output : model_.graph.outputs()) {
+      std::string lower = output->name();
+      std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+      std::erase(lower, '_');
+      for (const std::string_view name : names)
+        if (lower == name || lower.ends_with(fmt::format("/{}", name))) return output;
     }
-    refuse(
-        "the training data has no labels (an array 'y' or 'labels'), and no output has the size of an input; "
-        "outputs are {}",
-        all_outputs());
+    return nullptr;
+  }
+
+  Variational variational() const {
+    Variational found{.mean = called({"mu", "mean", "zmean"}),
+                      .log_variance = called({"logvar", "logvariance", "zlogvar", "logsigma2"})};
+    for (const Value* output : model_.graph.outputs())
+      if (found.reconstruction == nullptr && output != found.mean && output != found.log_variance &&
+          reconstructed(dims(*output)))
+        found.reconstruction = output;
+    return found;
+  }
+
+  // Whether labels are certainly not what the model is trained on: it gives nothing but means and log variances of one
+  // size, what is drawn by them, and reconstructions, none of which has the labels' size.
+  bool is_only(const Variational& found) const {
+    if (found.mean == nullptr || found.log_variance == nullptr || found.reconstruction == nullptr) return false;
+    const Value* drawn = called({"z", "latent", "sample"});
+    return dims(*found.log_variance) == dims(*found.mean) &&
+           std::ranges::all_of(model_.graph.outputs(), [&](const Value* output) {
+             return output == found.mean || output == found.log_variance || output == drawn ||
+                    (reconstructed(dims(*output)) && element_count(dims(*output)) != batch_.labels.size());
+           });
+  }
+
+  LossSpec bound(const Variational& found, std::string_view further) {
+    LossSpec spec = said("elbo", *found.reconstruction,
+                         fmt::format("an output of the input's size, means '{}' and log variances '{}'{}",
+                                     found.mean->name(), found.log_variance->name(), further));
+    spec.values = {found.reconstruction->name(), found.mean->name(), found.log_variance->name()};
+    return spec;
+  }
+
+  LossSpec without_labels() {
+    const Variational found = variational();
+    if (found.reconstruction == nullptr)
+      refuse(
+          "the training data has no labels (an array 'y' or 'labels'), and no output has the size of an input; "
+          "outputs are {}",
+          all_outputs());
+    if (found.mean != nullptr && found.log_variance != nullptr) return bound(found, "");
+    Value* output = model_.graph.find(found.reconstruction->name());
+    return said(tail_of(output) == Tail::sigmoid ? "binary_cross_entropy" : "mse", *output,
+                "data without labels: it reconstructs the input");
   }
 
   // The input that an output of these dims reconstructs.
@@ -250,12 +280,22 @@ class Chooser {
     TargetSource found = source(spec.text("target", ""));
     const Tensor& tensor = tensor_of(found);
     const Dims& scores = dims(output);
+    if (tensor.dims() == scores && !is_float(tensor.dtype()))
+      refuse("labels {}{} of output '{}' {}: expected a class number for each of its positions, or probabilities of a "
+             "floating type",
+             onnxpress::name(tensor.dtype()), to_string(tensor.dims()), output.name(), to_string(scores));
     if (scores.empty() || tensor.dims() == scores) return found;
     const auto layout = ClassLayout::fit(scores, tensor.dims());
     if (!layout || layout->classes < 2)
       refuse(
           "labels {}{} do not fit output '{}' {}: expected a class number for each of its positions, or "
           "probabilities {}",
+          onnxpress::name(tensor.dtype()), to_string(tensor.dims()), output.name(), to_string(scores),
+          to_string(scores));
+    if (!is_integer(tensor.dtype()))
+      refuse(
+          "labels {}{} of output '{}' {}: expected class numbers of an integer type, or probabilities {}; for numbers "
+          "say loss=mse",
           onnxpress::name(tensor.dtype()), to_string(tensor.dims()), output.name(), to_string(scores),
           to_string(scores));
     if (tensor.rank() > 1 && tensor.dims().back() == 1) {  // [N,1]
@@ -306,12 +346,12 @@ class Chooser {
   // The negative evidence lower bound of a variational autoencoder: Kingma and Welling 2014, equation 10.
   void add_bound(const LossSpec& spec) {
     if (spec.values.empty()) {
-      LossSpec found = without_labels();
-      if (found.name != "elbo")
-        refuse(
-            "loss elbo: no outputs are called mean and log variance: expected elbo(reconstruction, mean, "
-            "log_variance); outputs are {}",
-            all_outputs());
+      const Variational outputs = variational();
+      if (outputs.mean == nullptr || outputs.log_variance == nullptr || outputs.reconstruction == nullptr)
+        refuse("loss elbo: no output{}: expected elbo(reconstruction, mean, log_variance); outputs are {}",
+               outputs.reconstruction == nullptr ? " has the size of an input" : "s are called mean and log variance",
+               all_outputs());
+      LossSpec found = bound(outputs, "");
       found.settings = spec.settings;
       found.weight = spec.weight;
       return add_bound(found);

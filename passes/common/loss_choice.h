@@ -32,11 +32,13 @@ struct ChosenLosses {
 };
 
 // The losses of `specs`, where "auto" is
+// - `elbo` for outputs called mean and log variance beside reconstructions of the input alone, unless
+//   the labels have the size of one,
 // - `ctc` for class sequences with lengths (data arrays y_len or x_len),
 // - `cross_entropy` for class numbers that fit an output's class axis, and for targets of a Softmax,
 // - `binary_cross_entropy` for a Sigmoid's output, and for labels that are 0 or 1 of one score,
 // - `mse` for other labels of an output's size,
-// - without labels: `elbo` for outputs called mean and log variance, else the reconstruction of the
+// - without labels: `elbo` where there are outputs called mean and log variance, else the reconstruction of the
 //   input by an output of its shape.
 // Throws Unsuitable for outputs and data that fit no loss, naming both shapes, and for names that
 // are neither.

@@ -34,6 +34,20 @@ const std::vector<Known>& known_losses() {
   return losses;
 }
 
+// What the number of a setting may be.
+struct Range {
+  std::string_view setting;
+  double least, most;
+  bool is_whole;
+  std::string_view expected;
+};
+
+constexpr Range ranges[] = {{"beta", 0, 1e30, false, "a number of at least 0"},
+                            {"delta", 1e-30, 1e30, false, "a number above 0"},
+                            {"label_smoothing", 0, 0.999, false, "a number from 0 to 0.999"},
+                            {"ignore", -1e15, 1e15, true, "a whole number"},
+                            {"blank", 0, 1e15, true, "a whole number of at least 0"}};
+
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
   while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
@@ -87,7 +101,15 @@ void add_argument(LossSpec& spec, const Known& known, std::string_view argument)
     fail("loss '{}' has no setting '{}'{}", spec.name, setting,
          near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
   }
-  spec.settings[setting] = trimmed(argument.substr(equals + 1));
+  const std::string_view text = trimmed(argument.substr(equals + 1));
+  const auto* const range = std::ranges::find(ranges, setting, &Range::setting);
+  if (range != std::end(ranges)) {
+    const auto value = number_of(text);
+    const bool fits = value && *value >= range->least && *value <= range->most &&
+                      (!range->is_whole || *value == std::floor(*value));
+    require(fits, "loss '{}': {}: expected {}, found '{}'", spec.name, setting, range->expected, text);
+  }
+  spec.settings[setting] = text;
 }
 
 LossSpec parse_term(std::string_view text) {

@@ -1,9 +1,11 @@
 #include "passes/common/sample_store.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <utility>
 
+#include "graph/base/hash.h"
 #include "passes/core/pass.h"
 
 namespace onnxpress {
@@ -11,8 +13,11 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "records are little-endian");
 
-constexpr std::string_view magic = "onnxpress.samples/1\n";
+constexpr std::string_view family = "onnxpress.samples/";
+constexpr std::string_view magic = "onnxpress.samples/2\n";
 constexpr std::size_t alignment = 64;
+constexpr std::size_t hashed_block = std::size_t{1} << 20;
+constexpr std::size_t checksum_digits = 32;
 
 std::size_t row_bytes(const SampleStore::Column& column) {
   return packed_bytes(column.type, static_cast<std::size_t>(element_count(column.row)));
@@ -42,6 +47,53 @@ std::vector<SampleStore::Column> columns_of(const std::vector<std::string>& name
   return columns;
 }
 
+// Writes in blocks, and their checksum behind the last one.
+class ChecksummedWriter {
+ public:
+  explicit ChecksummedWriter(StagedFiles::Sink& sink) : sink_(sink) {}
+
+  void write(std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const auto part = bytes.first(std::min(bytes.size(), hashed_block - pending_.size()));
+      pending_.insert(pending_.end(), part.begin(), part.end());
+      bytes = bytes.subspan(part.size());
+      if (pending_.size() == hashed_block) put();
+    }
+  }
+
+  void finish() {
+    if (!pending_.empty()) put();
+    const std::string digits = hasher_.finish().hex();
+    sink_.write(std::as_bytes(std::span(digits)));
+  }
+
+ private:
+  void put() {
+    hasher_.add_bytes(pending_);
+    sink_.write(pending_);
+    pending_.clear();
+  }
+
+  StagedFiles::Sink& sink_;
+  Hasher hasher_;
+  std::vector<std::byte> pending_;
+};
+
+// Whether a file is as ChecksummedWriter left it. Pages are given back as they are done.
+bool is_whole(const MappedFile& file) {
+  const std::span<const std::byte> bytes = file.bytes();
+  if (bytes.size() < checksum_digits) return false;
+  const auto content = bytes.first(bytes.size() - checksum_digits);
+  Hasher hasher;
+  for (std::size_t begin = 0; begin < content.size(); begin += hashed_block) {
+    const std::size_t size = std::min(hashed_block, content.size() - begin);
+    hasher.add_bytes(content.subspan(begin, size));
+    file.release(begin, size);
+  }
+  const auto digits = bytes.last(checksum_digits);
+  return hasher.finish().hex() == std::string_view(reinterpret_cast<const char*>(digits.data()), digits.size());
+}
+
 }  // namespace
 
 void SampleStore::lay_out() {
@@ -54,44 +106,52 @@ void SampleStore::lay_out() {
   }
 }
 
-std::optional<SampleStore> SampleStore::open(const std::filesystem::path& path, std::string_view key) {
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  return in_context(
-      [&] { return fmt::format("reading '{}'", path.native()); },
-      [&]() -> std::optional<SampleStore> {
-        SampleStore store;
-        store.file_ = MappedFile::open(path);
-        const std::span<const std::byte> bytes = store.file_->bytes();
-        const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-        require(text.starts_with(magic), "expected a file of kept samples, found something else");
-        const std::size_t end = text.find('\n', magic.size());
-        require(end != std::string_view::npos, "the file is cut short");
-        store.start_ = end + 1;
-        const Json json = Json::parse(text.substr(magic.size(), end - magic.size()), nullptr, false);
-        require(json.is_object() && json.contains("key") && json.contains("samples") && json.contains("columns"),
-                "expected a description of samples, found something else");
-        try {
-          if (json.at("key").get<std::string>() != key) return std::nullopt;
-          store.samples_ = json.at("samples").get<std::int64_t>();
-          for (const Json& column : json.at("columns")) {
-            const auto type = dtype_from_name(column.at("type").get<std::string>());
-            require(type && *type != DType::string && bits(*type) >= 8, "expected the type of a column, found {}",
-                    column.at("type").dump());
-            store.columns_.push_back({column.at("name").get<std::string>(), *type, column.at("dims").get<Dims>()});
-          }
-        } catch (const Json::exception& error) {
-          fail("expected a description of samples: {}", error.what());
-        }
-        store.lay_out();
-        std::size_t size = 0;
-        const bool fits =
-            store.samples_ >= 0 &&
-            !__builtin_mul_overflow(store.record_bytes_, static_cast<std::size_t>(store.samples_), &size) &&
-            size == bytes.size() - store.start_;
-        require(fits, "expected {} samples of {} bytes, found {} bytes", store.samples_, store.record_bytes_,
-                bytes.size() - store.start_);
-        return store;
-      });
+std::string SampleStore::read_header(std::string_view text) {
+  const std::size_t end = text.find('\n', magic.size());
+  require(end != std::string_view::npos, "expected a description of samples, found none");
+  start_ = end + 1;
+  const Json json = Json::parse(text.substr(magic.size(), end - magic.size()), nullptr, false);
+  require(json.is_object(), "expected a description of samples, found something else");
+  try {
+    samples_ = json.at("samples").get<std::int64_t>();
+    for (const Json& column : json.at("columns")) {
+      const auto type = dtype_from_name(column.at("type").get<std::string>());
+      require(type && *type != DType::string && bits(*type) >= 8, "expected the type of a column, found {}",
+              column.at("type").dump());
+      columns_.push_back({column.at("name").get<std::string>(), *type, column.at("dims").get<Dims>()});
+    }
+    return json.at("key").get<std::string>();
+  } catch (const Json::exception& error) {
+    fail("expected a description of samples: {}", error.what());
+  }
+}
+
+FoundSamples SampleStore::open(const std::filesystem::path& path, std::string_view key) {
+  if (!std::filesystem::exists(path)) return {};
+  return in_context([&] { return fmt::format("reading '{}'", path.native()); },
+                    [&]() -> FoundSamples {
+                      SampleStore store;
+                      store.file_ = MappedFile::open(path);
+                      const std::span<const std::byte> bytes = store.file_->bytes();
+                      const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+                      require(text.starts_with(family) || family.starts_with(text),
+                              "expected a file of kept samples, found something else: remove it, or name another");
+                      if (!text.starts_with(magic))
+                        return {.reason = text.size() < magic.size() ? "it was cut short" : "it is of an older form"};
+                      if (!is_whole(*store.file_)) return {.reason = "it is damaged or was cut short"};
+                      if (store.read_header(text) != key)
+                        return {.reason = "it was kept for another teacher, other values, data or preprocessing"};
+                      store.lay_out();
+                      std::size_t size = 0;
+                      const std::size_t found = bytes.size() - checksum_digits - store.start_;
+                      const bool fits = store.samples_ >= 0 &&
+                                        !__builtin_mul_overflow(store.record_bytes_,
+                                                                static_cast<std::size_t>(store.samples_), &size) &&
+                                        size == found;
+                      require(fits, "expected {} samples of {} bytes, found {} bytes", store.samples_,
+                              store.record_bytes_, found);
+                      return {.store = std::move(store)};
+                    });
 }
 
 SampleStore SampleStore::record(const std::vector<std::string>& names, std::int64_t samples,
@@ -136,20 +196,15 @@ SampleStore SampleStore::record(const std::vector<std::string>& names, std::int6
   StagedFiles staged;
   staged.add(path, [&](StagedFiles::Sink& sink) {
     const std::string text = header(store.columns_, samples, key);
-    sink.write(std::as_bytes(std::span(text)));
-    std::vector<std::byte> pending;
-    write_all_rows([&](std::span<const std::byte> row) {
-      pending.insert(pending.end(), row.begin(), row.end());
-      if (pending.size() < (std::size_t{1} << 20)) return;
-      sink.write(pending);
-      pending.clear();
-    });
-    sink.write(pending);
+    ChecksummedWriter writer(sink);
+    writer.write(std::as_bytes(std::span(text)));
+    write_all_rows([&](std::span<const std::byte> row) { writer.write(row); });
+    writer.finish();
   });
   staged.commit();
-  std::optional<SampleStore> kept = open(path, key);
-  require(kept.has_value(), "'{}' was changed while it was written", path.native());
-  return std::move(*kept);
+  FoundSamples kept = open(path, key);
+  require(kept.store.has_value(), "'{}' was changed while it was written: {}", path.native(), kept.reason);
+  return std::move(*kept.store);
 }
 
 Tensor SampleStore::gather(std::size_t column, std::span<const std::int64_t> numbers) const {

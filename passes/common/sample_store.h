@@ -16,10 +16,13 @@
 
 namespace onnxpress {
 
+struct FoundSamples;
+
 // Records of one length, sample by sample: a row of each column.
 //
-// A file begins with "onnxpress.samples/1\n", a line of JSON (key, samples, columns with name, type and
-// dims of a row) and blanks up to a multiple of 64 bytes; the records follow, little-endian.
+// A file begins with "onnxpress.samples/2\n", a line of JSON (key, samples, columns with name, type and
+// dims of a row) and blanks up to a multiple of 64 bytes; the records follow, little-endian, and behind
+// them 32 hexadecimal digits: XXH3-128 over all before it, in blocks of 1 MiB.
 class SampleStore {
  public:
   struct Column {
@@ -30,9 +33,10 @@ class SampleStore {
     bool operator==(const Column&) const = default;
   };
 
-  // The file's contents; nothing where there is no file, or where it was kept for another key.
-  // Throws Error for files that are no such store or cut short.
-  static std::optional<SampleStore> open(const std::filesystem::path& path, std::string_view key);
+  // The file's contents; without a store where there is no file, and where it is damaged, cut short, of
+  // another form or was kept for another key. Throws Error for a file that is something else, which is
+  // not to be written over.
+  static FoundSamples open(const std::filesystem::path& path, std::string_view key);
 
   // Takes rows in order: `next` gives tensors [rows, row dims...] for each name, or an empty list at
   // the end. With a path the records go to that file, which appears when all are there. Throws
@@ -50,6 +54,8 @@ class SampleStore {
 
  private:
   void lay_out();
+  // The key of the description in a file's header. Throws Error.
+  std::string read_header(std::string_view text);
 
   std::vector<Column> columns_;
   std::vector<std::size_t> offsets_;  // of columns in a record
@@ -58,6 +64,11 @@ class SampleStore {
   std::vector<std::byte> owned_;
   std::shared_ptr<const MappedFile> file_;
   std::size_t start_ = 0;  // of the records in the file
+};
+
+struct FoundSamples {
+  std::optional<SampleStore> store = {};
+  std::string reason = {};  // why a file that is there was not used
 };
 
 }  // namespace onnxpress

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "passes/core/idle_options.h"
+
 namespace onnxpress {
 namespace {
 
@@ -112,7 +114,7 @@ constexpr OptionSpec shared_options[] = {
     {.name = "l2", .help = "this times the weight is added to its gradient; a number, or by parameter"},
     {.name = "l1", .help = "this times the weight's sign is added to its gradient; a number, or by parameter"},
     {.name = "max_norm",
-     .help = "bound on the norm of the incoming weights of every output; a number, or by parameter"},
+     .help = "bound on the norm of the incoming weights of every output, 0: none; a number, or by parameter"},
     {.name = "clip_norm",
      .kind = Kind::number,
      .default_value = "0",
@@ -192,6 +194,34 @@ SelectedNumber selected(const Options& options, std::string_view name, double ot
   return SelectedNumber::parse(name, options.text(name), otherwise, 0, max);
 }
 
+// Options that were said although nothing reads them.
+void check_idle(const Options& options, const TrainingSettings& settings) {
+  using Optimizer = OptimizerOptions::Kind;
+  const Optimizer optimizer = settings.optimizer.kind;
+  const bool is_adam = optimizer == Optimizer::adam || optimizer == Optimizer::adamw;
+  const std::string& schedule = options.text("schedule");
+  const bool has_factor = schedule == "step" || schedule == "exponential";
+  const bool has_end = schedule == "cosine" || schedule == "one_cycle";
+  const OptionPlace places[] = {
+      {"momentum", optimizer == Optimizer::momentum || optimizer == Optimizer::nesterov,
+       "optimizer=momentum or nesterov"},
+      {"beta1", is_adam, "optimizer=adam or adamw"},
+      {"beta2", is_adam, "optimizer=adam or adamw"},
+      {"epsilon", is_adam || optimizer == Optimizer::rmsprop, "optimizer=adam, adamw or rmsprop"},
+      {"smoothing", optimizer == Optimizer::rmsprop, "optimizer=rmsprop"},
+      {"step_epochs", has_factor, "schedule=step or exponential"},
+      {"factor", has_factor, "schedule=step or exponential"},
+      {"final_rate", has_end, "schedule=cosine or one_cycle"},
+      {"label_smoothing",
+       std::ranges::any_of(settings.losses,
+                           [](const LossSpec& loss) { return loss.name == "auto" || loss.name == "cross_entropy"; }),
+       "loss=cross_entropy"},
+      {"patience", settings.fit.patience == 0 || settings.fit.hold_out > 0, "hold_out above 0"},
+      {"keep_best", !settings.fit.keep_best || settings.fit.hold_out > 0, "hold_out above 0"},
+  };
+  refuse_idle(options, places);
+}
+
 }  // namespace
 
 std::vector<OptionSpec> training_options(std::initializer_list<OptionSpec> own) {
@@ -240,10 +270,9 @@ TrainingSettings TrainingSettings::from(const Options& options) {
   settings.keeps_dropout = options.flag("keep_dropout");
   settings.keeps_zeros = options.flag("keep_zeros");
   settings.freezes = !options.text("freeze").empty();
-  require(settings.fit.patience == 0 || settings.fit.hold_out > 0,
-          "option 'patience': there is no held-out loss to wait for with hold_out=0");
   require(settings.warmup_epochs < static_cast<double>(settings.fit.epochs),
           "option 'warmup': expected fewer than the {} epochs, found {}", settings.fit.epochs, settings.warmup_epochs);
+  check_idle(options, settings);
   return settings;
 }
 

@@ -33,7 +33,7 @@ struct TrainingSettings {
   Selector trained, frozen;      // of parameters; `frozen` is nothing where it was not said
   bool freezes = false;
 
-  // Throws Error for values that contradict each other.
+  // Throws Error for values that contradict each other, and for options that do nothing beside the others.
   static TrainingSettings from(const Options& options);
   // Throws Error for selectors that match nothing.
   void check_model(const Model& model) const;

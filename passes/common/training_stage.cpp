@@ -76,20 +76,13 @@ class Stage {
   }
 
  private:
-  // What fails here is not of the training, but of what it was given.
   void prepare() {
-    try {
-      const FirstBatch first = look_at_first_batch(model_, data_, context_.pool.size());
-      choose(first);
-      choose_parameters();
-      trainer_.emplace(model_, parameters_, losses_.terms, trainer_options());
-      set_fit_options(first);
-      prepare_checkpoint(first);
-    } catch (const Unsuitable&) {
-      throw;
-    } catch (const Error& error) {
-      throw Unsuitable(error.what());
-    }
+    const FirstBatch first = look_at_first_batch(model_, data_, context_.pool.size());
+    choose(first);
+    choose_parameters();
+    trainer_.emplace(model_, parameters_, losses_.terms, trainer_options());
+    set_fit_options(first);
+    prepare_checkpoint(first);
   }
 
   void choose(const FirstBatch& first) {
@@ -196,7 +189,8 @@ class Stage {
     about["data"] = data_.hash();
     about["first inputs"] = inputs.finish().hex();
     about["loss"] = losses_.text;
-    about["options"] = options_.to_json().dump();
+    const Json options = options_.to_json();
+    for (const auto& [option, value] : options.items()) about["option " + option] = value.dump();
     about["seed"] = std::to_string(context_.seed);
     const bool exists = std::filesystem::exists(support.checkpoint);
     require(!exists || support.resume, "checkpoint '{}' is there already: say --resume to go on from it, or remove it",
@@ -286,8 +280,12 @@ TrainingReport train_stage(Model& model, const TrainingTask& task, const Options
     report.notes.push_back(fmt::format("BatchNormalization behind {} convolution{} while training, folded again",
                                        weights.size(), weights.size() == 1 ? "" : "s"));
     return report;
-  } catch (const NoGradient& missing) {
-    throw Unsuitable(missing.what());
+  } catch (const NotFinite&) {
+    throw;
+  } catch (const Unsuitable&) {
+    throw;
+  } catch (const Error& error) {  // of what the training was given: data, options, files of its own
+    throw Unsuitable(error.what());
   }
 }
 

@@ -45,9 +45,9 @@ std::map<std::string, Tensor> zero_masks(const Model& model, const std::vector<s
 
 // Trains `model` in place by the options of training_options() and the context's data, with the
 // context's checkpoint and observer. The model may hold what only training needs (fake quantization,
-// regressors): the caller takes from it what it wants. Throws Unsuitable for data that does not fit
-// and operators without a gradient, and Error for a loss that is not finite, of which the
-// checkpoint holds the last good state.
+// regressors): the caller takes from it what it wants. Throws NotFinite for a training that diverges,
+// of which the checkpoint holds the last good state, and Unsuitable for whatever else ends it: data
+// that does not fit, operators without a gradient, logs and checkpoints that cannot be written.
 TrainingReport train_stage(Model& model, const TrainingTask& task, const Options& options, PassContext& context);
 
 }  // namespace onnxpress

@@ -364,7 +364,9 @@ class Runner {
 
   TrainingSupport support(const PipelineStep& step) const {
     TrainingSupport given = options_.support;
-    if (given.checkpoint.empty() || !trains(step)) return given;
+    if (!trains(step)) return given;
+    if (options_.observe) given.observer = options_.observe(std::string(step.pass->info().name));
+    if (given.checkpoint.empty()) return given;
     const auto before = std::span(pipeline_.steps).first(number_ - 1);
     if (const auto earlier = std::ranges::count_if(before, trains); earlier > 0)
       given.checkpoint += fmt::format(".{}", earlier + 1);
@@ -504,7 +506,8 @@ RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
                [&] {
                  const PipelineStep& step = pipeline.steps[i];
                  check_needs(step, options);
-                 step.pass->check(step.options);
+                 in_context([&] { return fmt::format("pass {}", step.pass->info().name); },
+                            [&] { step.pass->check(step.options); });
                });
   return Runner(std::move(model), pipeline, options).run();
 }

@@ -52,6 +52,8 @@ struct RunOptions {
   std::vector<TeacherSource> teachers;  // empty: the model given, for passes that need one
   // Of the first step that trains; the checkpoint of the n-th one carries ".n" behind its name.
   TrainingSupport support = {};
+  // The observer of a step that trains, by the name of its pass; may be empty.
+  std::function<FitObserver(const std::string& pass)> observe;
   std::filesystem::path calibration_cache;  // what was observed, kept from run to run; empty: none
   // Probe inputs taken from data; empty: generated (probe_inputs).
   std::vector<std::vector<Tensor>> probes;

@@ -8,6 +8,7 @@
 
 #include "passes/common/loss_choice.h"
 #include "passes/common/training_stage.h"
+#include "passes/core/idle_options.h"
 #include "passes/quantize/aware_blocks.h"
 #include "passes/quantize/aware_teacher.h"
 #include "passes/quantize/fake_graph.h"
@@ -144,17 +145,18 @@ class AwareTraining {
 void check_aware(const Options& options, const QuantizeRequest& request) {
   const TrainingSettings settings = TrainingSettings::from(options);
   const std::string& objective = options.text("objective");
-  const auto belongs = [&](std::string_view option, bool is_read, std::string_view to) {
-    require(!options.given(option) || is_read, "option '{}' belongs to {} and would do nothing here", option, to);
+  const bool reads_labels = objective != "teacher" && objective != "blocks";
+  const OptionPlace places[] = {
+      {"teacher_share", objective == "both", "objective=both"},
+      {"temperature", objective != "labels" && objective != "blocks", "objective=teacher or both"},
+      {"block_samples", objective == "blocks", "objective=blocks"},
+      {"loss", reads_labels, "objective=labels or both"},
+      {"label_smoothing", reads_labels, "objective=labels or both"},
+      {"learn_scales", !options.flag("power_of_two"), "scales that are no powers of two"},
+      {"scale_rate", options.flag("learn_scales") || options.flag("learn_zero_points"),
+       "learn_scales or learn_zero_points"},
   };
-  belongs("teacher_share", objective == "both", "objective=both");
-  belongs("temperature", objective != "labels" && objective != "blocks", "objective=teacher or both");
-  belongs("block_samples", objective == "blocks", "objective=blocks");
-  belongs("loss", objective != "teacher" && objective != "blocks", "objective=labels or both");
-  belongs("label_smoothing", objective != "teacher" && objective != "blocks", "objective=labels or both");
-  belongs("learn_scales", !options.flag("power_of_two"), "scales that are no powers of two");
-  belongs("scale_rate", options.flag("learn_scales") || options.flag("learn_zero_points"),
-          "learn_scales or learn_zero_points");
+  refuse_idle(options, places);
   require(!settings.max_norm.is_given() && settings.max_norm.rules().empty(),
           "max_norm bounds weights that operators read as they are, not behind fake quantization");
   require(request.bias_correction == BiasCorrection::none,

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "graph/base/error.h"
+#include "passes/core/idle_options.h"
 
 namespace onnxpress {
 namespace {
@@ -127,12 +128,7 @@ std::optional<double> parse_drop(std::string_view text) {
 void check_idle(const Options& options, const QuantizeRequest& request) {
   const bool is_static = request.scheme == Scheme::static_ranges;
   const bool has_blocks = request.granularity == Granularity::Kind::block || request.form == Form::contrib;
-  struct Place {
-    std::string_view option;
-    bool is_read;
-    std::string_view belongs_to;
-  };
-  const Place places[] = {
+  const OptionPlace places[] = {
       {"calibration", is_static, "scheme=static"},
       {"percentile", is_static && request.range.method == RangeMethod::percentile, "calibration=percentile"},
       {"act_bits",
@@ -154,9 +150,7 @@ void check_idle(const Options& options, const QuantizeRequest& request) {
       {"budget", request.automatic_bits, "bits=auto"},
       {"max_drop", request.automatic_bits && !request.budget_bits, "bits=auto without budget"},
   };
-  for (const Place& place : places)
-    require(!options.given(place.option) || place.is_read, "option '{}' belongs to {} and would do nothing here",
-            place.option, place.belongs_to);
+  refuse_idle(options, places);
 }
 
 // A type says whether there is a zero point; only scheme=weights has signed codes with one.

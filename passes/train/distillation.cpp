@@ -4,8 +4,9 @@
 #include <set>
 #include <utility>
 
-#include "graph/ops/infer.h"
+#include "graph/exec/trainer.h"
 #include "graph/rewrite/inline.h"
+#include "passes/core/idle_options.h"
 #include "passes/train/regressor.h"
 
 namespace onnxpress {
@@ -29,7 +30,8 @@ std::vector<DistillationSettings::Pair> pairs_from(std::string_view option, std:
     const std::size_t middle = one.find('=');
     const std::string student(one.substr(0, middle));
     const std::string teacher(middle == std::string_view::npos ? one : one.substr(middle + 1));
-    require(!student.empty() && !teacher.empty(), "option '{}': expected STUDENT=TEACHER;..., found '{}'", option,
+    const bool is_pair = !student.empty() && !teacher.empty() && teacher.find('=') == std::string::npos;
+    require(is_pair, "option '{}': expected STUDENT=TEACHER;..., found '{}'", option,
             one);
     pairs.push_back({student, teacher});
   }
@@ -81,6 +83,35 @@ std::string listed(std::span<Value* const> values) {
   return text;
 }
 
+// A cache that is called a folder, or that several teachers need one for.
+void make_cache_folder(const std::filesystem::path& path, bool holds_several) {
+  if (path.empty() || std::filesystem::is_directory(path)) return;
+  const bool is_called_folder = !path.has_filename();
+  if (!is_called_folder && !holds_several) return;
+  if (std::filesystem::exists(path))
+    refuse("--teacher-cache: expected a folder for several teachers, found the file '{}'", path.native());
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (!std::filesystem::is_directory(path))
+    refuse("--teacher-cache: cannot make the folder '{}': {}", path.native(), error.message());
+}
+
+// Whether a value is computed from some weight.
+bool depends_on_weights(const Model& model, const Value* value) {
+  const std::vector<std::string> weights = trainable_parameters(model);
+  std::set<const Value*> seen;
+  std::vector<const Value*> pending = {value};
+  while (!pending.empty()) {
+    const Value* next = pending.back();
+    pending.pop_back();
+    if (next == nullptr || !seen.insert(next).second) continue;
+    if (std::ranges::find(weights, next->name()) != weights.end()) return true;
+    if (const Node* node = next->producer())
+      for (const Value* input : node->inputs()) pending.push_back(input);
+  }
+  return false;
+}
+
 // Without the axis of samples.
 Dims row_of(const Dims& dims) { return {dims.begin() + (dims.empty() ? 0 : 1), dims.end()}; }
 
@@ -92,6 +123,7 @@ DistillationSettings DistillationSettings::from(const Options& options) {
                                 .temperature = options.number("temperature"),
                                 .target_weight = options.number("target_weight"),
                                 .other_weight = options.number("other_weight"),
+                                .says_temperature = options.given("temperature"),
                                 .outputs = pairs_from("outputs", options.text("outputs")),
                                 .hints = pairs_from("hints", options.text("hints")),
                                 .attention = pairs_from("attention", options.text("attention")),
@@ -108,6 +140,23 @@ DistillationSettings DistillationSettings::from(const Options& options) {
           "expected soft targets, hints, attention or relations: without them there is nothing of the teacher "
           "(finetune trains "
           "on labels alone)");
+  const bool may_soften = settings.soft == Soft::automatic || settings.soft == Soft::distillation ||
+                          settings.soft == Soft::decoupled_distillation;
+  const bool is_decoupled = has_soft && settings.soft == Soft::decoupled_distillation;
+  const OptionPlace places[] = {
+      {"soft", settings.soft == Soft::none || settings.alpha > 0, "alpha above 0"},
+      {"temperature", has_soft && may_soften, "soft=distillation or decoupled_distillation"},
+      {"target_weight", is_decoupled, "soft=decoupled_distillation"},
+      {"other_weight", is_decoupled, "soft=decoupled_distillation"},
+      {"outputs", has_soft, "soft targets (soft other than none, alpha above 0)"},
+      {"hint_weight", !settings.hints.empty(), "hints"},
+      {"attention_weight", !settings.attention.empty(), "attention"},
+      {"distance_weight", !settings.relations.empty(), "relations"},
+      {"angle_weight", !settings.relations.empty(), "relations"},
+      {"loss", settings.alpha < 1, "alpha below 1"},
+      {"label_smoothing", settings.alpha < 1, "alpha below 1"},
+  };
+  refuse_idle(options, places);
   return settings;
 }
 
@@ -120,21 +169,33 @@ Distillation::Distillation(const Model& student, const DistillationSettings& set
   first_ = look_at_first_batch(*model_, *context.training, context.pool.size());
   has_labels_ = first_.batch.labels.defined();
   wanted_.resize(sources_.size());
-  if (has_labels_ && settings_.alpha < 1) add_hard(training);
-  if (!has_labels_ && settings_.alpha < 1)
-    notes_.push_back(fmt::format("'{}' has no labels: the student learns from the teacher alone",
-                                 context.training->description()));
+  if (settings_.alpha < 1) choose_hard(training, context.training->description());
   double total = 0;
   for (const TeacherSource& source : sources_) total += source.weight;
   if (settings_.soft != Soft::none && settings_.alpha > 0)
     for (std::size_t t = 0; t < sources_.size(); ++t)
       if (sources_[t].weight > 0) add_soft(t, sources_[t].weight / total);
+  const auto is_softened = [](const SoftLoss& loss) {
+    return loss.term.kind == Kind::distillation || loss.term.kind == Kind::decoupled_distillation;
+  };
+  if (settings_.says_temperature && !soft_.empty() && std::ranges::none_of(soft_, is_softened))
+    refuse("option 'temperature' belongs to soft=distillation and would do nothing here: the loss is {}",
+           name(soft_.front().term.kind));
   add_inner();
   run_teachers(context);
   for (std::size_t i = 0; i < soft_.size(); ++i) {
     check(soft_[i]);
     finish(soft_[i], context.seed + i);
   }
+}
+
+// Labels that are not there are missed only where something was said of them.
+void Distillation::choose_hard(const TrainingSettings& training, const std::string& data) {
+  const bool is_automatic = training.losses.size() == 1 && training.losses.front().name == "auto";
+  if (has_labels_ || !is_automatic) return add_hard(training);
+  if (training.label_smoothing > 0)
+    refuse("option 'label_smoothing' belongs to labels and would do nothing here: '{}' has none", data);
+  notes_.push_back(fmt::format("'{}' has no labels: the student learns from the teacher alone", data));
 }
 
 // The label's losses, as the options of training say, by what is left of alpha.
@@ -181,10 +242,10 @@ LossTerm::Kind Distillation::soft_kind(const std::string& output) const {
         std::ranges::any_of(logits->uses(), [](const Use& use) { return use.node->is("Sigmoid"); });
     return is_sigmoid ? Kind::binary_cross_entropy : Kind::distillation;
   }
-  const auto dims = first_.outputs.find(output);
-  if (dims == first_.outputs.end() || dims->second.size() < 2 || dims->second.back() == 1) return Kind::mse;
+  const Dims& dims = first_.outputs.at(output);
+  if (dims.size() < 2 || dims.back() == 1) return Kind::mse;
   const Tensor& labels = first_.batch.labels;
-  const bool is_regression = labels.defined() && is_float(labels.dtype()) && labels.dims() == dims->second;
+  const bool is_regression = labels.defined() && is_float(labels.dtype()) && labels.dims() == dims;
   return is_regression ? Kind::mse : Kind::distillation;
 }
 
@@ -198,8 +259,11 @@ std::size_t Distillation::want(std::size_t teacher, TeacherValue value) {
 
 void Distillation::add_soft(std::size_t teacher, double share) {
   for (const DistillationSettings::Pair& pair : output_pairs(sources_[teacher])) {
-    if (model_->graph.find(pair.student) == nullptr)
-      refuse("option 'outputs': the student has no value '{}'", pair.student);
+    const auto outputs = model_->graph.outputs();
+    const auto output = std::ranges::find(outputs, pair.student, [](const Value* value) { return value->name(); });
+    if (output == outputs.end() || !is_float((*output)->type.elem))
+      refuse("option 'outputs': expected an output of floats of the student, found '{}'; there are {}", pair.student,
+             listed(outputs));
     const Kind kind = soft_kind(pair.student);
     if (kind == Kind::decoupled_distillation && !(has_labels_ && is_integer(first_.batch.labels.dtype())))
       refuse("decoupled_distillation: expected data with class labels, found none");
@@ -211,10 +275,20 @@ void Distillation::add_soft(std::size_t teacher, double share) {
   }
 }
 
-Value& Distillation::inner(const std::string& name) {
-  Value* value = model_->graph.find(name);
-  if (value == nullptr) refuse("expected a value '{}' of the student, found none", name);
-  return *value;
+// Of a value of the student, for the first batch: floats of one row a sample.
+Dims Distillation::inner_dims(const TypeInference& types, std::string_view option, const std::string& name) const {
+  const Value* value = model_->graph.find(name);
+  if (value == nullptr) refuse("option '{}': expected a value '{}' of the student, found none", option, name);
+  const Type& type = types.type(value);
+  const std::optional<Dims> dims = type.shape ? concrete(*type.shape) : std::nullopt;
+  if (!is_float(type.elem) || !dims || value->is_constant() || dims->empty() ||
+      dims->front() != first_.batch.inputs.front().dim(0))
+    refuse("option '{}': expected floats of one row a sample, found '{}' of the student, {}{}", option, name,
+           value->is_constant() ? "a constant " : "", to_string(type));
+  if (!depends_on_weights(*model_, value))
+    refuse("option '{}': no weight of the student comes before '{}': it cannot be trained to follow anything", option,
+           name);
+  return *dims;
 }
 
 // Losses on values inside, after those of the first teacher. Types are those of the first batch.
@@ -223,32 +297,29 @@ void Distillation::add_inner() {
   const std::vector<Value*> inputs = model_->required_inputs();
   for (std::size_t i = 0; i < inputs.size(); ++i) types.set_input(inputs[i], Type::of(first_.batch.inputs.at(i)));
   types.run();
-  const auto positions = [&](const Value& value) {
-    const auto dims = types.type(&value).shape ? concrete(*types.type(&value).shape) : std::nullopt;
-    if (!dims) refuse("'{}': expected known dims, found {}", value.name(), to_string(types.type(&value)));
-    return dims->size() > 2 ? std::optional(Dims(dims->begin() + 2, dims->end())) : std::nullopt;
+  const auto positions = [](const Dims& dims) {
+    return dims.size() > 2 ? std::optional(Dims(dims.begin() + 2, dims.end())) : std::nullopt;
+  };
+  const auto add = [&](std::string_view option, Kind kind, double weight, const DistillationSettings::Pair& pair,
+                       const Dims& dims, std::optional<Dims> wanted) {
+    const std::size_t value = want(0, {.name = pair.teacher, .positions = std::move(wanted)});
+    soft_.push_back({{.kind = kind, .output = pair.student, .weight = weight}, 0, value, option, dims});
   };
   for (const DistillationSettings::Pair& pair : settings_.hints) {
-    const Value& value = inner(pair.student);
-    const bool are_maps = channel_axis(value) == 1;
-    TeacherValue wanted{.name = pair.teacher, .positions = are_maps ? positions(value) : std::nullopt};
-    soft_.push_back({{.kind = Kind::mse, .output = pair.student, .weight = settings_.hint_weight},
-                     0,
-                     want(0, std::move(wanted))});
+    const Dims dims = inner_dims(types, "hints", pair.student);
+    const bool are_maps = channel_axis(*model_->graph.find(pair.student)) == 1;
+    add("hints", Kind::mse, settings_.hint_weight, pair, dims, are_maps ? positions(dims) : std::nullopt);
   }
   for (const DistillationSettings::Pair& pair : settings_.attention) {
-    TeacherValue wanted{.name = pair.teacher, .positions = positions(inner(pair.student))};
-    soft_.push_back({{.kind = Kind::attention_transfer, .output = pair.student, .weight = settings_.attention_weight},
-                     0,
-                     want(0, std::move(wanted))});
+    const Dims dims = inner_dims(types, "attention", pair.student);
+    add("attention", Kind::attention_transfer, settings_.attention_weight, pair, dims, positions(dims));
   }
   for (const DistillationSettings::Pair& pair : settings_.relations) {
-    inner(pair.student);
-    const std::size_t value = want(0, {.name = pair.teacher});
+    const Dims dims = inner_dims(types, "relations", pair.student);
     const std::pair<Kind, double> both[] = {{Kind::relational_distance, settings_.distance_weight},
                                             {Kind::relational_angle, settings_.angle_weight}};
     for (const auto& [kind, weight] : both)
-      if (weight > 0) soft_.push_back({{.kind = kind, .output = pair.student, .weight = weight}, 0, value});
+      if (weight > 0) add("relations", kind, weight, pair, dims, std::nullopt);
   }
 }
 
@@ -258,11 +329,11 @@ void Distillation::run_teachers(PassContext& context) {
   const auto is_used = [&](std::size_t t) { return !wanted_[t].empty(); };
   std::size_t used = 0;
   for (std::size_t t = 0; t < sources_.size(); ++t) used += is_used(t);
-  const bool is_folder = !options.cache.empty() && std::filesystem::is_directory(options.cache);
-  if (!options.cache.empty() && used > 1 && !is_folder)
-    refuse("--teacher-cache: expected a folder for several teachers, found '{}'", options.cache.native());
+  make_cache_folder(options.cache, used > 1);
   for (std::size_t t = 0; t < sources_.size(); ++t) {
     teachers_.push_back(nullptr);
+    if (!is_used(t) && t > 0)
+      refuse("teacher '{}' would do nothing here: without soft targets all follow the first", sources_[t].name);
     if (!is_used(t)) continue;
     teachers_.back() = std::make_unique<TeacherTargets>(sources_[t], wanted_[t], *context.training, options, context);
     notes_.push_back(teachers_.back()->note());
@@ -273,31 +344,27 @@ void Distillation::run_teachers(PassContext& context) {
 // Whether student and teacher fit, by the first batch.
 void Distillation::check(const SoftLoss& loss) {
   const Dims& theirs = teachers_[loss.teacher]->rows()[loss.value];
-  const auto found = first_.outputs.find(loss.term.output);
-  if (found == first_.outputs.end()) return;  // values inside: the losses say what they expect
-  const Dims ours = row_of(found->second);
-  const bool is_output_loss = is_on_logits(loss.term.kind) || loss.term.kind == Kind::mse ||
-                              loss.term.kind == Kind::l1 || loss.term.kind == Kind::huber ||
-                              loss.term.kind == Kind::binary_cross_entropy;
-  if (is_output_loss && ours != theirs)
-    refuse("output '{}' of the student gives {} a sample, '{}' of teacher '{}' {}: expected the same",
+  const Dims ours = row_of(loss.dims.empty() ? first_.outputs.at(loss.term.output) : loss.dims);
+  const auto told = [&](std::string_view expected) {
+    refuse("option '{}': '{}' of the student gives {} a sample, '{}' of teacher '{}' {}: expected {}", loss.option,
            loss.term.output, to_string(ours), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name,
-           to_string(theirs));
+           to_string(theirs), expected);
+  };
+  if (loss.option == "outputs" && ours != theirs) told("the same");
+  if (loss.option == "hints" && ours.size() != theirs.size()) told("as many axes");
+  const auto positions = [](const Dims& dims) { return std::span(dims).subspan(1); };
+  if (loss.option == "attention" && (ours.size() < 2 || ours.size() != theirs.size() ||
+                                     !std::ranges::equal(positions(ours), positions(theirs))))
+    told("maps [channels, positions...] of as many axes");
 }
 
 // The loss with its target; a hint of another width gets a regressor.
 void Distillation::finish(const SoftLoss& loss, std::uint64_t seed) {
   LossTerm term = loss.term;
-  const bool is_output = first_.outputs.contains(term.output);
-  if (term.kind == Kind::mse && !is_output) {
-    Value& value = inner(term.output);
+  if (loss.option == "hints") {
+    Value& value = *model_->graph.find(term.output);
     const std::size_t axis = channel_axis(value);
-    const Dims& theirs = teachers_[loss.teacher]->rows()[loss.value];
-    if (theirs.size() + 1 != value.type.shape->size())
-      refuse("hint '{}' of the student is {}, '{}' of teacher '{}' {} a sample: expected as many axes", value.name(),
-             to_string(value.type), wanted_[loss.teacher][loss.value].name, sources_[loss.teacher].name,
-             to_string(theirs));
-    const std::int64_t channels = theirs[axis - 1];
+    const std::int64_t channels = teachers_[loss.teacher]->rows()[loss.value][axis - 1];
     const Dim& own = (*value.type.shape)[axis];
     if (!own.is_known() || own.value() != channels) {
       const Regressor regressor = add_regressor(*model_, &value, channels, seed);

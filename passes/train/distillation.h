@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/ops/infer.h"
 #include "passes/common/loss_choice.h"
 #include "passes/common/training_stage.h"
 #include "passes/train/teacher_targets.h"
@@ -31,10 +32,11 @@ struct DistillationSettings {
 
   Soft soft = Soft::automatic;
   double alpha = 0.9, temperature = 4, target_weight = 1, other_weight = 8;
+  bool says_temperature = false;
   std::vector<Pair> outputs, hints, attention, relations;
   double hint_weight = 1, attention_weight = 1000, distance_weight = 25, angle_weight = 50;
 
-  // Throws Error for values that contradict each other.
+  // Throws Error for values that contradict each other, and for options that do nothing beside the others.
   static DistillationSettings from(const Options& options);
 };
 
@@ -42,8 +44,8 @@ struct DistillationSettings {
 class Distillation {
  public:
   // Runs the teachers, or reads what is kept of them. Throws Unsuitable for outputs and values that
-  // do not match (both shapes are named), and for data without labels that only the labels would
-  // train on.
+  // do not match (both shapes are named), for options that turn out to do nothing, and for data without
+  // labels where a loss on them was said.
   Distillation(const Model& student, const DistillationSettings& settings, const TrainingSettings& training,
                PassContext& context);
 
@@ -56,16 +58,19 @@ class Distillation {
   struct SoftLoss {
     LossTerm term;
     std::size_t teacher = 0, value = 0;
+    std::string_view option = "outputs";  // that named the values
+    Dims dims = {};                       // of the student's, for the first batch; empty: of an output
   };
 
   std::vector<DistillationSettings::Pair> output_pairs(const TeacherSource& teacher) const;
   LossTerm::Kind soft_kind(const std::string& output) const;
+  void choose_hard(const TrainingSettings& training, const std::string& data);
   void add_hard(const TrainingSettings& training);
   void add_soft(std::size_t teacher, double share);
   void add_inner();
   void add_hint(const DistillationSettings::Pair& pair);
   std::size_t want(std::size_t teacher, TeacherValue value);
-  Value& inner(const std::string& name);
+  Dims inner_dims(const TypeInference& types, std::string_view option, const std::string& name) const;
   void run_teachers(PassContext& context);
   void check(const SoftLoss& loss);
   void finish(const SoftLoss& loss, std::uint64_t seed);

@@ -80,7 +80,9 @@ TeacherTargets::TeacherTargets(const TeacherSource& teacher, std::vector<Teacher
     if (training.hash().empty())
       throw Unsuitable("--teacher-cache: expected data from files, found generated samples");
     if (std::filesystem::is_directory(file)) file /= fmt::format("teacher-{}.samples", key_);
-    store_ = SampleStore::open(file, key_);
+    FoundSamples found = SampleStore::open(file, key_);
+    store_ = std::move(found.store);
+    if (!found.reason.empty()) renewed_ = fmt::format("; '{}' was not used: {}", file.native(), found.reason);
   }
   if (store_) {
     for (const SampleStore::Column& column : store_->columns()) rows_.push_back(column.row);
@@ -187,8 +189,9 @@ void TeacherTargets::keep(const std::filesystem::path& file, PassContext& contex
   store_ = SampleStore::record(names, training_.samples(), next, key_, file, most_bytes);
   data().rewind();
   engine_.reset();
-  note_ = fmt::format("teacher '{}' ran once on {} samples: {} bytes kept in {}", name_, samples,
-                      store_->record_bytes() * samples, file.empty() ? "memory" : fmt::format("'{}'", file.native()));
+  note_ = fmt::format("teacher '{}' ran once on {} samples: {} bytes kept in {}{}", name_, samples,
+                      store_->record_bytes() * samples, file.empty() ? "memory" : fmt::format("'{}'", file.native()),
+                      renewed_);
 }
 
 std::vector<Tensor> TeacherTargets::targets(const Batch& batch, const BatchPlace& place) {

@@ -65,6 +65,7 @@ class TeacherTargets {
   std::vector<std::size_t> places_;  // by value: which of the engine's outputs
   std::optional<SampleStore> store_;
   std::vector<Dims> rows_;
+  std::string renewed_;  // why a file that was there is made anew; else empty
   std::string note_, key_;
 };
 

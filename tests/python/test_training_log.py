@@ -21,7 +21,8 @@ def test_logs_agree(onnxpress, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["type"] == "step"]
     epochs = [line for line in lines if line["type"] == "epoch" and line["epoch"] > 0]
-    assert lines[0] == {"type": "begin", "samples": 192, "held_out": 64, "epochs": 2, "batch": 64, "first_epoch": 1}
+    assert lines[0] == {"type": "begin", "pass": "finetune", "training": 1, "samples": 192, "held_out": 64, "epochs": 2,
+                        "batch": 64, "first_epoch": 1}  # fmt: skip
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert [line["epoch"] for line in epochs] == [1, 2]
     assert all(line["gradient_norm"] > 0 for line in steps)
@@ -37,6 +38,38 @@ def test_logs_agree(onnxpress, tmp_path):
     for tag, key in (("epoch/loss", "loss"), ("epoch/held_out_loss", "held_out_loss"), ("epoch/held_out_accuracy", "held_out_accuracy")):
         by_step = {event.step: event.value for event in board.Scalars(tag)}
         np.testing.assert_allclose([by_step[line["step"]] for line in epochs], [line[key] for line in epochs], rtol=1e-6)
+
+
+def scalars(folder, tag):
+    board = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    board.Reload()
+    return [event.step for event in board.Scalars(tag)]
+
+
+def test_several_trainings_that_are_resumed(onnxpress, tmp_path):
+    data = dict(np.load(TESTDATA / "digits_train.npz"))
+    np.savez(tmp_path / "train.npz", x=data["x"][:256], y=data["y"][:256])
+    log, board = tmp_path / "log.jsonl", tmp_path / "board"
+    passes = "finetune{epochs=1,batch_size=64,hold_out=0},quantize_aware{epochs=3,batch_size=64,hold_out=0}"
+    arguments = ["compress", TESTDATA / "digits_mlp.onnx", "--train", tmp_path / "train.npz", "-o", tmp_path / "out.onnx",
+                 "--checkpoint", tmp_path / "state", "--log", log, "--tensorboard", board, "--threads", "1"]  # fmt: skip
+    onnxpress(*arguments, "--passes", passes)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    places = [(line["pass"], line["training"]) for line in lines]
+    assert places == [("finetune", 1)] * 6 + [("quantize_aware", 2)] * 16
+    assert scalars(board, "train/loss") == [1, 2, 3, 4]
+    assert scalars(board / "2-quantize_aware", "train/loss") == list(range(1, 13))
+    # What was done is not told again, and what comes again replaces what was told.
+    whole = log.read_text()
+    onnxpress(*arguments, "--passes", passes, "--resume")
+    assert log.read_text() == whole
+    (tmp_path / "state.2").unlink()
+    onnxpress(*arguments, "--passes", passes, "--resume")
+    again = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["type"], line["training"], line.get("step")) for line in again] == [
+        (line["type"], line["training"], line.get("step")) for line in lines
+    ]
+    assert scalars(board / "2-quantize_aware", "train/loss") == list(range(1, 13))
 
 
 def test_records_of_several_steps(onnxpress, tmp_path):

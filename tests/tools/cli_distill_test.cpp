@@ -76,6 +76,13 @@ TEST_CASE("a student derived from its teacher gets better by distillation, and t
   CHECK(first["after"]["sha256"] == second["after"]["sha256"]);
 }
 
+TEST_CASE("a folder for what teachers give is made where there is none") {
+  const Scratch scratch;
+  report_of(scratch, {"distill", "--teacher", cnn + "," + mlp, "--student", "auto:width=0.5", "--train", train,
+                      "--epochs", "1", "--teacher-cache", "made/here"});
+  CHECK(std::distance(std::filesystem::directory_iterator(scratch / "made" / "here"), {}) == 2);
+}
+
 TEST_CASE("a given student, several teachers and data without labels") {
   const Scratch scratch;
   const CommandResult untrained =
@@ -126,8 +133,22 @@ TEST_CASE("distill refuses what does not fit before any work") {
   CHECK(has(
       refusal(scratch, {"distill", "--teacher", cnn, "--teacher-weights", "1,2", "--student", mlp, "--train", train}),
       "--teacher-weights: expected 1, found 2"));
+  CHECK(has(
+      refusal(scratch, {"distill", "--teacher", cnn, "--teacher-weights", "2", "--student", mlp, "--train", train}),
+      "--teacher-weights: expected several teachers, found one"));
+  CHECK(has(refusal(scratch, {"compress", mlp, "--passes", "prune_magnitude{sparsity=0.5},distill", "--train", train,
+                              "--teacher-layout", "nhwc"}),
+            "--teacher-layout: expected --teacher MODEL, found none"));
   CHECK(has(refusal(scratch, {"compress", mlp, "--passes", "simplify", "--teacher", cnn}), "--teacher: no pass"));
+  CHECK(has(refusal(scratch, {"distill", "--teacher", cnn, "--student", "auto:width=1", "--train", train}),
+            "--student: expected width or depth below 1, found 1 and 1"));
   scratch.write("kept", "mine");
+  CHECK(has(refusal(scratch, {"distill", "--teacher", cnn, "--student", mlp, "--train", train, "--teacher-cache",
+                              "kept/here/"}),
+            "--teacher-cache: cannot make the folder 'kept/here/': '" + (scratch / "kept").string() + "' is a file"));
+  CHECK(has(refusal(scratch, {"distill", "--teacher", cnn + "," + mlp, "--student", "auto:width=0.5", "--train", train,
+                              "--teacher-cache", "kept"}),
+            "--teacher-cache: expected a folder for several teachers, found the file 'kept'"));
   CHECK(has(
       refusal(scratch, {"distill", "--teacher", cnn, "--student", mlp, "--train", train, "--teacher-cache", "kept"}),
       "expected a file of kept samples, found something else"));

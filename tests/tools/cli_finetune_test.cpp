@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -92,7 +93,9 @@ TEST_CASE("a run that is killed and resumed gives the bytes of one that was not"
                                            "--checkpoint",
                                            "state",
                                            "--checkpoint-updates",
-                                           "7"};
+                                           "7",
+                                           "--log",
+                                           "resumed.jsonl"};
   bool killed = false;
   for (int wait_us = 40'000; wait_us < 3'000'000 && !killed; wait_us = wait_us * 3 / 2) {
     fs::remove(scratch / "state");
@@ -106,13 +109,44 @@ TEST_CASE("a run that is killed and resumed gives the bytes of one that was not"
   resumed.emplace_back("--resume");
   REQUIRE(in(scratch, resumed).status == 0);
   const CommandResult whole = in(scratch, {"finetune", mlp, "--train", train, "--epochs", "60", "--seed", "5", "--ema",
-                                           "0.9", "--dropout", "0.2", "--quiet", "--threads", "1", "-o", "whole.onnx"});
+                                           "0.9", "--dropout", "0.2", "--quiet", "--threads", "1", "-o", "whole.onnx",
+                                           "--log", "whole.jsonl"});
   REQUIRE(whole.status == 0);
   CHECK(contents(scratch / "resumed.onnx") == contents(scratch / "whole.onnx"));
+  const auto records = [&](const char* file) {
+    std::vector<Report> found;
+    std::istringstream lines(contents(scratch / file));
+    for (std::string line; std::getline(lines, line);) {
+      found.push_back(Report::parse(line));
+      found.back().erase("seconds");
+    }
+    return found;
+  };
+  CHECK(records("resumed.jsonl") == records("whole.jsonl"));
   // A checkpoint is not overwritten by a run that does not go on from it.
   const CommandResult refused = in(scratch, arguments);
   CHECK(refused.status == 2);
   CHECK(has(refused.err, "is there already"));
+}
+
+TEST_CASE("a log to standard output has it to itself") {
+  const Scratch scratch;
+  const std::vector<std::string> arguments{"finetune", mlp, "--train", train, "--epochs", "1", "--log", "-"};
+  std::vector<std::string> to_file = arguments, to_pipe = arguments;
+  to_file.insert(to_file.end(), {"-o", "o.onnx"});
+  const CommandResult logged = in(scratch, to_file);
+  REQUIRE(logged.status == 0);
+  std::istringstream lines(logged.out);
+  std::int64_t steps = 0;
+  for (std::string line; std::getline(lines, line);) steps += Report::parse(line)["type"] == "step";
+  CHECK(steps == 37);  // of 32 samples, 1168 in all
+  CHECK(has(logged.err, "Training of finetune"));
+  CHECK_FALSE(fs::exists(scratch / "-"));
+  to_pipe.insert(to_pipe.end(), {"-o", "-"});
+  const CommandResult both = in(scratch, to_pipe);
+  CHECK(both.status == 2);
+  CHECK(both.out.empty());
+  CHECK(has(both.err, "--log -: expected another file: standard output takes the model (-o -)"));
 }
 
 TEST_CASE("what cannot be trained is status 2, a loss that is not finite status 1") {
@@ -131,12 +165,21 @@ TEST_CASE("what cannot be trained is status 2, a loss that is not finite status 
   CHECK_FALSE((fs::exists(scratch / "log") || fs::exists(scratch / "board")));
   CHECK(outside.status == 2);
   CHECK(has(outside.err, "label 10 of sample 17: expected 0 to 9: output 'logits' has 10 classes"));
+  const CommandResult full = run({"--train", train, "--epochs", "1", "--log", "/dev/full"});
+  CHECK(full.status == 2);
+  CHECK(has(full.err, "pass finetune: cannot write '/dev/full': No space left on device"));
   const CommandResult nothing = run({});
   CHECK(nothing.status == 2);
   CHECK(has(nothing.err, "give --train DATA"));
   const CommandResult wrong = run({"--train", train, "--epochs", "none"});
   CHECK(wrong.status == 2);
   CHECK(has(wrong.err, "--epochs"));
+  const CommandResult twice = run({"--train", train, "--epochs", "1", "--epochs", "2"});
+  CHECK(twice.status == 2);
+  CHECK(has(twice.err, "finetune: --epochs is given 2 times: expected one value, found 1, 2"));
+  const CommandResult bare = run({"--train", train, "--epochs"});
+  CHECK(bare.status == 2);
+  CHECK(has(bare.err, "finetune: --epochs: expected N, found nothing"));
   y.mutable_data<std::int64_t>()[17] = 0;
   x.mutable_data<float>()[64 * 30] = std::numeric_limits<float>::quiet_NaN();
   scratch.write_npz("nan.npz", {{"x", x}, {"y", y}});

@@ -267,12 +267,27 @@ TEST_CASE("augmentation says what it does not know") {
   CHECK(parsing("rotate=200") == "augmentation 'rotate': expected a number from 0 to 180, found '200'");
   CHECK(parsing("flip=up") == "augmentation 'flip': expected horizontal, vertical or both, found 'up'");
   CHECK(parsing("shift=1,shift=2") == "augmentation 'shift' is given twice");
-  CHECK(parsing("noise=1,image=1x2x2").find("none is asked for") != std::string::npos);
+  CHECK(parsing("noise=1,image=1x2x2") ==
+        "augmentation 'image' belongs to shift, crop, flip and rotate and would do nothing here");
+  CHECK(parsing("layout=nhwc").find("'layout' belongs to shift") != std::string::npos);
+  CHECK(parsing("flip=both,fill=edge") ==
+        "augmentation 'fill' belongs to shift, crop and rotate and would do nothing here");
+  CHECK(parsing("mixup=0.2,input=x").find("'input' belongs to shift, crop, flip, rotate and noise") !=
+        std::string::npos);
   const auto flat = model_of(",784"), integers = model_of(",1,4,4", "int32");
   CHECK(message([&] { augmentation("shift=1", *flat); }).find("image=1x28x28") != std::string::npos);
   CHECK(message([&] { augmentation("shift=1,image=1x27x28", *flat); }) ==
         "augmentation: expected samples of 'x' to hold 756 elements (image=1x27x28), found [784]");
-  CHECK(message([&] { augmentation("noise=1", *integers); }).find("no floating-point input") != std::string::npos);
+  CHECK(message([&] { augmentation("noise=1", *integers); }) ==
+        "augmentation: noise needs a floating-point input, found none");
+  CHECK(message([&] { augmentation("mixup=1", *integers); }) ==
+        "augmentation: mixup needs floating-point inputs, found 'x' of type int32");
+  CHECK(message([&] { augmentation("shift=1", *integers); }).find("no floating-point input is an image") !=
+        std::string::npos);
+  CHECK(message([&] { augmentation("shift=28,image=1x28x28", *flat); }) ==
+        "augmentation 'shift': expected fewer pixels than the images of 'x' have (28x28), found 28");
+  CHECK(message([&] { augmentation("crop=20,image=1x16x49", *flat); }) ==
+        "augmentation 'crop': expected fewer pixels than the images of 'x' have (16x49), found 20");
   CHECK(message([&] { augmentation("shift=1,input=z", *flat); }) ==
         "augmentation: expected a required input 'z', found none");
 }

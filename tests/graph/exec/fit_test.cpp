@@ -157,6 +157,21 @@ TEST_CASE("a held-out loss or a state that is not finite ends fitting, and is no
   CHECK(kept == 0);
 }
 
+TEST_CASE("what a checkpoint holds has been told before") {
+  const auto model = net("n");
+  Quadrants data(60);
+  Trainer trainer(*model, trainable_parameters(*model), losses, adam(0.01));
+  std::vector<std::string> order;
+  FitOptions options{.epochs = 1, .batch = 20, .hold_out = 0};
+  options.checkpoint = [&](const FitState&) { order.emplace_back("kept"); };
+  options.checkpoint_updates = 2;
+  fit(trainer, *model, losses, data, options,
+      {.begin = {},
+       .step = [&](const StepRecord& step) { order.push_back(fmt::format("step {}", step.step)); },
+       .epoch = [&](const EpochRecord&) { order.emplace_back("epoch"); }});
+  CHECK(order == std::vector<std::string>{"step 1", "step 2", "kept", "step 3", "epoch", "kept"});
+}
+
 TEST_CASE("batches are transformed with the numbers of their samples, held-out ones are not") {
   const auto model = net("n");
   Quadrants data(60);

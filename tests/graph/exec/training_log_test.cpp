@@ -91,7 +91,7 @@ TEST_CASE("steps and epochs become lines and scalars") {
         std::make_shared<TrainingLog>(TrainingLogFiles{.json_lines = lines, .tensorboard = events, .every = 2});
     int told = 0;
     const FitObserver observer =
-        TrainingLog::observer(log, {.begin = {}, .step = [&](const StepRecord&) { ++told; }, .epoch = {}});
+        TrainingLog::observer(log, "finetune", {.begin = {}, .step = [&](const StepRecord&) { ++told; }, .epoch = {}});
     observer.begin({.samples = 10, .held_out = 2, .epochs = 1, .batch = 4});
     observer.step({.step = 1, .epoch = 1, .done = 4, .total = 10, .loss = 2, .terms = {1.5, 0.5}, .rate = 0.1});
     observer.step(
@@ -101,10 +101,10 @@ TEST_CASE("steps and epochs become lines and scalars") {
     CHECK(told == 3);
   }
   CHECK(contents(lines) ==
-        R"({"type":"begin","samples":10,"held_out":2,"epochs":1,"batch":4,"first_epoch":1}
-{"type":"step","step":2,"epoch":1,"done":8,"total":10,"loss":1.5,"terms":[1,0.5],"learning_rate":0.1,"gradient_norm":3}
-{"type":"step","step":3,"epoch":1,"done":10,"total":10,"loss":0.5,"terms":[0.25,0.25],"learning_rate":0.05,"gradient_norm":null}
-{"type":"epoch","epoch":1,"step":3,"loss":1.25,"held_out_loss":0.75,"held_out_accuracy":null,"learning_rate":0.05,"samples":10,"seconds":2}
+        R"({"type":"begin","pass":"finetune","training":1,"samples":10,"held_out":2,"epochs":1,"batch":4,"first_epoch":1}
+{"type":"step","pass":"finetune","training":1,"step":2,"epoch":1,"done":8,"total":10,"loss":1.5,"terms":[1,0.5],"learning_rate":0.1,"gradient_norm":3}
+{"type":"step","pass":"finetune","training":1,"step":3,"epoch":1,"done":10,"total":10,"loss":0.5,"terms":[0.25,0.25],"learning_rate":0.05,"gradient_norm":null}
+{"type":"epoch","pass":"finetune","training":1,"epoch":1,"step":3,"loss":1.25,"held_out_loss":0.75,"held_out_accuracy":null,"learning_rate":0.05,"samples":10,"seconds":2}
 )");
   std::vector<std::filesystem::path> found;
   for (const auto& entry : std::filesystem::directory_iterator(events)) found.push_back(entry.path());
@@ -124,28 +124,107 @@ TEST_CASE("steps and epochs become lines and scalars") {
                                                      {3, "epoch/samples_per_second", 5}});
 }
 
-TEST_CASE("a run that goes on keeps the lines and begins another event file") {
-  const TemporaryFolder folder;
-  const TrainingLogFiles files{.json_lines = folder / "log.jsonl", .tensorboard = folder / "board"};
-  TrainingLog(files).epoch({.epoch = 1, .loss = std::nan("")});
-  TrainingLogFiles further = files;
-  further.append = true;
-  TrainingLog(further).epoch({.epoch = 2, .loss = 1});
-  const std::string text = contents(files.json_lines);
-  CHECK(std::ranges::count(text, '\n') == 2);
-  CHECK(text.find(R"("epoch":1,"step":0,"loss":null)") != std::string::npos);
-  CHECK(std::distance(std::filesystem::directory_iterator(folder / "board"), {}) == 2);
-  TrainingLog(files).epoch({.epoch = 3, .loss = 1});
-  CHECK(contents(files.json_lines).starts_with(R"({"type":"epoch","epoch":3)"));
+// Epochs of 2 steps of 4 samples, from a step on, as fit tells them; `last` is the last one of both.
+void train(TrainingLog& log, const std::string& pass, std::int64_t epochs, std::int64_t first = 1,
+           std::int64_t last = 1000) {
+  log.begin(pass, {.samples = 8, .epochs = epochs, .batch = 4, .first_epoch = (first - 1) / 2 + 1});
+  for (std::int64_t step = first; step <= std::min(last, 2 * epochs); ++step) {
+    const std::int64_t epoch = (step - 1) / 2 + 1, done = step % 2 == 1 ? 4 : 8;
+    log.step({.step = step, .epoch = epoch, .done = done, .total = 8, .loss = 1});
+    if (done == 8) log.epoch({.epoch = epoch, .step = step, .loss = 1});
+  }
 }
 
-TEST_CASE("logs that cannot be written are told before training") {
+// The folders, or files, by name.
+std::vector<std::string> listed(const std::filesystem::path& folder, bool folders) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.is_directory() == folders) names.push_back(entry.path().filename());
+  std::ranges::sort(names);
+  return names;
+}
+
+TEST_CASE("several trainings of a run are told apart") {
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH_AS(TrainingLog({.json_lines = folder / "no" / "log.jsonl"}), doctest::Contains("cannot write"),
-                       Error);
+  TrainingLog log({.json_lines = folder / "log.jsonl", .tensorboard = folder / "board"});
+  train(log, "finetune", 1);
+  train(log, "quantize_aware", 1);
+  CHECK(contents(folder / "log.jsonl").find(R"({"type":"step","pass":"finetune","training":1,"step":1,)") !=
+        std::string::npos);
+  CHECK(contents(folder / "log.jsonl").find(R"({"type":"step","pass":"quantize_aware","training":2,"step":1,)") !=
+        std::string::npos);
+  CHECK(listed(folder / "board", false).size() == 1);
+  CHECK(listed(folder / "board", true) == std::vector<std::string>{"2-quantize_aware"});
+  CHECK(listed(folder / "board" / "2-quantize_aware", false).size() == 1);
+}
+
+TEST_CASE("a run that goes on ends with the lines of one that was never stopped") {
+  const TemporaryFolder folder;
+  const std::filesystem::path path = folder / "log.jsonl";
+  const auto whole = [&](std::int64_t every) {
+    TrainingLog log({.json_lines = path, .every = every});
+    train(log, "a", 2);
+    train(log, "b", 5);
+    return contents(path);
+  };
+  const TrainingLogFiles further{.json_lines = path, .tensorboard = folder / "board", .append = true};
+  const std::string expected = whole(1);
+  for (const std::int64_t kept : {0, 1, 2, 3, 6, 7, 9})
+    for (const std::int64_t killed : {kept, kept + 1, kept + 2})
+      for (const char* torn : {"", R"({"type":"step","pass":"b","trai)"}) {
+        CAPTURE(kept);
+        CAPTURE(killed);
+        {
+          TrainingLog log({.json_lines = path});
+          train(log, "a", 2);
+          if (killed > 0) train(log, "b", 5, 1, killed);
+        }
+        std::ofstream(path, std::ios::app) << torn;
+        TrainingLog log(further);
+        train(log, "a", 2, 5);
+        train(log, "b", 5, kept + 1);
+        CHECK(contents(path) == expected);
+      }
+  // Records of several steps stay where they were.
+  const std::string pairs = whole(3);
+  {
+    TrainingLog log({.json_lines = path, .every = 3});
+    train(log, "a", 2);
+    train(log, "b", 5, 1, 6);
+  }
+  TrainingLogFiles threes = further;
+  threes.every = 3;
+  TrainingLog log(threes);
+  train(log, "a", 2, 5);
+  train(log, "b", 5, 5);
+  CHECK(contents(path) == pairs);
+}
+
+TEST_CASE("lines of something else are kept by a run that goes on, and dropped by another") {
+  const TemporaryFolder folder;
+  const std::filesystem::path path = folder / "log.jsonl";
+  std::ofstream(path) << "{\"note\":\"mine\"}\n";
+  {
+    TrainingLog log({.json_lines = path, .append = true});
+    train(log, "a", 1);
+  }
+  CHECK(contents(path).starts_with("{\"note\":\"mine\"}\n{\"type\":\"begin\""));
+  TrainingLog log({.json_lines = path});
+  train(log, "a", 1);
+  CHECK(contents(path).starts_with("{\"type\":\"begin\""));
+}
+
+TEST_CASE("logs that cannot be written are told before training, and numbers that are none are null") {
+  const TemporaryFolder folder;
+  TrainingLog nowhere({.json_lines = folder / "no" / "log.jsonl"});
+  CHECK_THROWS_WITH_AS(nowhere.begin("a", {}), doctest::Contains("cannot write"), Error);
   folder.write("file", "x");
-  CHECK_THROWS_WITH_AS(TrainingLog({.json_lines = {}, .tensorboard = folder / "file"}),
-                       doctest::Contains("cannot make the folder"), Error);
+  TrainingLog in_file({.json_lines = {}, .tensorboard = folder / "file"});
+  CHECK_THROWS_WITH_AS(in_file.begin("a", {.epochs = 1}), doctest::Contains("cannot make the folder"), Error);
+  TrainingLog log({.json_lines = folder / "log.jsonl"});
+  log.begin("a", {.epochs = 1});
+  log.epoch({.epoch = 1, .loss = std::nan("")});
+  CHECK(contents(folder / "log.jsonl").find(R"("epoch":1,"step":0,"loss":null)") != std::string::npos);
 }
 
 }  // namespace

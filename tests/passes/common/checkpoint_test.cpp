@@ -87,6 +87,9 @@ TEST_CASE("a checkpoint of another training is refused with what differs") {
   const std::map<std::string, std::string> about = {{"model", "ab"}, {"seed", "8"}};
   CHECK(failure([&] { require_same_training("f", sample(), about); }) ==
         "checkpoint 'f' is of another training: seed was 7, now it is 8");
+  const std::map<std::string, std::string> more = {{"model", "cd"}, {"option epochs", "3"}, {"seed", "7"}};
+  CHECK(failure([&] { require_same_training("f", sample(), more); }) ==
+        "checkpoint 'f' is of another training: model was ab, now it is cd; option epochs was not kept, now it is 3");
   CHECK_NOTHROW(require_same_training("f", sample(), sample().about));
 }
 

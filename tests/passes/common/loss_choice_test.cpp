@@ -121,6 +121,38 @@ output log_var: float32[n,2]
   const ChosenLosses said = chosen(*autoencoder, unlabelled, "0.5*elbo(recon,mu,log_var,beta=4,likelihood=gaussian)");
   CHECK(said.terms[0].kind == LossTerm::Kind::mse);
   CHECK(said.terms[1].weight == 2);
+
+  // Class numbers are no reason to take the reconstruction or the means for scores.
+  LabelledData classes({x}, integers({20}, {0, 1}));
+  const ChosenLosses labelled = chosen(*autoencoder, classes);
+  CHECK(labelled.text == "elbo(recon,mu,log_var)");
+  CHECK(labelled.notes ==
+        std::vector<std::string>{"loss: elbo of output 'recon', for an output of the input's size, means 'mu' and log "
+                                 "variances 'log_var'; the labels are not used"});
+  LabelledData clean({x}, Tensor::of<float>({20, 4}, std::vector<float>(80, 0.5F)));
+  CHECK(chosen(*autoencoder, clean).text == "binary_cross_entropy(recon)");
+  // Scores beside them are what the labels are for.
+  const auto scores = parse_model(R"(model ir=8 opset=17
+input x: float32[n,4]
+initializer w: float32[4,2] = random(1)
+initializer v: float32[2,4] = random(2)
+initializer c: float32[2,3] = random(3)
+mu: float32[n,2] = MatMul(x, w)
+log_var: float32[n,2] = Tanh(mu)
+recon: float32[n,4] = MatMul(mu, v)
+logits: float32[n,3] = MatMul(mu, c)
+output logits: float32[n,3]
+output recon: float32[n,4]
+output mu: float32[n,2]
+output log_var: float32[n,2]
+)");
+  CHECK(chosen(*scores, classes).text == "cross_entropy(logits)");
+  CHECK(refusal(*net("Sigmoid", 4), unlabelled, "elbo") ==
+        "loss elbo: no outputs are called mean and log variance: expected elbo(reconstruction, mean, log_variance); "
+        "outputs are 'y' [16,4]");
+  CHECK(refusal(*net("Sigmoid", 3), unlabelled, "elbo") ==
+        "loss elbo: no output has the size of an input: expected elbo(reconstruction, mean, log_variance); outputs are "
+        "'y' [16,3]");
 }
 
 TEST_CASE("labels and outputs that fit no loss are named with both shapes") {
@@ -138,6 +170,20 @@ TEST_CASE("labels and outputs that fit no loss are named with both shapes") {
   LabelledData large({x}, Tensor::of<float>({20, 1}, std::vector<float>(20, 1.5F)));
   CHECK(refusal(*net("Sigmoid", 1), large).find("label 1.5 of sample 0: expected 0 to 1") == 0);
   LabelledData nothing({x}, Tensor());
+  LabelledData binary({x}, integers({20}, {0, 1}));
+  CHECK_THROWS_WITH_AS(
+      choose_losses(*net("Sigmoid", 1), parse_losses("auto"), look_at_first_batch(*net("Sigmoid", 1), binary, 1), 0.1),
+      "option 'label_smoothing' belongs to cross_entropy and would do nothing here: the loss is "
+      "binary_cross_entropy(y)",
+      Unsuitable);
+  LabelledData one_hot({x}, integers({20, 3}, {0, 0, 1}));
+  CHECK(refusal(*net("Softmax", 3), one_hot, "cross_entropy") ==
+        "labels int64[16,3] of output 'y' [16,3]: expected a class number for each of its positions, or probabilities "
+        "of a floating type");
+  LabelledData floats({x}, normal_tensor({20}, 6));
+  CHECK(refusal(*net("Softmax", 3), floats, "cross_entropy") ==
+        "labels float32[16] of output 'y' [16,3]: expected class numbers of an integer type, or probabilities [16,3]; "
+        "for numbers say loss=mse");
   CHECK(refusal(*net("Softmax", 3), nothing, "cross_entropy").find("has no labels") != std::string::npos);
   LabelledData classes({x}, integers({20}, {0, 1, 2}));
   CHECK(refusal(*net("Softmax", 3), classes, "cross_entropy(z)").find("no output or value 'z'") != std::string::npos);

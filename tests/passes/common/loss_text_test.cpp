@@ -47,7 +47,13 @@ TEST_CASE("text that is no loss is refused with what was meant") {
   CHECK(failure("mse+") == "expected a loss, found 'mse+'");
   CHECK(failure("elbo(recon)").find("expected (reconstruction, mean, log_variance), found 1 names") !=
         std::string::npos);
-  CHECK_THROWS(parse_losses("huber(delta=x)")[0].number("delta", 1));
+  CHECK(failure("huber(delta=x)") == "loss 'huber': delta: expected a number above 0, found 'x'");
+  CHECK(failure("huber(delta=0)") == "loss 'huber': delta: expected a number above 0, found '0'");
+  CHECK(failure("elbo(beta=-1)") == "loss 'elbo': beta: expected a number of at least 0, found '-1'");
+  CHECK(failure("cross_entropy(label_smoothing=1)") ==
+        "loss 'cross_entropy': label_smoothing: expected a number from 0 to 0.999, found '1'");
+  CHECK(failure("cross_entropy(ignore=0.5)") == "loss 'cross_entropy': ignore: expected a whole number, found '0.5'");
+  CHECK(failure("ctc(blank=-1)") == "loss 'ctc': blank: expected a whole number of at least 0, found '-1'");
 }
 
 TEST_CASE("numbers by selector: the last that fits decides") {

@@ -38,16 +38,25 @@ void check(const SampleStore& store) {
   CHECK_THROWS_AS(store.gather(0, beyond), Error);
 }
 
+// Why the file is not used.
+std::string reason_of(const std::filesystem::path& path, std::string_view key = "key") {
+  const FoundSamples found = SampleStore::open(path, key);
+  CHECK_FALSE(found.store);
+  return found.reason;
+}
+
 TEST_CASE("rows are gathered by sample from memory and from a file") {
   const TemporaryFolder folder;
   const std::filesystem::path path = folder.path() / "kept";
   check(SampleStore::record({"a", "b"}, 7, batches(), "key", "", 1000));
-  CHECK_FALSE(SampleStore::open(path, "key"));
+  const FoundSamples none = SampleStore::open(path, "key");
+  CHECK_FALSE(none.store);
+  CHECK(none.reason.empty());
   check(SampleStore::record({"a", "b"}, 7, batches(), "key", path, 0));
-  const auto kept = SampleStore::open(path, "key");
-  REQUIRE(kept);
-  check(*kept);
-  CHECK_FALSE(SampleStore::open(path, "another key"));
+  const FoundSamples kept = SampleStore::open(path, "key");
+  REQUIRE(kept.store);
+  check(*kept.store);
+  CHECK(reason_of(path, "another key") == "it was kept for another teacher, other values, data or preprocessing");
 }
 
 TEST_CASE("what cannot be kept is refused, and nothing is written") {
@@ -62,22 +71,55 @@ TEST_CASE("what cannot be kept is refused, and nothing is written") {
   CHECK_FALSE(std::filesystem::exists(path));
 }
 
-TEST_CASE("files that are no store, or cut short, are refused") {
+TEST_CASE("a file that is damaged, cut short or of an older form is not used, and says why") {
   const TemporaryFolder folder;
   const std::filesystem::path path = folder.path() / "kept";
   SampleStore::record({"a", "b"}, 7, batches(), "key", path, 0);
   const auto size = std::filesystem::file_size(path);
-  for (const std::uintmax_t left : {size - 1, std::uintmax_t{100}, std::uintmax_t{25}, std::uintmax_t{3}}) {
-    CAPTURE(left);
-    std::filesystem::resize_file(path, left);
-    CHECK_THROWS_AS(SampleStore::open(path, "key"), Error);
+  std::string whole(size, '\0');
+  std::ifstream(path, std::ios::binary).read(whole.data(), static_cast<std::streamsize>(size));
+  const auto write = [&](const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; };
+  for (std::size_t at = 20; at < size; ++at) {  // behind the first line
+    CAPTURE(at);
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 1);
+    write(damaged);
+    CHECK(reason_of(path) == "it is damaged or was cut short");
   }
-  std::ofstream(path)
-      << "onnxpress.samples/1\n{\"key\":\"key\",\"samples\":-1,\"columns\":[{\"name\":\"a\",\"type\":\"float32\","
-         "\"dims\":[9223372036854775807,9]}]}\n";
-  CHECK_THROWS_AS(SampleStore::open(path, "key"), Error);
+  for (const std::size_t left : {size - 1, std::size_t{100}, std::size_t{25}, std::size_t{20}}) {
+    CAPTURE(left);
+    write(whole.substr(0, left));
+    CHECK(reason_of(path) == "it is damaged or was cut short");
+  }
+  for (const std::size_t left : {std::size_t{19}, std::size_t{3}, std::size_t{0}}) {
+    CAPTURE(left);
+    write(whole.substr(0, left));
+    CHECK(reason_of(path) == "it was cut short");
+  }
+  write("onnxpress.samples/1\n{\"key\":\"key\",\"samples\":-1,\"columns\":[]}\n");
+  CHECK(reason_of(path) == "it is of an older form");
+}
+
+TEST_CASE("a file that is something else is refused, not written over") {
+  const TemporaryFolder folder;
+  const std::filesystem::path path = folder.path() / "kept";
   std::ofstream(path) << "something else";
-  CHECK_THROWS_AS(SampleStore::open(path, "key"), Error);
+  CHECK_THROWS_WITH_AS(SampleStore::open(path, "key"), doctest::Contains("found something else"), Error);
+}
+
+TEST_CASE("a checksum spans more than one block") {
+  const TemporaryFolder folder;
+  const std::filesystem::path path = folder.path() / "kept";
+  int left = 3;
+  const auto large = [&]() -> std::vector<Tensor> {
+    return left-- > 0 ? std::vector{Tensor(DType::float32, {1, 200'000})} : std::vector<Tensor>();
+  };
+  CHECK(SampleStore::record({"a"}, 3, large, "key", path, 0).samples() == 3);
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(2'000'000);
+  file.put('x');
+  file.close();
+  CHECK(reason_of(path) == "it is damaged or was cut short");
 }
 
 }  // namespace

@@ -166,6 +166,14 @@ TEST_CASE("the teacher runs once, and not at all when the cache has what it give
   CHECK(again.second.starts_with("teacher 'T': what it makes of 40 samples was read from '"));
   CHECK(plain.first == cached.first);
   CHECK(plain.first == again.first);
+  const std::filesystem::path file = std::filesystem::directory_iterator(folder.path())->path();
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) - 100);
+  Points third(40, false, 2), fourth(40, false, 2);
+  const auto renewed = run(third, folder.path());
+  CHECK(third.samples_read == 48);
+  CHECK(renewed.second.ends_with("was not used: it is damaged or was cut short"));
+  CHECK(renewed.first == plain.first);
+  CHECK(run(fourth, folder.path()).second == again.second);
 }
 
 TEST_CASE("augmented samples are given to the teacher batch by batch, and to no cache") {
@@ -267,7 +275,7 @@ TEST_CASE("what does not match is refused with both shapes") {
       "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,5] = random(1)\n"
       "y: float32[n,5] = MatMul(x, w)\noutput y: float32[n,5]\n");
   CHECK(refusal("soft=mse", {{.name = "T", .model = wide.get()}}, points) ==
-        "output 'y' of the student gives [4] a sample, 'y' of teacher 'T' [5]: expected the same");
+        "option 'outputs': 'y' of the student gives [4] a sample, 'y' of teacher 'T' [5]: expected the same");
   const auto two = parse_model(
       "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,4] = random(1)\n"
       "a = MatMul(x, w)\nb = Relu(a)\noutput a: float32[n,4]\noutput b: float32[n,4]\n");
@@ -277,7 +285,19 @@ TEST_CASE("what does not match is refused with both shapes") {
         "'T': say which with outputs=STUDENT=TEACHER");
   CHECK(refusal("soft=mse, outputs='y=b'", {{.name = "T", .model = two.get()}}, points).empty());
   CHECK(refusal("soft=mse, outputs='y=q'", teachers, points) == "expected a value 'q', found none");
-  CHECK(refusal("soft=none, hints='q=h'", teachers, points) == "expected a value 'q' of the student, found none");
+  CHECK(refusal("soft=mse, outputs='h=y'", teachers, points) ==
+        "option 'outputs': expected an output of floats of the student, found 'h'; there are 'y' float32[n,4]");
+  CHECK(refusal("soft=none, hints='q=h'", teachers, points) ==
+        "option 'hints': expected a value 'q' of the student, found none");
+  CHECK(refusal("soft=none, attention='h=h'", teachers, points) ==
+        "option 'attention': 'h' of the student gives [6] a sample, 'h' of teacher 'T' [12]: expected maps "
+        "[channels, positions...] of as many axes");
+  CHECK(refusal("soft=none, relations='w1=h'", teachers, points) ==
+        "option 'relations': expected floats of one row a sample, found 'w1' of the student, a constant float32[2,6]");
+  CHECK(refusal("soft=none, relations='x=x'", teachers, points) ==
+        "option 'relations': no weight of the student comes before 'x': it cannot be trained to follow anything");
+  CHECK(refusal("soft=none, relations='h=w1'", teachers, points) ==
+        "running the teacher 'T': 'w1': expected one row a sample (8), found [2,12]");
   CHECK(refusal("soft=decoupled_distillation", teachers, unlabelled) ==
         "decoupled_distillation: expected data with class labels, found none");
   const auto same = net(6, 1);
@@ -287,6 +307,51 @@ TEST_CASE("what does not match is refused with both shapes") {
   CHECK(refusal("soft=mse", {{.name = "T", .model = teacher.get(), .data = &fewer}}, points) ==
         "teacher 'T': expected 40 samples, found 32");
   CHECK_THROWS_AS(distil("soft=none", teachers, points), Error);
+}
+
+TEST_CASE("options of distill that do nothing are refused, with what they belong to") {
+  Points points(40), unlabelled(40, false);
+  const auto teacher = net(12, 2), second = net(12, 3);
+  const std::vector<TeacherSource> teachers = {{.name = "T", .model = teacher.get()}};
+  const auto told = [&](const std::string& options, Dataset& data) -> std::string {
+    try {
+      distil(options, teachers, data);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "accepted";
+  };
+  const std::pair<const char*, const char*> idle[] = {
+      {"hint_weight=2", "option 'hint_weight' belongs to hints and would do nothing here"},
+      {"attention_weight=2", "option 'attention_weight' belongs to attention and would do nothing here"},
+      {"angle_weight=2", "option 'angle_weight' belongs to relations and would do nothing here"},
+      {"distance_weight=2", "option 'distance_weight' belongs to relations and would do nothing here"},
+      {"target_weight=2", "option 'target_weight' belongs to soft=decoupled_distillation and would do nothing here"},
+      {"other_weight=2", "option 'other_weight' belongs to soft=decoupled_distillation and would do nothing here"},
+      {"soft=mse, temperature=2",
+       "option 'temperature' belongs to soft=distillation or decoupled_distillation and would do nothing here"},
+      {"soft=none, hints='h=h', outputs='y=y'",
+       "option 'outputs' belongs to soft targets (soft other than none, alpha above 0) and would do nothing here"},
+      {"soft=mse, alpha=0, hints='h=h'", "option 'soft' belongs to alpha above 0 and would do nothing here"},
+      {"alpha=1, loss=cross_entropy", "option 'loss' belongs to alpha below 1 and would do nothing here"},
+      {"soft=mse, outputs='y=y=y'", "option 'outputs': expected STUDENT=TEACHER;..., found 'y=y=y'"},
+      {"optimizer=sgd, momentum=0.5",
+       "option 'momentum' belongs to optimizer=momentum or nesterov and would do nothing here"}};
+  for (const auto& [options, message] : idle) CHECK(told(options, points) == message);
+  CHECK(told("loss=cross_entropy", unlabelled) ==
+        "the training data has no labels (an array 'y' or 'labels'), which the loss asks for");
+  CHECK(told("label_smoothing=0.1", unlabelled) ==
+        "option 'label_smoothing' belongs to labels and would do nothing here: 'points' has none");
+  const auto one = parse_model(
+      "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,1] = random(1)\n"
+      "y: float32[n,1] = MatMul(x, w)\noutput y: float32[n,1]\n");
+  CHECK(refusal("temperature=2", {{.name = "T", .model = one.get()}}, unlabelled,
+                parse_model("model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,1] = random(2)\n"
+                            "y: float32[n,1] = MatMul(x, w)\noutput y: float32[n,1]\n")) ==
+        "option 'temperature' belongs to soft=distillation and would do nothing here: the loss is mse");
+  CHECK(refusal("soft=none, hints='h=h'",
+                {{.name = "A", .model = teacher.get()}, {.name = "B", .model = second.get()}}, unlabelled) ==
+        "teacher 'B' would do nothing here: without soft targets all follow the first");
 }
 
 TEST_CASE("a pipeline without another teacher distils from the model it was given") {

@@ -191,7 +191,7 @@ TEST_CASE("a run that was stopped goes on from its checkpoint to the same bytes"
   for (const std::int64_t updates : {0, 3}) {
     TrainingSupport support{.checkpoint = folder / fmt::format("state{}", updates), .checkpoint_updates = updates};
     support.observer.step = [](const StepRecord& step) {
-      if (step.epoch == 3 && step.done == 160) throw Error("stopped");
+      if (step.epoch == 3 && step.done == 160) throw std::runtime_error("stopped");
     };
     const RunResult stopped = ran(text, net, data, support);
     REQUIRE(stopped.passes.at(0).rolled_back);
@@ -206,8 +206,11 @@ TEST_CASE("a run that was stopped goes on from its checkpoint to the same bytes"
     CHECK(resumed.passes[0].outcome.training["best_epoch"] == whole.passes[0].outcome.training["best_epoch"]);
     // And again: it was done.
     CHECK(structural_hash(*ran(text, net, data, support).model) == structural_hash(*whole.model));
-    CHECK(refusal("finetune{epochs=7}", net, data, support).find("is of another training: options was") !=
-          std::string::npos);
+    const std::string other = refusal("finetune{epochs=7}", net, data, support);
+    CHECK(other.find("is of another training: option ") != std::string::npos);
+    CHECK(other.find("option epochs was 6, now it is 7; ") != std::string::npos);
+    CHECK(other.find("option learning_rate was 0.02, now it is 0.001; ") != std::string::npos);
+    CHECK(other.find("keep_best") == std::string::npos);
   }
   fs::remove_all(folder);
 }
@@ -240,6 +243,39 @@ output y: float32[n,4]
   CHECK_THROWS_AS(ran("finetune{loss=crossentropy}", net, data), Error);
   CHECK_THROWS_AS(ran("finetune{freeze=nowhere}", net, data), Error);
   CHECK_THROWS_AS(ran("finetune{weight_decay='nowhere=1'}", net, data), Error);
+}
+
+TEST_CASE("options that do nothing beside the others are refused, with what they belong to") {
+  LabelledData data = quadrants(64);
+  const auto told = [&](const std::string& options) -> std::string {
+    try {
+      ran("finetune{" + options + "}", net, data);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "accepted";
+  };
+  const std::pair<const char*, const char*> idle[] = {
+      {"momentum=0.9", "option 'momentum' belongs to optimizer=momentum or nesterov and would do nothing here"},
+      {"optimizer=sgd,beta1=0.9", "option 'beta1' belongs to optimizer=adam or adamw and would do nothing here"},
+      {"optimizer=rmsprop,beta2=0.9", "option 'beta2' belongs to optimizer=adam or adamw and would do nothing here"},
+      {"optimizer=momentum,epsilon=1e-8",
+       "option 'epsilon' belongs to optimizer=adam, adamw or rmsprop and would do nothing here"},
+      {"smoothing=0.9", "option 'smoothing' belongs to optimizer=rmsprop and would do nothing here"},
+      {"schedule=cosine,step_epochs=2",
+       "option 'step_epochs' belongs to schedule=step or exponential and would do nothing here"},
+      {"factor=0.5", "option 'factor' belongs to schedule=step or exponential and would do nothing here"},
+      {"schedule=step,final_rate=0",
+       "option 'final_rate' belongs to schedule=cosine or one_cycle and would do nothing here"},
+      {"loss=mse,label_smoothing=0.1",
+       "option 'label_smoothing' belongs to loss=cross_entropy and would do nothing here"},
+      {"hold_out=0,patience=2", "option 'patience' belongs to hold_out above 0 and would do nothing here"},
+      {"hold_out=0,keep_best=true", "option 'keep_best' belongs to hold_out above 0 and would do nothing here"}};
+  for (const auto& [options, message] : idle) CHECK(told(options) == message);
+  for (const char* read : {"optimizer=nesterov,momentum=0.5", "optimizer=rmsprop,smoothing=0.9,epsilon=1e-6",
+                           "schedule=one_cycle,final_rate=1e-5", "schedule=exponential,factor=0.5,step_epochs=1",
+                           "label_smoothing=0.1", "hold_out=0,keep_best=false"})
+    CHECK_MESSAGE(told(std::string("epochs=1,") + read) == "accepted", read);
 }
 
 TEST_CASE("a loss that is not finite rolls the pass back, with step and node") {
