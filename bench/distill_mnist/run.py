@@ -32,7 +32,7 @@ from training_runs import Runs  # noqa: E402
 DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / ".." / "shared")) / "data"
 SHARED = {"input_scale": "1/255", "batch_size": 128, "optimizer": "momentum", "momentum": 0.9, "schedule": "cosine"}
 TEACHER = {"epochs": 80, "warmup": 1, "augment": "shift=2"}
-STUDENT = {"epochs": 30, "warmup": 1}
+STUDENT = {"epochs": 60, "warmup": 1}
 SOFT = {"temperature": 20, "soft": "distillation"}
 SEARCH = {"teacher": 20, "hard": 15, "soft": 15}
 """Epochs of a training in the search."""
