@@ -31,7 +31,7 @@ from training_runs import Runs  # noqa: E402
 
 DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / ".." / "shared")) / "data"
 SHARED = {"input_scale": "1/255", "batch_size": 128, "optimizer": "momentum", "momentum": 0.9, "schedule": "cosine"}
-TEACHER = {"epochs": 80, "warmup": 1, "augment": "shift=2"}
+TEACHER = {"epochs": 100, "warmup": 1, "augment": "shift=2"}
 STUDENT = {"epochs": 60, "warmup": 1}
 SOFT = {"temperature": 20, "soft": "distillation"}
 SEARCH = {"teacher": 20, "hard": 15, "soft": 15}
@@ -108,7 +108,7 @@ class Experiment(Runs):
         name = f"search-{kind}.json"
         done = self.stored(name) or []
         common = TEACHER if kind == "teacher" else STUDENT | (SOFT if kind == "soft" else {})
-        common |= {"epochs": SEARCH[kind], "hold_out": 1 / 6, "keep_best": "false"}
+        common = common | {"epochs": SEARCH[kind], "hold_out": 1 / 6, "keep_best": "false"}
         for options in GRID[kind]:
             if any(entry["options"] == options for entry in done):
                 continue
