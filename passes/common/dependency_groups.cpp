@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <deque>
-#include <numeric>
 #include <optional>
 #include <set>
 
@@ -10,6 +9,7 @@
 #include "graph/ops/conv.h"
 #include "graph/ops/layer_norm.h"
 #include "graph/ops/registry.h"
+#include "passes/common/channel_sets.h"
 #include "passes/common/reshape_targets.h"
 #include "passes/common/weights.h"
 
@@ -68,10 +68,10 @@ class DependencyBuilder {
     std::map<std::size_t, ChannelSet> sets;  // by root
     for (std::size_t s = 0; s < slots_.size(); ++s)
       for (std::size_t e = 0; e < slots_[s].count; ++e)
-        sets[root(slots_[s].first + e)].members.emplace_back(s, static_cast<std::int64_t>(e));
+        sets[sets_.root(slots_[s].first + e)].members.emplace_back(s, static_cast<std::int64_t>(e));
     std::map<std::vector<std::size_t>, DependencyGroup> by_slots;
     for (auto& [top, set] : sets) {
-      if (blocked_.contains(top)) continue;
+      if (sets_.blocked(top) != nullptr) continue;
       std::vector<std::size_t> through;
       for (const auto& [slot, element] : set.members)
         if (through.empty() || through.back() != slot) through.push_back(slot);
@@ -85,9 +85,9 @@ class DependencyBuilder {
     for (const Node* node : weighted_) {
       const Value* output = node->output();
       for (const AxisSlot& slot : slots_) {
-        const auto why = slot.value == output ? blocked_.find(root(slot.first)) : blocked_.end();
-        if (why == blocked_.end()) continue;
-        result.obstacles_.emplace_back(output, why->second);
+        const std::string* why = slot.value == output ? sets_.blocked(sets_.root(slot.first)) : nullptr;
+        if (why == nullptr) continue;
+        result.obstacles_.emplace_back(output, *why);
         break;
       }
     }
@@ -98,22 +98,8 @@ class DependencyBuilder {
  private:
   // --- elements and their sets --------------------------------------------------------------------
 
-  std::size_t root(std::size_t element) {
-    while (parents_[element] != element) element = parents_[element] = parents_[parents_[element]];
-    return element;
-  }
-
   void unite(std::size_t a, std::size_t b) {
-    a = root(a);
-    b = root(b);
-    if (a == b) return;
-    if (b < a) std::swap(a, b);
-    parents_[b] = a;
-    if (const auto found = blocked_.find(b); found != blocked_.end()) {
-      blocked_.emplace(a, found->second);
-      blocked_.erase(b);
-    }
-    if (normalized_.erase(b) > 0) normalized_.insert(a);
+    if (normalized_.erase(sets_.unite(a, b)) > 0) normalized_.insert(sets_.root(a));
   }
 
   // The slot's number; nothing where the size is not known. A new one will be explored.
@@ -123,16 +109,14 @@ class DependencyBuilder {
     if (!shape || axis >= shape->size() || !(*shape)[axis].is_known()) return std::nullopt;
     const std::size_t number = slots_.size();
     const auto count = static_cast<std::size_t>((*shape)[axis].value());
-    slots_.push_back({value, axis, parents_.size(), count});
-    parents_.resize(parents_.size() + count);
-    std::iota(parents_.end() - static_cast<std::ptrdiff_t>(count), parents_.end(), slots_.back().first);
+    slots_.push_back({value, axis, sets_.add(count), count});
     numbers_.emplace(std::pair(value, axis), number);
     queue_.push_back(number);
     return number;
   }
 
   void block(std::size_t slot, const std::string& reason) {
-    for (std::size_t e = 0; e < slots_[slot].count; ++e) blocked_.emplace(root(slots_[slot].first + e), reason);
+    sets_.block(slots_[slot].first, slots_[slot].count, reason);
   }
 
   // Element e of `slot` and elements offset + e * repeat up to (e + 1) * repeat of the other are one.
@@ -206,7 +190,7 @@ class DependencyBuilder {
   void tie_operands(Node& node, const OperandAxes& roles, std::size_t slot) {
     const AxisSlot at = slots_[slot];
     if (is_normalized_over(node, at.axis, at.value->type.shape->size()))
-      for (std::size_t e = 0; e < at.count; ++e) normalized_.insert(root(at.first + e));
+      for (std::size_t e = 0; e < at.count; ++e) normalized_.insert(sets_.root(at.first + e));
     bool is_tied = false;
     for (std::size_t i = 0; i < roles.size(); ++i)
       for (std::size_t axis = 0; axis < roles[i].size(); ++axis)
@@ -305,9 +289,8 @@ class DependencyBuilder {
   std::vector<AxisSlot> slots_;
   std::map<std::pair<const Value*, std::size_t>, std::size_t> numbers_;
   std::deque<std::size_t> queue_;
-  std::vector<std::size_t> parents_;
-  std::map<std::size_t, std::string> blocked_;  // root -> why
-  std::set<std::size_t> normalized_;            // roots
+  ChannelSets sets_;
+  std::set<std::size_t> normalized_;  // their numbers
 };
 
 DependencyGroups DependencyGroups::of(Model& model) { return DependencyBuilder(model).build(); }

@@ -1,34 +1,6 @@
 #include "passes/quantize/channel_union.h"
 
-#include <numeric>
-
 namespace onnxpress {
-
-std::size_t ChannelUnion::root(std::size_t element) {
-  while (parents_[element] != element) element = parents_[element] = parents_[parents_[element]];
-  return element;
-}
-
-const std::string* ChannelUnion::blocked(std::size_t root) const {
-  const auto found = blocked_.find(root);
-  return found == blocked_.end() ? nullptr : &found->second;
-}
-
-void ChannelUnion::unite(std::size_t a, std::size_t b) {
-  a = root(a);
-  b = root(b);
-  if (a == b) return;
-  if (b < a) std::swap(a, b);
-  parents_[b] = a;
-  if (const auto found = blocked_.find(b); found != blocked_.end()) {
-    blocked_.emplace(a, found->second);
-    blocked_.erase(b);
-  }
-}
-
-void ChannelUnion::block(const ChannelSpan& span, const std::string& reason) {
-  for (std::size_t c = 0; c < span.count; ++c) blocked_.emplace(root(span.first + c), reason);
-}
 
 std::optional<ChannelSpan> ChannelUnion::visit(Value* value, std::size_t axis) {
   if (const auto known = spans_.find(value); known != spans_.end()) {
@@ -38,9 +10,8 @@ std::optional<ChannelSpan> ChannelUnion::visit(Value* value, std::size_t axis) {
   }
   const Type& type = types_.type(value);
   if (!type.shape || axis >= type.shape->size() || !(*type.shape)[axis].is_known()) return std::nullopt;
-  const ChannelSpan span{axis, parents_.size(), static_cast<std::size_t>((*type.shape)[axis].value())};
-  parents_.resize(span.first + span.count);
-  std::iota(parents_.begin() + static_cast<std::ptrdiff_t>(span.first), parents_.end(), span.first);
+  const auto count = static_cast<std::size_t>((*type.shape)[axis].value());
+  const ChannelSpan span{axis, sets_.add(count), count};
   spans_.emplace(value, span);
   queue_.push_back(value);
   return span;

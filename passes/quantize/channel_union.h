@@ -5,9 +5,9 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "graph/ops/infer.h"
+#include "passes/common/channel_sets.h"
 
 namespace onnxpress {
 
@@ -33,13 +33,13 @@ class ChannelUnion {
   // Channel `c` of the span and channels offset + c * repeat up to (c + 1) * repeat of `other` are one
   // set; blocks the span when `other` has not so many.
   void tie(const ChannelSpan& span, Value* other, std::size_t axis, std::size_t offset = 0, std::size_t repeat = 1);
-  void unite(std::size_t a, std::size_t b);
-  void block(const ChannelSpan& span, const std::string& reason);
+  void unite(std::size_t a, std::size_t b) { sets_.unite(a, b); }
+  void block(const ChannelSpan& span, const std::string& reason) { sets_.block(span.first, span.count, reason); }
 
   // The set's number, which is that of its first element.
-  std::size_t root(std::size_t element);
+  std::size_t root(std::size_t element) { return sets_.root(element); }
   // Why a set is blocked; nullptr when it is not.
-  const std::string* blocked(std::size_t root) const;
+  const std::string* blocked(std::size_t root) const { return sets_.blocked(root); }
 
   const Type& type(const Value* value) const { return types_.type(value); }
   std::optional<std::size_t> rank(const Value* value) const;
@@ -48,8 +48,7 @@ class ChannelUnion {
   TypeInference types_;
   std::map<const Value*, ChannelSpan> spans_;
   std::deque<Value*> queue_;
-  std::vector<std::size_t> parents_;
-  std::map<std::size_t, std::string> blocked_;  // root -> why
+  ChannelSets sets_;
 };
 
 }  // namespace onnxpress
