@@ -5,7 +5,7 @@
 Conv 32-64-128, Dense 128-10 is exported by PyTorch without training and trained from the same weights on both sides: SGD
 with momentum, a rate along a cosine, weight decay, images mirrored and shifted (RECIPE). The student has half of the
 channels, a quarter of the weights; its teacher is the mean of the CNNs that onnxpress trained. Steps, all of them unless
-some are named: `onnxpress`, `pytorch` (one training a seed), `search` (the students' options on nine tenths of the training
+some are named: `cnn`, `pytorch` (one training a seed each), `search` (the students' options on nine tenths of the training
 images, judged on the others), `hard`, `soft` (one student a seed), `table`. The test images are looked at by nothing but
 the last evaluation of a trained model.
 
@@ -156,7 +156,7 @@ class Experiment(Runs):
         training, seconds = self.run(export(made(width, seed), self.folder / f"start-{kind}-{seed}.onnx"), options, out, teacher, seed)
         return {"options": options, "accuracy": self.accuracy(out), "loss": training["epochs"][-1]["loss"], "seconds": seconds}
 
-    def onnxpress(self):
+    def cnn(self):
         for seed in self.seeds:
             self.once("onnxpress", seed, lambda seed=seed: self.trained_by_onnxpress("onnxpress", 32, seed, {}))
 
@@ -177,7 +177,7 @@ class Experiment(Runs):
 
     def teacher(self):
         """The CNNs that onnxpress trained: their soft targets are averaged."""
-        self.onnxpress()
+        self.cnn()
         return ",".join(str(self.folder / f"onnxpress-{seed}.onnx") for seed in self.seeds)
 
     def search(self):
@@ -235,7 +235,7 @@ class Experiment(Runs):
 
 
 def main():
-    steps = ("onnxpress", "pytorch", "search", "hard", "soft", "table")
+    steps = ("cnn", "pytorch", "search", "hard", "soft", "table")
     options = training_runs.parser(__doc__, steps, "build/cifar10")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = options.parse_args()
