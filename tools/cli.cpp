@@ -15,6 +15,7 @@
 #include "passes/core/registry.h"
 #include "tools/environment.h"
 #include "tools/flags.h"
+#include "tools/terminal.h"
 #include "tools/verb.h"
 
 namespace onnxpress {
@@ -37,10 +38,7 @@ void install_signal_handlers() {
 }
 
 void report_error(const std::string& text) {
-  std::string line = "onnxpress: error: " + text;
-  for (char& c : line)
-    if (c == '\n') c = ' ';
-  line += '\n';
+  const std::string line = message_line("error: " + text);
   [[maybe_unused]] const ssize_t ignored = ::write(STDERR_FILENO, line.data(), line.size());
 }
 

@@ -347,8 +347,8 @@ class CompressRun {
   void tell_rolled_back() {
     for (const PassRecord& record : result_.passes)
       if (record.rolled_back)
-        write_to(STDERR_FILENO, fmt::format("onnxpress: pass {} was rolled back: {}\n", record.pass,
-                                            record.failure));
+        write_to(STDERR_FILENO, message_line(fmt::format("pass {} was rolled back: {}", record.pass,
+                                                         record.failure)));
   }
 
   const CompressJob& job_;

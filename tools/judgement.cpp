@@ -90,8 +90,9 @@ void tell_missed(const std::vector<GateResult>& gates, Session& session) {
   session.progress().clear();
   for (const GateResult& gate : gates)
     if (!gate.met)
-      write_to(STDERR_FILENO, fmt::format("onnxpress: gate missed: {}{}{}: {}\n", gate.option,
-                                          gate.limit.empty() ? "" : " ", gate.limit, gate.text));
+      write_to(STDERR_FILENO,
+               message_line(fmt::format("gate missed: {}{}{}: {}", gate.option,
+                                        gate.limit.empty() ? "" : " ", gate.limit, gate.text)));
 }
 
 }  // namespace onnxpress

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "tools/document.h"
+#include "tools/terminal.h"
 
 namespace onnxpress {
 
@@ -13,14 +14,6 @@ std::size_t display_width(std::string_view text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
     return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
   }));
-}
-
-// Control characters of names would move the cursor or colour the screen.
-std::string printable(std::string_view text) {
-  std::string result(text);
-  for (char& c : result)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  return result;
 }
 
 // Text of at most `width` columns; what is cut is cut in the middle.

@@ -64,14 +64,13 @@ RunInfo Session::run_info(const std::string& verb) const {
 void Session::message(const std::string& text) {
   if (settings_.quiet) return;
   progress_.clear();
-  write_to(STDERR_FILENO, "onnxpress: " + text + "\n");
+  write_to(STDERR_FILENO, message_line(text));
 }
 
 void Session::warn(const std::vector<std::string>& texts) {
   if (texts.empty()) return;
   progress_.clear();
-  for (const std::string& text : texts)
-    write_to(STDERR_FILENO, "onnxpress: warning: " + text + "\n");
+  for (const std::string& text : texts) write_to(STDERR_FILENO, message_line("warning: " + text));
 }
 
 void Session::print(const Json& report, int descriptor) {

@@ -41,6 +41,19 @@ bool is_broken_pipe(int descriptor) {
   return poll(&waiting, 1, 0) > 0 && (waiting.revents & POLLERR) != 0;
 }
 
+std::string printable(std::string_view text) {
+  std::string result(text);
+  for (char& c : result)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return result;
+}
+
+std::string message_line(std::string_view text) {
+  std::string line(text);
+  std::ranges::replace(line, '\n', ' ');
+  return "onnxpress: " + printable(line) + '\n';
+}
+
 void write_to(int descriptor, std::string_view text) {
   while (!text.empty()) {
     const ssize_t written = ::write(descriptor, text.data(), text.size());

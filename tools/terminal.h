@@ -20,6 +20,10 @@ struct BrokenPipe {};
 bool is_broken_pipe(int descriptor);
 // Writes everything; throws BrokenPipe or Error.
 void write_to(int descriptor, std::string_view text);
+// Control characters of names in models would move the cursor or colour the screen: they become '?'.
+std::string printable(std::string_view text);
+// "onnxpress: TEXT" as one line, printable, line ends as blanks.
+std::string message_line(std::string_view text);
 
 // "[#####...............]  25 %": `done` of `total` in `width` marks.
 std::string progress_bar(std::int64_t done, std::int64_t total, std::size_t width);

@@ -112,6 +112,7 @@ struct PrimitiveKernel::State {
     }
     for (std::size_t part = 0; part < parts; ++part) run_part(context, result, part, scratch);
     cpu_stream().wait();
+    if (finish) finish(context, result);
   }
 
   void run_part(KernelContext& context, Tensor& result, std::size_t part, std::byte* scratch) {
@@ -153,6 +154,7 @@ struct PrimitiveKernel::State {
   Dims dims;
   std::vector<Operand> inputs;
   std::vector<Number> numbers;
+  std::function<void(KernelContext&, Tensor&)> finish;
   std::vector<Tensor> kept;  // constants used where they lie
   Operand output;
   memory::desc given_output, wanted_output;
@@ -218,6 +220,10 @@ void PrimitiveKernel::add_argument(int arg, const Tensor& tensor, const memory::
 
 void PrimitiveKernel::add_number(int arg, std::size_t index) {
   state_->numbers.push_back({.argument = state_->main.add(arg, without_data(plain({1}, DataType::s32))), .index = index});
+}
+
+void PrimitiveKernel::set_finish(std::function<void(KernelContext&, Tensor&)> finish) {
+  state_->finish = std::move(finish);
 }
 
 void PrimitiveKernel::set_output(const memory::desc& given, const memory::desc& wanted, int arg) {

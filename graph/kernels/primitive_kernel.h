@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -39,6 +40,9 @@ class PrimitiveKernel {
   // output and what is accumulated, none of which is reordered outside of it: it runs once for
   // each.
   void set_parts(std::int64_t count, std::size_t input_bytes, std::size_t output_bytes);
+
+  // What is done to the output behind the primitive.
+  void set_finish(std::function<void(KernelContext& context, Tensor& output)> finish);
 
   void operator()(KernelContext& context) const;
 

@@ -31,12 +31,21 @@ bool supports(const PrepareContext& context) {
     if (!scale || scale->dtype() != DType::float32) return false;
     if (scale->size() != 1 && (index != w_scale || scale->size() != weights->dim(0))) return false;
   }
-  for (const std::size_t index : {x_zero, w_zero, y_zero})
-    if (context.input_type(index) && !context.constant_input(index)) return false;
-  for (const std::size_t index : {x_zero, y_zero})
-    if (context.constant_input(index) && context.constant_input(index)->size() != 1) return false;
-  if (!onednn::is_all_zero(context.constant_input(w_zero))) return false;
-  if (context.input_type(bias_input) && !context.constant_input(bias_input)) return false;
+  // What does not fit is for the reference kernel to say.
+  const std::int64_t filters = weights->dim(0);
+  const auto fits = [&](std::size_t index, DType type, std::int64_t most) {
+    const Tensor* tensor = context.constant_input(index);
+    if (tensor == nullptr) return context.input_type(index) == nullptr;
+    return tensor->dtype() == type && (tensor->size() == 1 || tensor->size() == most);
+  };
+  if (!fits(x_zero, context.input_type(0)->elem, 1) ||
+      !fits(y_zero, context.output_type(0)->elem, 1) || !fits(w_zero, DType::int8, filters) ||
+      !onednn::is_all_zero(context.constant_input(w_zero)))
+    return false;
+  const Tensor* bias = context.constant_input(bias_input);
+  if (context.input_type(bias_input) &&
+      (!bias || bias->dtype() != DType::int32 || bias->dims() != Dims{filters}))
+    return false;
   const std::size_t rank = dims_of(context.input_type(0)).size();
   return rank >= 3 && rank <= 5 && weights->rank() == rank;
 }

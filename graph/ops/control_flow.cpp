@@ -67,22 +67,38 @@ Tensor take_step(const Tensor& tensor, std::size_t axis, std::int64_t index) {
   return take(tensor, axis, index, 1).reshaped(std::move(dims));
 }
 
-// The outputs of all steps along a new axis, which may be counted from the end.
-Tensor stack_steps(const std::vector<Tensor>& steps, std::int64_t axis, const Type& declared) {
+// The outputs of all steps along a new axis, which may be counted from the end. Without a step they
+// have the dims that are `declared` of one and those that shape rules know of the result, `inferred`;
+// others are 0.
+Tensor stack_steps(const std::vector<Tensor>& steps, std::int64_t axis, const Type& declared,
+                   const Type& inferred = {}) {
   if (!steps.empty())
     return stack(steps, static_cast<std::size_t>(normalize_axis(axis, steps[0].rank() + 1)));
   require(declared.is_tensor() && declared.shape,
           "a loop that runs no step needs a declared output shape");
   Dims dims;
   for (const Dim& dim : *declared.shape) dims.push_back(dim.is_known() ? dim.value() : 0);
-  dims.insert(dims.begin() + normalize_axis(axis, dims.size() + 1), 0);
+  const std::int64_t at = normalize_axis(axis, dims.size() + 1);
+  dims.insert(dims.begin() + at, 0);
+  if (inferred.is_tensor() && inferred.shape && inferred.shape->size() == dims.size())
+    for (std::size_t i = 0; i < dims.size(); ++i)
+      if (const Dim& dim = (*inferred.shape)[i]; std::cmp_not_equal(i, at) && dim.is_known())
+        dims[i] = dim.value();
   return Tensor(declared.elem, std::move(dims));
+}
+
+// What shape rules know of the outputs.
+std::vector<Type> inferred_outputs(const PrepareContext& context) {
+  std::vector<Type> types(context.node().output_count());
+  for (std::size_t i = 0; i < types.size(); ++i)
+    if (const Type* type = context.output_type(i)) types[i] = *type;
+  return types;
 }
 
 // --- Loop ---
 
 Kernel prepare_loop(const PrepareContext& prepare) {
-  return [&node = prepare.node()](KernelContext& context) {
+  return [&node = prepare.node(), inferred = inferred_outputs(prepare)](KernelContext& context) {
     const Graph& body = loop_body(node);
     const std::size_t carried = context.input_count() > 2 ? context.input_count() - 2 : 0;
     require(body.outputs().size() > carried, "expected a body with more than {} outputs, found {}",
@@ -108,7 +124,8 @@ Kernel prepare_loop(const PrepareContext& prepare) {
     for (std::size_t i = 0; i < stacks.size(); ++i)
       if (context.wants_output(carried + i))
         context.forward_output(carried + i,
-                               stack_steps(stacks[i], 0, body.outputs()[i + 1 + carried]->type));
+                               stack_steps(stacks[i], 0, body.outputs()[i + 1 + carried]->type,
+                                           inferred[carried + i]));
   };
 }
 
@@ -226,7 +243,8 @@ std::int64_t common_size(const std::vector<Tensor>& sequences,
 }
 
 Kernel prepare_scan(const PrepareContext& prepare) {
-  return [&node = prepare.node(), attrs = ScanAttrs::from(prepare.node())](KernelContext& context) {
+  return [&node = prepare.node(), attrs = ScanAttrs::from(prepare.node()),
+          inferred = inferred_outputs(prepare)](KernelContext& context) {
     std::vector<RuntimeValue> state;
     for (std::size_t i = 0; i < attrs.state; ++i) state.push_back(context.required_input_value(i));
     std::vector<Tensor> sequences;
@@ -240,8 +258,10 @@ Kernel prepare_scan(const PrepareContext& prepare) {
     for (std::size_t i = 0; i < found.stacks.size(); ++i) {
       if (attrs.output_directions[i] != 0) std::ranges::reverse(found.stacks[i]);
       if (context.wants_output(attrs.state + i))
-        context.forward_output(attrs.state + i, stack_steps(found.stacks[i], attrs.output_axes[i],
-                                                            body.outputs()[attrs.state + i]->type));
+        context.forward_output(attrs.state + i,
+                               stack_steps(found.stacks[i], attrs.output_axes[i],
+                                           body.outputs()[attrs.state + i]->type,
+                                           inferred[attrs.state + i]));
     }
   };
 }

@@ -103,8 +103,27 @@ void bind_attributes(const Node& call, const Function& function, Graph& body) {
   });
 }
 
+// Names of the nodes of a graph and the graphs in it: runtimes want them to differ.
+class NodeNames {
+ public:
+  explicit NodeNames(const Graph& graph) {
+    for_each_node(graph, [&](const Node& node) { taken_.insert(node.name); });
+  }
+
+  // `name`, with a number where it is taken.
+  std::string take(const std::string& name) {
+    std::string free = name;
+    for (int number = 1; !taken_.insert(free).second; ++number)
+      free = fmt::format("{}_{}", name, number);
+    return free;
+  }
+
+ private:
+  std::set<std::string> taken_;
+};
+
 // Renames what `body` defines, so that it can move into the graph of the call.
-void rename_interior(const Node& call, const std::string& prefix, Graph& body) {
+void rename_interior(const Node& call, const std::string& prefix, Graph& body, NodeNames& names) {
   body.for_each_graph([&](Graph& graph) {
     const auto rename = [&](Value* value) {
       std::string name = call.graph().unique_name(prefix + value->name());
@@ -117,7 +136,7 @@ void rename_interior(const Node& call, const std::string& prefix, Graph& body) {
       if (!value->is_input()) rename(value);
     for (Node* node : graph.nodes()) {
       if (!prefix.empty() || !node->name.empty())
-        node->name = prefix + (node->name.empty() ? node->op_type() : node->name);
+        node->name = names.take(prefix + (node->name.empty() ? node->op_type() : node->name));
       for (Value* value : node->outputs())
         if (value) rename(value);
     }
@@ -125,7 +144,8 @@ void rename_interior(const Node& call, const std::string& prefix, Graph& body) {
 }
 
 // `prefix` goes before the names inside.
-void inline_call(Node& call, const Function& function, const std::string& prefix) {
+void inline_call(Node& call, const Function& function, const std::string& prefix,
+                 NodeNames& names) {
   Graph& target = call.graph();
   require(call.input_count() <= function.body.inputs().size(),
           "expected at most {} inputs, found {}", function.body.inputs().size(),
@@ -140,7 +160,7 @@ void inline_call(Node& call, const Function& function, const std::string& prefix
   ValueMap copied;
   clone_graph(function.body, body, copied);
   bind_attributes(call, function, body);
-  rename_interior(call, prefix, body);
+  rename_interior(call, prefix, body, names);
 
   ValueMap inlined;
   for (std::size_t i = 0; i < body.inputs().size(); ++i) inlined[body.inputs()[i]] = call.input(i);
@@ -167,10 +187,11 @@ bool inline_calls_once(Model& model) {
       if (model.function(*node)) calls.push_back(node);
   });
   std::reverse(calls.begin(), calls.end());  // those inside a call's own subgraphs first
+  NodeNames names(model.graph);
   for (Node* call : calls) {
     const Function& function = *model.function(*call);
     in_context([&] { return call->describe(); },
-               [&] { inline_call(*call, function, prefix_of(*call, function)); });
+               [&] { inline_call(*call, function, prefix_of(*call, function), names); });
   }
   return !calls.empty();
 }
@@ -203,13 +224,14 @@ std::int64_t inline_function(Model& model, const Function& function) {
   check_recursion(model, function, active, done);
 
   struct Caller {
+    const Graph* root;
     OpsetImports* imports;
     std::vector<Node*> calls;
   };
   std::vector<Caller> callers;
   std::int64_t count = 0;
   const auto collect = [&](Graph& root, OpsetImports& imports) {
-    Caller caller{&imports, {}};
+    Caller caller{&root, &imports, {}};
     root.for_each_graph([&](Graph& graph) {
       for (Node* node : graph.nodes())
         if (model.function(*node) == &function) caller.calls.push_back(node);
@@ -225,6 +247,7 @@ std::int64_t inline_function(Model& model, const Function& function) {
   for (const Caller& caller : callers) {
     reconcile_opsets(model, *caller.imports, function);
     import_callees(model, *caller.imports, function);
+    NodeNames names(*caller.root);
     for (Node* call : caller.calls) {
       in_context([&] { return call->describe(); },
                  [&] {
@@ -235,7 +258,8 @@ std::int64_t inline_function(Model& model, const Function& function) {
                          "attribute '{}' is its caller's, which may not have it, and has a default",
                          name);
                    }
-                   inline_call(*call, function, count == 1 ? "" : prefix_of(*call, function));
+                   inline_call(*call, function, count == 1 ? "" : prefix_of(*call, function),
+                               names);
                  });
     }
   }
