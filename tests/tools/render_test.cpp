@@ -88,6 +88,7 @@ TEST_CASE("control characters of names do not reach the terminal") {
   Document document;
   document.emplace_back(Lines{{Cell("a\033[2Jb\n")}});
   CHECK(render_terminal(document, {}) == "a?[2Jb?\n");
+  CHECK(message_line("error: a\033[2Jb\nc") == "onnxpress: error: a?[2Jb c\n");
 }
 
 TEST_CASE("Markdown tables escape what would be markup") {

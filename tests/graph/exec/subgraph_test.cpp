@@ -100,6 +100,34 @@ output y: float32[?]
   }
 }
 
+TEST_CASE("a loop that runs no step gives scan outputs of the dims that are known") {
+  const auto model = parse_model(R"(model ir=8 opset=17
+input n: int64[]
+input x: float32[rows,4]
+initializer go: bool[] = {1}
+y, scan = Loop(n, go, x) {body=graph {
+  input i: int64[]
+  input k: bool[]
+  input s: float32[rows,4]
+  k2 = Identity(k)
+  s2 = Add(s, s)
+  m = Neg(s2)
+  output k2
+  output s2
+  output m: float32[rows,4]
+}}
+output y: float32[rows,4]
+output scan: float32[steps,rows,4]
+)");
+  Engine engine(*model);
+  const Tensor x = floats({1, 4}, {1, 2, 3, 4});
+  const auto found = run(engine, {Tensor::scalar(std::int64_t{0}), x});
+  CHECK(found[0].to_floats() == x.to_floats());
+  CHECK(found[1].size() == 0);
+  CHECK(found[1].dim(2) == 4);
+  CHECK(run(engine, {Tensor::scalar(std::int64_t{2}), x})[1].dims() == Dims{2, 1, 4});
+}
+
 struct Counter final : Observer {
   std::map<std::string, int> seen;
   bool wants(const Value&) override { return true; }

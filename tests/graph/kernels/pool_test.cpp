@@ -33,6 +33,28 @@ TEST_CASE("global pooling on oneDNN equals the reference") {
   }
 }
 
+TEST_CASE("maxima of windows without a larger number than the lowest") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float lowest = std::numeric_limits<float>::lowest(), nan = std::numeric_limits<float>::quiet_NaN();
+  Tensor x(DType::float32, {1, 5, 4, 4});
+  const std::span<float> cells = x.mutable_data<float>();
+  for (std::size_t i = 0; i < cells.size(); ++i)
+    cells[i] = i < 16 ? -infinity : i < 32 ? lowest : i < 48 ? (i % 2 == 0 ? -infinity : lowest) : i < 64 ? nan : -1;
+  for (const char* op : {"MaxPool", "GlobalMaxPool"})
+    for (const Layout input : {Layout::row_major, Layout::channels_last})
+      for (const Layout output : {Layout::row_major, Layout::channels_last}) {
+        const std::string window = op == std::string("MaxPool") ? "kernel_shape=[2,2], strides=[2,1], pads=[0,1,0,0]" : "";
+        const Case test(text("1,5,4,4", op, window), 17, {.input = input, .layout = output, .given = {x}});
+        REQUIRE(test.is_supported());
+        const Tensor found = test.run_fast(), expected = test.run_reference();
+        for (std::int64_t i = 0; i < found.size(); ++i) {
+          const float a = found.data<float>()[static_cast<std::size_t>(i)];
+          const float b = expected.data<float>()[static_cast<std::size_t>(i)];
+          CHECK((a == b || (std::isnan(a) && std::isnan(b))));
+        }
+      }
+}
+
 TEST_CASE("pooling that oneDNN does not take goes to the reference") {
   CHECK_FALSE(
       is_supported("input x: float32[1,3,8,8]\ny, i = MaxPool(x) {kernel_shape=[2,2]}\n"

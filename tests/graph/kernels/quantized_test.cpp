@@ -190,6 +190,26 @@ TEST_CASE("QLinearConv keeps sums of the largest codes and weights") {
     }
 }
 
+TEST_CASE("QLinearConv leaves arguments that do not fit to the reference") {
+  const auto conv = [](const std::string& x_zero, const std::string& w_zeros, const std::string& bias) {
+    return "input x: uint8[1,64,7,7]\ninitializer w: int8[64,1,3,3] = random(3,-9,9)\n" + scalar("xs", "float32", 0.02) +
+           scalar("xz", x_zero, 3) + scalar("ws", "float32", 0.02) + scalar("ys", "float32", 0.02) + scalar("yz", "uint8", 3) +
+           fmt::format("initializer wz: int8[{}] = zeros\ninitializer b: {} = zeros\n", w_zeros, bias) +
+           "y = QLinearConv(x, xs, xz, w, ws, wz, ys, yz, b) {group=64}\noutput y\n";
+  };
+  for (const char* backend : {"onednn", "vector"}) {
+    if (!onednn::has_exact_sums()) continue;
+    const RowOptions options{.backend = backend, .input = Layout::channels_last, .layout = Layout::channels_last};
+    const WindowGeometry window{{1, 7, 7}, {1, 5, 5}, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}};
+    const bool is_there = backend == std::string("onednn") || DepthwiseCodes::is_fast_for(64, window);
+    CHECK(is_supported(conv("uint8", "64", "int32[64]"), 17, options) == is_there);
+    for (const char* bias : {"int32[1]", "int32[3]", "int32[1000]", "int32[1,64]", "int64[64]"})
+      CHECK_FALSE(is_supported(conv("uint8", "64", bias), 17, options));
+    CHECK_FALSE(is_supported(conv("uint8", "3", "int32[64]"), 17, options));
+    CHECK_FALSE(is_supported(conv("int8", "64", "int32[64]"), 17, options));
+  }
+}
+
 TEST_CASE("QGemm on oneDNN equals the reference") {
   const std::vector<Product> products{{"1,7", "7,5", "", 5, 7},
                                       {"6,64", "64,32", "", 32, 64},

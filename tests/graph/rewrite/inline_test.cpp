@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <set>
 #include <string>
 
 #include "graph/base/error.h"
@@ -83,6 +84,25 @@ function local.Outer() opset=17 local=1 {
   CHECK_FALSE(contains(found, "local."));
   CHECK(contains(found, "Relu(r)"));
   CHECK(contains(found, "output z"));
+}
+
+TEST_CASE("nodes of calls without names get names of their own") {
+  const auto model = parse_model(R"(model ir=8 opset=17 local=1
+input x: float32[2]
+a = local.F(x)
+y = local.F(a)
+output y
+function local.F() opset=17 {
+  input v
+  r = Exp(v) "inner"
+  s = Neg(r)
+  output s
+}
+)");
+  inline_functions(*model);
+  std::set<std::string> names;
+  for (const Node* node : model->graph.nodes()) CHECK(names.insert(node->name).second);
+  CHECK(names.size() == 4);
 }
 
 TEST_CASE("an output that is an input, and one that the call leaves out") {
