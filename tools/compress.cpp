@@ -256,6 +256,7 @@ class CompressRun {
     Target target(job_, *result_.model);
     notes_.insert(notes_.end(), target.notes().begin(), target.notes().end());
     doubt_outputs();
+    if (!result_.judgeable) judgement_.doubt = result_.unverified_reason;
     Json report = report_header(session_.run_info(job_.kind));
     fill(report, target.file());
     std::vector<GateResult> gates =

@@ -63,6 +63,8 @@ std::vector<GateResult> add_judgement(Json& report, const Judgement& judgement,
     measured.doubt = "the original's judged output has no finite number";
   else if (is_unjudgeable(judgement.errors))
     measured.doubt = "no output of the original has a finite number";
+  else
+    measured.doubt = judgement.doubt;
   add_warnings(report, judgement);
   report["latency"] = judgement.latency ? latency_section(*judgement.latency) : Json();
   std::vector<GateResult> gates = decide_gates(limits, measured);

@@ -19,6 +19,7 @@ struct Judgement {
   std::vector<OutputError> errors;
   std::string errors_on;  // what data `errors` were measured on
   std::optional<Latency> latency;
+  std::string doubt;  // why outputs say nothing, where the run found that already
 };
 
 // The first batch of a dataset, and rewinds it.

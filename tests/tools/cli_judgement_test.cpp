@@ -101,6 +101,31 @@ TEST_CASE("outputs that are all NaN verify nothing, and no gate is met by them")
   CHECK(error["top1_agreement"] == 0.0);
 }
 
+TEST_CASE("gates are not met where fused kernels hide NaN inside") {
+  const Scratch scratch;
+  write(scratch, "m.onnx", R"(model ir=8 opset=17
+input x: float32[batch,4]
+initializer w: float32[4,3] = random(1)
+initializer one: float32[] = {1}
+initializer v: float32[3,3] = random(2)
+a = MatMul(x, w)
+b = Mul(a, a)
+c = Neg(b)
+d = Sub(c, one)
+e = Sqrt(d)
+f = MatMul(e, v)
+y: float32[batch,3] = Relu(f)
+output y: float32[batch,3]
+)");
+  scratch.write_npz("d.npz", {{"x", counting({6, 4})}, {"y", Tensor(DType::int64, {6})}});
+  const CommandResult result = in(scratch, {"compress", "m.onnx", "-o", "out.onnx", "--passes", "prune_magnitude{sparsity=0.5}",
+                                            "--eval", "d.npz", "--max-drop", "1%", "--min-agreement", "10%"});
+  CHECK(result.status == 1);
+  CHECK(has(result.err, "gate missed: --max-drop 1%: could not be judged"));
+  CHECK(has(result.err, "gate missed: --min-agreement 10%: could not be judged"));
+  CHECK_FALSE(fs::exists(scratch / "out.onnx"));
+}
+
 TEST_CASE("eval and run tell outputs that are no numbers in their first lines") {
   const Scratch scratch;
   write(scratch, "m.onnx", all_nan);
