@@ -9,7 +9,7 @@ import sys
 
 
 def parser(description, steps, folder):
-    """Options that all experiments have. `steps` that are named on the command line are checked by `Runs.steps_of`."""
+    """Options that all experiments have. What is named of `steps` on the command line is for `steps_of` to check."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("steps", nargs="*", metavar="STEP", help="of " + ", ".join(steps))
     result.add_argument("--onnxpress", type=pathlib.Path, default="build/onnxpress")

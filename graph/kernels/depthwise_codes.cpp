@@ -15,9 +15,9 @@
 namespace onnxpress {
 namespace {
 
-constexpr std::int64_t lanes = 64;        // channels of a block
-constexpr std::int64_t vectors = 4;       // of 16 sums each, for one block
-constexpr std::int64_t taps = 4;          // products that one instruction adds to a sum
+constexpr std::int64_t lanes = 64;           // channels of a block
+constexpr std::int64_t vectors = 4;          // of 16 sums each, for one block
+constexpr std::int64_t taps = 4;             // products that one instruction adds to a sum
 constexpr std::int64_t cell = lanes * taps;  // bytes of four rows of one column
 
 // The channel of the block that lane `lane` of vector `vector` sums. Bytes are interleaved, and sums packed again,
@@ -55,7 +55,7 @@ DepthwiseCodes::Block DepthwiseCodes::make_block(const DepthwiseSetup& setup, st
   for (std::int64_t i = 0; i < lanes; ++i) {
     const std::int64_t channel = first + channel_of(i / 16, i % 16);
     if (channel >= channels_) continue;
-    std::int32_t sum = 0;
+    std::int64_t sum = 0;
     for (std::int64_t row = 0; row < rows; ++row)
       for (std::int64_t column = 0; column < width; ++column) {
         const std::int8_t w = setup.weights[static_cast<std::size_t>((channel * rows + row) * width + column)];
@@ -67,7 +67,8 @@ DepthwiseCodes::Block DepthwiseCodes::make_block(const DepthwiseSetup& setup, st
         }
       }
     const auto at = static_cast<std::size_t>(i), of = static_cast<std::size_t>(channel);
-    block.biases[at] = (setup.biases.empty() ? 0 : setup.biases[of]) - setup.x_zero * sum;
+    // Sums wrap around as those of the instructions do.
+    block.biases[at] = static_cast<std::int32_t>((setup.biases.empty() ? 0 : setup.biases[of]) - setup.x_zero * sum);
     block.scales[at] = setup.scales[setup.scales.size() == 1 ? 0 : of];
   }
   return block;
@@ -168,7 +169,8 @@ void DepthwiseCodes::add_products(const Operands& block, const std::uint8_t* col
     for (int r = 0; r < rows && r < count; ++r) {
       const __m512i low = _mm512_packs_epi32(rounded(sums[r][0], scales), rounded(sums[r][1], scales + 16));
       const __m512i high = _mm512_packs_epi32(rounded(sums[r][2], scales + 32), rounded(sums[r][3], scales + 48));
-      const __m512i codes = _mm512_packus_epi16(_mm512_adds_epi16(low, zero_point), _mm512_adds_epi16(high, zero_point));
+      const __m512i codes =
+          _mm512_packus_epi16(_mm512_adds_epi16(low, zero_point), _mm512_adds_epi16(high, zero_point));
       _mm512_mask_storeu_epi8(output + r * row_bytes + x * channels_, block.mask, _mm512_xor_si512(codes, flip));
     }
   }

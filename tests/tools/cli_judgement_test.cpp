@@ -118,8 +118,9 @@ y: float32[batch,3] = Relu(f)
 output y: float32[batch,3]
 )");
   scratch.write_npz("d.npz", {{"x", counting({6, 4})}, {"y", Tensor(DType::int64, {6})}});
-  const CommandResult result = in(scratch, {"compress", "m.onnx", "-o", "out.onnx", "--passes", "prune_magnitude{sparsity=0.5}",
-                                            "--eval", "d.npz", "--max-drop", "1%", "--min-agreement", "10%"});
+  const CommandResult result =
+      in(scratch, {"compress", "m.onnx", "-o", "out.onnx", "--passes", "prune_magnitude{sparsity=0.5}", "--eval",
+                   "d.npz", "--max-drop", "1%", "--min-agreement", "10%"});
   CHECK(result.status == 1);
   CHECK(has(result.err, "gate missed: --max-drop 1%: could not be judged"));
   CHECK(has(result.err, "gate missed: --min-agreement 10%: could not be judged"));

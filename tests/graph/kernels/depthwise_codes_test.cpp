@@ -41,7 +41,8 @@ WindowGeometry any_geometry(Numbers& numbers) {
   return g;
 }
 
-std::uint8_t expected(const DepthwiseSetup& s, const std::uint8_t* image, std::int64_t y, std::int64_t x, std::int64_t c) {
+std::uint8_t expected(const DepthwiseSetup& s, const std::uint8_t* image, std::int64_t y, std::int64_t x,
+                      std::int64_t c) {
   const WindowGeometry& g = s.geometry;
   const auto channel = static_cast<std::size_t>(c);
   std::int64_t sum = s.biases.empty() ? 0 : s.biases[channel];

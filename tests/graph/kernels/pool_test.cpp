@@ -43,7 +43,8 @@ TEST_CASE("maxima of windows without a larger number than the lowest") {
   for (const char* op : {"MaxPool", "GlobalMaxPool"})
     for (const Layout input : {Layout::row_major, Layout::channels_last})
       for (const Layout output : {Layout::row_major, Layout::channels_last}) {
-        const std::string window = op == std::string("MaxPool") ? "kernel_shape=[2,2], strides=[2,1], pads=[0,1,0,0]" : "";
+        const std::string window =
+            op == std::string("MaxPool") ? "kernel_shape=[2,2], strides=[2,1], pads=[0,1,0,0]" : "";
         const Case test(text("1,5,4,4", op, window), 17, {.input = input, .layout = output, .given = {x}});
         REQUIRE(test.is_supported());
         const Tensor found = test.run_fast(), expected = test.run_reference();

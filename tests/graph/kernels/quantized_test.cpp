@@ -192,8 +192,9 @@ TEST_CASE("QLinearConv keeps sums of the largest codes and weights") {
 
 TEST_CASE("QLinearConv leaves arguments that do not fit to the reference") {
   const auto conv = [](const std::string& x_zero, const std::string& w_zeros, const std::string& bias) {
-    return "input x: uint8[1,64,7,7]\ninitializer w: int8[64,1,3,3] = random(3,-9,9)\n" + scalar("xs", "float32", 0.02) +
-           scalar("xz", x_zero, 3) + scalar("ws", "float32", 0.02) + scalar("ys", "float32", 0.02) + scalar("yz", "uint8", 3) +
+    return "input x: uint8[1,64,7,7]\ninitializer w: int8[64,1,3,3] = random(3,-9,9)\n" +
+           scalar("xs", "float32", 0.02) + scalar("xz", x_zero, 3) + scalar("ws", "float32", 0.02) +
+           scalar("ys", "float32", 0.02) + scalar("yz", "uint8", 3) +
            fmt::format("initializer wz: int8[{}] = zeros\ninitializer b: {} = zeros\n", w_zeros, bias) +
            "y = QLinearConv(x, xs, xz, w, ws, wz, ys, yz, b) {group=64}\noutput y\n";
   };
