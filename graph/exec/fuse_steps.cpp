@@ -109,11 +109,20 @@ class StepFusion {
                          .shift = std::vector<double>(static_cast<std::size_t>(channels), 0)};
     for (std::size_t c = 0; c < affine.scale.size(); ++c) {
       const double value = by->data<float>()[by->size() == 1 ? 0 : c];
+      // Such a number rounds what it is added to, as is done on purpose.
+      if (!node.is("Mul") && std::abs(value) >= 0x1p20) return std::nullopt;
       if (node.is("Mul")) affine.scale[c] = value;
       if (node.is("Add")) affine.shift[c] = value;
       if (node.is("Sub")) affine.shift[c] = -value;
     }
     return affine;
+  }
+
+  // Whether weights may be scaled so: not by so little that they might vanish.
+  static bool is_moderate(const std::vector<double>& scale) {
+    double most = 0;
+    for (const double value : scale) most = std::max(most, std::abs(value));
+    return most == 0 || most >= 0x1p-60;
   }
 
   bool is_along_channels(const Tensor& by, const PlanStep& reader, std::int64_t channels,
@@ -145,7 +154,7 @@ class StepFusion {
     if (!before || plan_.dims(next.outputs[0]) != before) return false;
     const std::int64_t channels = is_conv ? dims[0] : dims[1];
     const auto affine = affine_of(next, reader.input, channels, is_conv);
-    if (!affine) return false;
+    if (!affine || !is_moderate(affine->scale)) return false;
 
     Tensor shifted(DType::float32, {channels});
     for (std::size_t c = 0; c < affine->shift.size(); ++c)

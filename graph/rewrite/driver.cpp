@@ -1,5 +1,6 @@
 // The greedy driver: sweeps over all graphs until a sweep changes nothing.
 #include <algorithm>
+#include <map>
 #include <unordered_map>
 
 #include "graph/rewrite/pattern.h"
@@ -16,6 +17,7 @@ class Driver {
     bool changed = true;
     while (changed && !counts_.limit_reached) {
       types_.refresh();
+      declined_.clear();
       changed = sweep(model.graph);
       for (const auto& function : model.functions) changed = sweep(function->body) || changed;
     }
@@ -71,6 +73,10 @@ class Driver {
       if (rule.when && rule.when(*found)) return std::nullopt;
       Patch patch(root->graph());
       rule.replace(*found, patch);
+      if (patch.declined()) {
+        declined_[{&rule, root}] = *patch.declined();
+        return std::nullopt;
+      }
       if (patch.empty()) return std::nullopt;
       counts_.limit_reached = total_ == limit_;
       if (counts_.limit_reached) return std::nullopt;
@@ -93,6 +99,9 @@ class Driver {
         std::optional<Match> found = match(rule.pattern, node, &reason);
         if (found) found->types_ = &types_;
         if (found && rule.when) reason = rule.when(*found).value_or("");
+        if (const auto declined = declined_.find({&rule, node});
+            found && reason.empty() && declined != declined_.end())
+          reason = declined->second;
         if (!reason.empty()) counts_.misses.push_back({rule.name, node->describe(), reason});
       }
     }
@@ -103,6 +112,8 @@ class Driver {
   std::int64_t total_ = 0;
   LiveTypes types_;
   RuleCounts counts_;
+  // Of the sweep that is under way, or of the last: why patches that rules began change nothing.
+  std::map<std::pair<const Rule*, const Node*>, std::string> declined_;
 };
 
 const TypeInference& Match::types() const {

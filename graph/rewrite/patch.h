@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,6 +54,10 @@ class Patch {
 
   explicit Patch(Graph& graph) : graph_(&graph) {}
 
+  // Nothing is to be changed after all, for a reason that shows only in what would be written.
+  void decline(std::string reason) { declined_ = std::move(reason); }
+  const std::optional<std::string>& declined() const { return declined_; }
+
   // A new initializer; `hint` is made unique.
   Ref constant(std::string hint, Tensor tensor);
   // A new node; returns its first output.
@@ -94,6 +99,7 @@ class Patch {
   std::vector<Node*> removed_;
   std::vector<Node*> removed_if_unread_;
   bool removes_producers_ = false;
+  std::optional<std::string> declined_;
   std::vector<Node*> new_nodes_;        // after apply()
   std::vector<Value*> new_constants_;   // after apply()
 };

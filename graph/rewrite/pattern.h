@@ -72,7 +72,7 @@ struct Rule {
   std::function<std::optional<std::string>(const Match&)> when;
   // Fills the patch (of the root's graph); interior nodes and the root are removed by the driver
   // once unread, and so are nodes of the same graph that only they read. A patch left empty changes
-  // nothing and is not counted.
+  // nothing and is not counted; one that was declined is a near miss besides.
   std::function<void(const Match&, Patch&)> replace;
 };
 

@@ -1,8 +1,10 @@
 #include "passes/common/linear_operator.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <set>
 
 #include "graph/ops/batch_norm.h"
@@ -33,6 +35,25 @@ std::vector<double> doubles(const Tensor& tensor) {
   const Tensor wide = tensor.cast(DType::float64);
   const auto values = wide.data<double>();
   return {values.begin(), values.end()};
+}
+
+// Of a tensor of any floating-point type; not finite if one value is not. An empty one's is 0.
+double largest_magnitude(const Tensor& tensor) {
+  // On the bytes as they lie: weights are large, and slices of files need not be aligned.
+  // Magnitudes have the order of their bits, NaN above infinity.
+  const bool is_float = tensor.dtype() == DType::float32;
+  const Tensor wide = is_float ? tensor : tensor.cast(DType::float64);
+  const std::byte* bytes = wide.bytes().data();
+  const auto largest = [&]<class Bits, class Float>(Bits, Float) {
+    Bits most = 0;
+    for (std::int64_t i = 0; i < wide.size(); ++i) {
+      Bits element;
+      std::memcpy(&element, bytes + static_cast<std::size_t>(i) * sizeof element, sizeof element);
+      most = std::max<Bits>(most, element & (std::numeric_limits<Bits>::max() >> 1));
+    }
+    return static_cast<double>(std::bit_cast<Float>(most));
+  };
+  return is_float ? largest(std::uint32_t{}, float{}) : largest(std::uint64_t{}, double{});
 }
 
 std::vector<double> per_channel(const Tensor& constant, std::int64_t channels) {
@@ -147,6 +168,12 @@ Tensor LinearOperator::scaled_inputs(const std::vector<double>& factor) const {
   return scale_slices(*weight, static_cast<std::int64_t>(in.axis), factor, in.groups);
 }
 
+std::optional<std::string> LinearOperator::scale_obstacle(const Tensor& scaled,
+                                                          const ChannelAffine& affine) const {
+  const auto is_zero = [](double value) { return value == 0; };
+  return range_obstacle(scaled, all_zero(*weight) || std::ranges::all_of(affine.scale, is_zero));
+}
+
 std::vector<double> LinearOperator::response(const std::vector<double>& shift) const {
   const std::vector<double> values = doubles(*weight);
   const std::vector<std::int64_t> strides = row_strides(weight->dims());
@@ -228,6 +255,8 @@ std::optional<AffineNode> read_affine(const Node& node, std::size_t data, const 
     for (std::size_t c = 0; c < count; ++c) scale[c] = node.is("Mul") ? values[c] : 1 / values[c];
     found.scales = true;
   } else {
+    if (std::ranges::any_of(values, [](double v) { return std::abs(v) >= rounding_shift; }))
+      return miss(fmt::format("'{}' has values so large that adding them rounds", operand->name()));
     const bool negated = node.is("Sub") && data == 0;
     for (std::size_t c = 0; c < count; ++c) shift[c] = negated ? -values[c] : values[c];
     found.shifts = true;
@@ -248,23 +277,21 @@ bool is_aligned_last(const Node& node, std::size_t index, std::optional<std::siz
 
 bool is_read_once(const Value& value) { return value.uses().size() == 1 && !value.is_output(); }
 
-bool all_finite(const Tensor& tensor) {
-  if (tensor.dtype() != DType::float32) {
-    const Tensor wide = tensor.cast(DType::float64);
-    return std::ranges::all_of(wide.data<double>(),
-                               [](double value) { return std::isfinite(value); });
-  }
-  // On the bytes as they lie: weights are large, and slices of files need not be aligned.
-  constexpr std::uint32_t exponent = 0x7f800000;
-  const std::byte* bytes = tensor.bytes().data();
-  std::uint32_t others = 0;
-  for (std::int64_t i = 0; i < tensor.size(); ++i) {
-    std::uint32_t element;
-    std::memcpy(&element, bytes + static_cast<std::size_t>(i) * sizeof element, sizeof element);
-    others |= (element & exponent) == exponent ? 1 : 0;
-  }
-  return others == 0;
+bool all_finite(const Tensor& tensor) { return std::isfinite(largest_magnitude(tensor)); }
+
+std::optional<std::string> range_obstacle(const Tensor& product, bool is_zero) {
+  const double largest = largest_magnitude(product);
+  if (!std::isfinite(largest)) return "the merged constant is not finite";
+  // As far from the least normal number as a value of the type has bits and two more: what is lost
+  // of smaller values is less than the type rounds of the largest.
+  const bool is_double = product.dtype() == DType::float64;
+  const double least = is_double ? std::ldexp(1, -1022 + 55) : std::ldexp(1, -126 + 26);
+  if (is_zero || product.size() == 0 || largest >= least) return std::nullopt;
+  return fmt::format("the merged constant, of at most {:.3g}, is too small for {}", largest,
+                     name(product.dtype()));
 }
+
+bool all_zero(const Tensor& tensor) { return largest_magnitude(tensor) == 0; }
 
 std::size_t constant_bytes_only_for(const Node& node) {
   std::set<const Value*> constants;

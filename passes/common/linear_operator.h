@@ -52,6 +52,9 @@ struct LinearOperator {
   // The weight with every output (input) channel multiplied by its factor.
   Tensor scaled_outputs(const std::vector<double>& factor) const;
   Tensor scaled_inputs(const std::vector<double>& factor) const;
+  // Why the weight that was so scaled by `affine` cannot be stored (range_obstacle).
+  std::optional<std::string> scale_obstacle(const Tensor& scaled,
+                                            const ChannelAffine& affine) const;
   // By output channel: what the operator makes of an input that is `shift` everywhere, without
   // padding and bias. Not for ConvTranspose.
   std::vector<double> response(const std::vector<double>& shift) const;
@@ -93,6 +96,15 @@ bool is_aligned_last(const Node& node, std::size_t index, std::optional<std::siz
 // Read by exactly one node, and no output.
 bool is_read_once(const Value& value);
 bool all_finite(const Tensor& tensor);  // of any floating-point type
+// Why constants that were multiplied do not stand for their product any more in its type, which is
+// float32 or float64: the largest of them overflowed, or came so near to zero that others among
+// them lost bits. `is_zero`: whether the product is zero because one of its factors is.
+std::optional<std::string> range_obstacle(const Tensor& product, bool is_zero);
+// Whether all of its values are zero; none are, too.
+bool all_zero(const Tensor& tensor);
+// Numbers from here on round what is added to them, which taking them away again does on purpose:
+// an addition of such a number stays what it is.
+inline constexpr double rounding_shift = 1 << 20;
 // Bytes of constants that nothing reads once `node` is gone.
 std::size_t constant_bytes_only_for(const Node& node);
 // Bytes that a node takes in a file at least, so that a constant may grow by them as it goes.

@@ -101,7 +101,10 @@ void apply(const Match& match, Patch& patch) {
                                        : node->output();
   std::optional<Tensor> weight;
   if (fold->affine.scales) weight = fold->linear.scaled_outputs(fold->affine.affine.scale);
-  if ((weight && !all_finite(*weight)) || (fold->shift && !all_finite(*fold->shift))) return;
+  if (weight)
+    if (std::optional<std::string> obstacle = fold->linear.scale_obstacle(*weight, fold->affine.affine))
+      return patch.decline(*obstacle);
+  if (fold->shift && !all_finite(*fold->shift)) return patch.decline("the bias is not finite");
   if (weight) patch.set_constant(node->input(1), std::move(*weight));
   if (!fold->shift) return patch.replace(match.root->output(), result);
 

@@ -90,12 +90,14 @@ void apply(const Match& match, Patch& patch) {
   const std::optional<Fold> fold = plan(match, reason);
   Node* node = fold->linear.node;
   Tensor weight = fold->linear.scaled_inputs(fold->affine.affine.scale);
-  if (!all_finite(weight)) return;
+  if (fold->affine.scales)
+    if (std::optional<std::string> obstacle = fold->linear.scale_obstacle(weight, fold->affine.affine))
+      return patch.decline(*obstacle);
   if (fold->shift) {
     const Tensor old =
         fold->bias ? *fold->bias->constant() : Tensor(weight.dtype(), {fold->linear.out.count});
     Tensor bias = affine_bias(old, *fold->shift, weight.dtype());
-    if (!all_finite(bias)) return;
+    if (!all_finite(bias)) return patch.decline("the bias is not finite");
     const Value* named = fold->bias ? fold->bias : fold->affine.constants.back();
     put_constant(patch, node, 2, *named, std::move(bias));
   }

@@ -192,8 +192,11 @@ Rule factors() {
                 const std::array factors{1.0F, attrs.alpha, attrs.beta};
                 for (std::size_t i = 1; i < inputs.size(); ++i) {
                   if (factors[i] == 1 || !match.root->input(i)) continue;
-                  Tensor product = scaled(*match.root->input(i)->constant(), factors[i]);
-                  if (!all_finite(product)) return;
+                  const Tensor& constant = *match.root->input(i)->constant();
+                  Tensor product = scaled(constant, factors[i]);
+                  const bool is_zero = factors[i] == 0 || all_zero(constant);
+                  if (Obstacle obstacle = range_obstacle(product, is_zero))
+                    return patch.decline(*obstacle);
                   patch.set_constant(match.root->input(i), std::move(product));
                 }
                 patch.replace(match.root->output(), make_gemm(patch, match, *match.root,

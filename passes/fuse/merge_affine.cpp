@@ -2,6 +2,7 @@
 // before and behind a BatchNormalization into it.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "graph/ops/arithmetic.h"
 #include "graph/ops/batch_norm.h"
@@ -81,8 +82,6 @@ Obstacle no_step(const Node& node) {
   if (!is_aligned_last(node, first ? 0 : 1, std::nullopt, constant.rank()))
     return fmt::format("{} broadcasts along other axes than the last", node.describe());
   if (constant.size() == 0) return fmt::format("'{}' is empty", operand->name());
-  // Adding and taking away such a number rounds to multiples of its last place, often on purpose.
-  constexpr double rounding_shift = 1 << 20;
   if (node.is("Add") || node.is("Sub"))
     for (const float value : constant.to_floats())
       if (std::abs(value) >= rounding_shift)
@@ -97,6 +96,44 @@ struct Chain {
   DType type = DType::float32;
   bool scales = false, flips = false;  // `flips`: the scale is -1
 };
+
+double magnitude(const Tensor& tensor) {
+  double most = 0;
+  for (const double value : tensor.data<double>()) most = std::max(most, std::abs(value));
+  return most;
+}
+
+// A shift that is this many times larger than another takes bits from it that are not to be seen
+// where inputs are small (1e-4 of the small one is 1,700 units in the last place of the large one).
+constexpr double largest_ratio = 1024;
+
+// Why the constants of a chain and of the step behind it, taken together, say less than apart.
+Obstacle lost_bits(const Chain& chain, const Affine& next, const Affine& merged) {
+  const auto rounded = [&](const Tensor& tensor) {
+    return tensor.cast(chain.type).cast(DType::float64);
+  };
+  if (chain.affine.scale.defined() && next.scale.defined()) {
+    const double least = chain.type == DType::float64 ? std::numeric_limits<double>::min()
+                                                      : std::numeric_limits<float>::min();
+    const Tensor none = elementwise(chain.affine.scale, next.scale, [&](double a, double b) {
+      return a != 0 && b != 0 && std::abs(a * b) < least ? 1.0 : 0.0;
+    });
+    if (magnitude(none) > 0)
+      return fmt::format("the merged scale is too small for {}", name(chain.type));
+  }
+  if (chain.affine.shift.defined() && next.shift.defined()) {
+    const double one = magnitude(product(chain.affine.shift, next.scale));
+    const double other = magnitude(next.shift);
+    const double small = std::min(one, other), large = std::max(one, other);
+    const auto exact = [&] {
+      return std::ranges::equal(merged.shift.data<double>(),
+                                rounded(merged.shift).data<double>());
+    };
+    if (small > 0 && large > largest_ratio * small && !exact())
+      return fmt::format("the sum of shifts of {:.3g} and {:.3g} would round", large, small);
+  }
+  return std::nullopt;
+}
 
 std::optional<Chain> read_chain(const Match& match, std::string& reason) {
   const auto miss = [&](std::string why) {
@@ -124,8 +161,11 @@ std::optional<Chain> read_chain(const Match& match, std::string& reason) {
     if (Obstacle obstacle = no_step(*node)) return miss(*obstacle);
     const bool first = is_constant_first(*node);
     const Tensor& constant = *node->input(first ? 0 : 1)->constant();
-    chain.affine = chain.affine.then(affine_of(*node, constant, first));
     chain.type = constant.dtype();
+    const Affine next = affine_of(*node, constant, first);
+    Affine both = chain.affine.then(next);
+    if (Obstacle obstacle = lost_bits(chain, next, both)) return miss(*obstacle);
+    chain.affine = std::move(both);
     freed += constant_bytes_only_for(*node);
     scales += node->is("Mul") || node->is("Div");
     if (node->is("Sub") && first) chain.flips = !chain.flips;
@@ -229,9 +269,15 @@ std::optional<Norm> read_norm(const Match& match, std::string& reason) {
   };
   const std::vector<double> mean = values(3), variance = values(4);
   const auto epsilon = static_cast<double>(BatchNormAttrs::from(*norm.kept).epsilon);
-  std::vector<double> scales, biases;
+  const std::vector<double> gamma = values(1), beta = values(2);
+  std::vector<double> scales, biases, factors;
+  double largest_shift = 0, largest_output = 0;
   for (std::size_t c = 0; c < mean.size(); ++c) {
     const double factor = before->affine.scale[c] * after->affine.scale[c];
+    factors.push_back(factor);
+    largest_shift =
+        std::max(largest_shift, std::abs(before->affine.shift[c] * after->affine.scale[c]));
+    largest_output = std::max(largest_output, std::abs(gamma[c]) + std::abs(beta[c]));
     scales.push_back(factor * std::sqrt(variance[c] + epsilon));
     biases.push_back(before->affine.shift[c] * after->affine.scale[c] + after->affine.shift[c] +
                      mean[c] * factor);
@@ -239,8 +285,15 @@ std::optional<Norm> read_norm(const Match& match, std::string& reason) {
   const DType dtype = scale->constant()->dtype();
   norm.scale = Tensor::of<double>({view.count}, scales).cast(dtype);
   norm.bias = Tensor::of<double>({view.count}, biases).cast(dtype);
-  if (!all_finite(norm.scale) || !all_finite(norm.bias))
-    return miss("the merged constant is not finite");
+  if (!all_finite(norm.bias)) return miss("the merged constant is not finite");
+  const bool is_zero = all_zero(*norm.kept->input(1)->constant()) ||
+                       std::ranges::all_of(factors, [](double factor) { return factor == 0; });
+  if (Obstacle obstacle = range_obstacle(norm.scale, is_zero)) return miss(*obstacle);
+  // What is added in front of BatchNormalization may be there to cancel.
+  if (norm.kept == &second && !first.is("BatchNormalization") &&
+      largest_shift > largest_ratio * largest_output)
+    return miss(fmt::format("'{}' is so much larger than results that its sum with them rounds",
+                            before->constants[0]->name()));
   const Node& gone = norm.kept == &first ? second : first;
   std::size_t added = 0;
   for (const std::size_t input : {1U, 2U})

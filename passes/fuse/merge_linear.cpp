@@ -168,7 +168,12 @@ std::optional<std::string> obstacle(const Match& match) {
 void apply(const Match& match, Patch& patch) {
   std::string reason;
   Merge merge = *plan(match, true, reason);
-  if (!all_finite(merge.weight) || (merge.bias.defined() && !all_finite(merge.bias))) return;
+  const bool is_zero = all_zero(*match.node("first")->input(1)->constant()) ||
+                       all_zero(*match.root->input(1)->constant());
+  if (std::optional<std::string> obstacle = range_obstacle(merge.weight, is_zero))
+    return patch.decline(*obstacle);
+  if (merge.bias.defined() && !all_finite(merge.bias))
+    return patch.decline("the bias is not finite");
   Node* first = match.node("first");
   Node* second = match.root;
   const Value* named = match.value("bias") ? match.value("bias")

@@ -235,5 +235,13 @@ TEST_CASE("quantized convolutions, products, sums and pools run on integers") {
         convolution + "QLinearAdd QLinearGlobalAveragePool DequantizeLinear layout");
 }
 
+TEST_CASE("scales that make weights vanish, and shifts that round, are steps of their own") {
+  const std::string head = "input x: float32[2,4]\ninitializer w: float32[4,4] = random(1)\n";
+  CHECK(check(head + "initializer c: float32[] = {1e-25}\nt = MatMul(x, w)\nu = Mul(t, c)\n"
+                     "y = Mul(u, c)\noutput y\n") == "MatMul Mul");
+  CHECK(check(head + "initializer c: float32[] = {12582912}\nt = MatMul(x, w)\nu = Add(t, c)\n"
+                     "y = Sub(u, c)\noutput y\n") == "MatMul Sub");
+}
+
 }  // namespace
 }  // namespace onnxpress

@@ -277,5 +277,33 @@ output z: float32[1,2,4,4]
   CHECK(run.outcome.counts[previous] == 2);
 }
 
+TEST_CASE("weights that a scale would make vanish stay") {
+  const auto model = [](const std::string& constant, const std::string& nodes) {
+    return "model ir=8 opset=17\ninput x: float32[2,4]\n"
+           "initializer w: float32[4,4] = random(1,1e-26,1e-25)\n"
+           "initializer zero: float32[4,4] = random(1,0,0)\n"
+           "initializer c: float32[] = {" +
+           constant + "}\n" + nodes + "\noutput y\n";
+  };
+  for (const std::string nodes : {"t = MatMul(x, w)\ny = Mul(t, c)", "t = Gemm(x, w)\ny = Mul(t, c)"})
+    check_miss(pass, previous, model("1e-25", nodes), "is too small for float32");
+  check_miss(pass, next, model("1e-25", "t = Mul(x, c)\ny = MatMul(t, w)"), "too small");
+  check_miss(pass, next, model("1e25", "t = Div(x, c)\ny = Gemm(t, w)"), "too small");
+  check_miss(pass, previous, model("1e38", "t = MatMul(x, w)\ny = Div(t, c)"), "too small");
+  // Zero is what is meant where a factor is zero, and nothing is lost of other numbers.
+  check_rule(pass, previous, model("0", "t = MatMul(x, w)\ny = Mul(t, c)"), 1);
+  check_rule(pass, previous, model("1e-25", "t = MatMul(x, zero)\ny = Mul(t, c)"), 1);
+  check_rule(pass, previous, model("1e-4", "t = MatMul(x, w)\ny = Mul(t, c)"), 1);
+}
+
+TEST_CASE("a shift that rounds what it is added to stays") {
+  const std::string head =
+      "model ir=8 opset=17\ninput x: float32[2,4]\ninitializer w: float32[4,4] = random(1)\n"
+      "initializer b: float32[4] = random(2)\ninitializer c: float32[] = {12582912}\n";
+  check_miss(pass, previous, head + "t = Gemm(x, w, b)\nu = Add(t, c)\ny = Sub(u, c)\noutput y\n",
+             "'c' has values so large that adding them rounds");
+  check_miss(pass, next, head + "t = Add(x, c)\ny = Gemm(t, w, b)\noutput y\n", "rounds");
+}
+
 }  // namespace
 }  // namespace onnxpress

@@ -126,6 +126,8 @@ output y: float32[2,2]
   check_miss(pass, "fold_gemm_factors", model("y = Gemm(x, w, b) {beta=0.5}\n"), "beta: 'b'");
   check_miss(pass, "fold_gemm_factors",
              model("y = Gemm(x, w, b) {alpha=0.5}\nz = Neg(w)\noutput z\n"), "alpha: 'w'");
+  check_miss(pass, "fold_gemm_factors", model("y = Gemm(x, w, b) {alpha=1e-37}\n"),
+             "is too small for float32");
 }
 
 TEST_CASE("inside a function, where types are not known, nothing changes") {

@@ -128,5 +128,36 @@ TEST_CASE("scales and shifts around BatchNormalization go into it") {
              "not known to have 3 channels");
 }
 
+TEST_CASE("constants whose product or sum says less than the two stay") {
+  const auto model = [](const std::string& a, const std::string& b, const std::string& nodes) {
+    return "model ir=8 opset=17\ninput x: float32[4]\ninitializer a: float32[] = {" + a +
+           "}\ninitializer b: float32[] = {" + b + "}\n" + nodes + "\noutput y\n";
+  };
+  const std::string scales = "merge_scales", shifts = "merge_shifts";
+  check_miss(pass, scales, model("1e-25", "1e-25", "t = Mul(x, a)\ny = Mul(b, t)"), "too small");
+  check_miss(pass, scales, model("1e25", "1e25", "t = Div(x, a)\ny = Div(t, b)"), "too small");
+  check_miss(pass, scales, model("1e25", "1e-20", "t = Div(x, a)\ny = Mul(t, b)"), "too small");
+  check_rule(pass, scales, model("1e-25", "1e20", "t = Mul(x, a)\ny = Mul(t, b)"), 1);
+  check_rule(pass, scales, model("1e-25", "0", "t = Mul(x, a)\ny = Mul(t, b)"), 1);
+
+  check_miss(pass, shifts, model("-1e6", "0.123", "t = Add(x, a)\ny = Add(t, b)"), "would round");
+  check_miss(pass, shifts, model("0.123", "3000", "t = Add(x, a)\ny = Sub(b, t)"), "would round");
+  check_rule(pass, shifts, model("-1e6", "0.125", "t = Add(x, a)\ny = Add(t, b)"), 1);
+  check_rule(pass, shifts, model("-3", "0.123", "t = Add(x, a)\ny = Add(t, b)"), 1);
+  check_miss(pass, "merge_scales_and_shifts",
+             model("-1e6", "0.123", "t = Add(x, a)\nu = Mul(t, b)\ny = Add(u, b)"), "would round");
+}
+
+TEST_CASE("a shift far beyond what BatchNormalization gives stays in front of it") {
+  const auto model = [](const std::string& shift) {
+    return "model ir=8 opset=17\ninput x: float32[2,3,4]\ninitializer c: float32[] = {" + shift +
+           "}\ninitializer s: float32[3] = random(1,0.5,2)\ninitializer b: float32[3] = random(2)\n"
+           "initializer m: float32[3] = random(3)\ninitializer v: float32[3] = random(4,0.5,2)\n"
+           "t = Add(x, c)\ny = BatchNormalization(t, s, b, m, v)\noutput y\n";
+  };
+  check_miss(pass, "merge_into_batch_norm", model("-1e5"), "'c' is so much larger than results");
+  check_rule(pass, "merge_into_batch_norm", model("-100"), 1);
+}
+
 }  // namespace
 }  // namespace onnxpress

@@ -119,5 +119,14 @@ output y: float32[2,4,5]
              1);
 }
 
+TEST_CASE("weights whose product would vanish stay two") {
+  const std::string text =
+      "model ir=8 opset=17\ninput x: float32[2,4]\n"
+      "initializer a: float32[4,4] = random(1,1e-26,1e-25)\n"
+      "initializer b: float32[4,4] = random(2,1e-26,1e-25)\nt = MatMul(x, a)\ny = MatMul(t, b)\n"
+      "output y\n";
+  check_miss("merge_linear", "merge_linear", text, "is too small for float32");
+}
+
 }  // namespace
 }  // namespace onnxpress
