@@ -144,6 +144,10 @@ LinearOperator LinearOperator::of(Node& node) {
   return found;
 }
 
+bool LinearOperator::same_channels(const LinearOperator& other) const {
+  return out == other.out && in == other.in && alpha == other.alpha && beta == other.beta;
+}
+
 ChannelView LinearOperator::output_view(const Type& result) const {
   if (node->is("MatMul")) {
     ChannelView view{.count = out.count};

@@ -30,6 +30,7 @@ struct LinearOperator {
     std::size_t axis = 0;
     std::int64_t groups = 1;
     std::int64_t count = 0;  // channels of all groups
+    bool operator==(const Axis&) const = default;
   };
 
   Node* node = nullptr;
@@ -43,6 +44,8 @@ struct LinearOperator {
   // Why the weight cannot be read as that of a linear operator, or be replaced without loss.
   static std::optional<std::string> obstacle(const Node& node);
 
+  // Whether what is folded into one's weight and bias is so into the other's.
+  bool same_channels(const LinearOperator& other) const;
   bool is_product() const { return node->is("MatMul") || node->is("Gemm"); }
   // Of the result and of the input; their ranks follow from the weight but for MatMul, which has
   // that of the given type.

@@ -8,12 +8,20 @@
 namespace onnxpress {
 namespace {
 
+// Another operator that reads the same weight, and the same scale and shift behind it, as where a
+// head of a detector is used on maps of several sizes.
+struct Twin {
+  Node* linear;
+  Node* affine;
+};
+
 // What folding a match changes.
 struct Fold {
   LinearOperator linear;
   AffineNode affine;
   Value* bias = nullptr;        // the constant there is; nullptr: none
   std::optional<Tensor> shift;  // the bias there will be
+  std::vector<Twin> twins;      // the other readers of the weight, all of which take part
 };
 
 Value* bias_of(const Match& match) {
@@ -25,6 +33,51 @@ Value* bias_of(const Match& match) {
 bool any_not_zero(const Tensor& tensor) {
   const std::vector<float> values = tensor.to_floats();
   return std::ranges::any_of(values, [](float value) { return value != 0; });
+}
+
+bool same_constant(const Value* a, const Value* b) {
+  return a == b || (a && b && a->constant() && b->constant() && a->constant()->equals(*b->constant()));
+}
+
+// What `use` of the weight is if it is a twin of the fold's operator, whose scale and shift the
+// node `root` is.
+std::optional<Twin> twin(const Match& match, const Fold& fold, const Use& use) {
+  const Node& root = *match.root;
+  const Node& node = *fold.linear.node;
+  Node* other = use.node;
+  if (use.index != 1 || &other->graph() != &node.graph() || other->op_type() != node.op_type() ||
+      other->domain() != node.domain())
+    return std::nullopt;
+  const LinearOperator linear = LinearOperator::of(*other);
+  if (!linear.same_channels(fold.linear) || !same_constant(other->input(2), node.input(2)))
+    return std::nullopt;
+  Value* result = other->output();
+  if (!result || !is_read_once(*result)) return std::nullopt;
+  const Use& reader = result->uses()[0];
+  if (reader.node->op_type() != root.op_type() || reader.node->domain() != root.domain() ||
+      &reader.node->graph() != &root.graph() || reader.node->output()->is_unused())
+    return std::nullopt;
+  std::string reason;
+  const std::optional<AffineNode> affine = read_affine(
+      *reader.node, reader.index, linear.output_view(match.type(result)), reason);
+  if (!affine || affine->affine.scale != fold.affine.affine.scale ||
+      affine->affine.shift != fold.affine.affine.shift)
+    return std::nullopt;
+  return Twin{other, reader.node};
+}
+
+// Of a weight with other readers: whether all are twins; nothing: no.
+std::optional<std::vector<Twin>> all_twins(const Match& match, const Fold& fold) {
+  const Value* weight = fold.linear.node->input(1);
+  std::vector<Twin> twins;
+  if (weight->is_output() || match.node("add") || match.value("moved")) return std::nullopt;
+  for (const Use& use : weight->uses()) {
+    if (use.node == fold.linear.node && use.index == 1) continue;
+    std::optional<Twin> found = twin(match, fold, use);
+    if (!found) return std::nullopt;
+    twins.push_back(*found);
+  }
+  return twins;
 }
 
 std::optional<Fold> plan(const Match& match, std::string& reason) {
@@ -57,8 +110,14 @@ std::optional<Fold> plan(const Match& match, std::string& reason) {
   fold.affine = std::move(*affine);
 
   const Value* weight = node.input(1);
-  if (fold.affine.scales && !is_read_once(*weight))
-    return miss(fmt::format("weight '{}' has another reader", weight->name()));
+  if (fold.affine.scales && !is_read_once(*weight)) {
+    std::optional<std::vector<Twin>> twins = all_twins(match, fold);
+    if (!twins)
+      return miss(fmt::format(
+          "weight '{}' has another reader, without the same scale and shift behind it",
+          weight->name()));
+    fold.twins = std::move(*twins);
+  }
   if (fold.linear.beta == 0) return miss("its bias is multiplied by beta=0");
   if (fold.bias && !fold.bias->constant())
     return miss(fmt::format("its bias '{}' is not a constant", fold.bias->name()));
@@ -82,6 +141,9 @@ std::optional<Fold> plan(const Match& match, std::string& reason) {
       constant_bytes_only_for(root) + least_node_bytes +
       (fold.bias && is_read_once(*fold.bias) ? fold.bias->constant()->byte_size() : 0);
   if (bias.byte_size() > freed) return miss("the bias that takes the shift would grow the file");
+  if (node.is("MatMul") && !fold.twins.empty())
+    return miss(fmt::format("weight '{}' has another reader, and MatMul has no bias to take the shift",
+                            weight->name()));
   fold.shift = std::move(bias);
   return fold;
 }
@@ -106,10 +168,19 @@ void apply(const Match& match, Patch& patch) {
       return patch.decline(*obstacle);
   if (fold->shift && !all_finite(*fold->shift)) return patch.decline("the bias is not finite");
   if (weight) patch.set_constant(node->input(1), std::move(*weight));
+  for (const Twin& twin : fold->twins) {
+    patch.replace(twin.affine->output(), twin.linear->output());
+    patch.remove_if_unread(twin.affine);
+  }
   if (!fold->shift) return patch.replace(match.root->output(), result);
 
   const Value* named = fold->bias ? fold->bias : fold->affine.constants.back();
-  if (add) {
+  if (!fold->twins.empty()) {
+    const Patch::Ref bias = patch.constant(named->name(), std::move(*fold->shift));
+    patch.replace_input(node, 2, bias);
+    for (const Twin& twin : fold->twins) patch.replace_input(twin.linear, 2, bias);
+    patch.replace(match.root->output(), result);
+  } else if (add) {
     put_constant(patch, add, add->input(0) == fold->bias ? 0 : 1, *named, std::move(*fold->shift));
     patch.replace(match.root->output(), result);
   } else if (node->is("MatMul")) {

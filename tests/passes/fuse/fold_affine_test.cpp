@@ -305,5 +305,41 @@ TEST_CASE("a shift that rounds what it is added to stays") {
   check_miss(pass, next, head + "t = Add(x, c)\ny = Gemm(t, w, b)\noutput y\n", "rounds");
 }
 
+TEST_CASE("a weight with several readers is scaled where all of them are, alike") {
+  const auto model = [](const std::string& first, const std::string& second,
+                        const std::string& more = "") {
+    return "model ir=8 opset=17\ninput x: float32[2,3,5,5]\ninput y: float32[1,3,7,7]\n"
+           "initializer w: float32[4,3,3,3] = random(1)\ninitializer b: float32[4] = random(2)\n"
+           "initializer c: float32[4,1,1] = random(3,0.5,2)\n"
+           "initializer d: float32[4,1,1] = random(4,0.5,2)\n"
+           "t = Conv(x, w" +
+           first + "u = Conv(y, w" + second + more + "output v\noutput z\n";
+  };
+  const std::string reason = "weight 'w' has another reader";
+  for (const std::string op : {"Mul", "Div"}) {
+    const std::string first = ", b) {pads=[1,1,1,1]}\nv = " + op + "(t, c)\n";
+    const std::string same = op + "(u, c)";
+    const PassRun run =
+        check_rule(pass, previous, model(first, ", b) {strides=[2,2]}\nz = " + same + "\n"), 2);
+    CHECK(run.after->graph.nodes()[0]->input(2) == run.after->graph.nodes()[1]->input(2));
+    check_miss(pass, previous, model(first, ")\nz = " + same + "\n"), reason);
+    check_miss(pass, previous, model(first, ", b)\nz = Mul(u, d)\n"), reason);
+    check_miss(pass, previous, model(first, ", b)\nz = Relu(u)\n"), reason);
+    check_miss(pass, previous, model(first, ", b)\nz = " + same + "\n", "q = Neg(u)\noutput q\n"),
+               reason);
+    check_miss(pass, previous, model(first, ", b)\nz = " + same + "\n", "q = Neg(w)\noutput q\n"),
+               reason);
+    check_miss(pass, previous, model(first, ", b)\nz = " + same + "\n", "output w\n"), reason);
+  }
+  // Also by a scale of -1; and products have no bias.
+  check_rule(pass, previous, model(", b)\nv = Sub(c, t)\n", ", b)\nz = Sub(c, u)\n"), 2);
+  check_rule(pass, previous,
+             "model ir=8 opset=17\ninput x: float32[2,3]\ninput y: float32[4,3]\n"
+             "initializer w: float32[3,5] = random(1)\ninitializer c: float32[5] = random(2)\n"
+             "t = MatMul(x, w)\nv = Mul(t, c)\nu = MatMul(y, w)\nz = Mul(c, u)\noutput v\n"
+             "output z\n",
+             2);
+}
+
 }  // namespace
 }  // namespace onnxpress

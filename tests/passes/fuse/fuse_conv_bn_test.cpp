@@ -186,5 +186,16 @@ output y: float32[n,4,6,6]
   CHECK(to_string(run.after->graph.find("t")->type) == "float32[?,?,?,?]");
 }
 
+TEST_CASE("a head that is used on maps of several sizes, with one weight and one norm") {
+  const std::string head = "model ir=8 opset=17\ninput x: float32[2,3,8,8]\ninput z: float32[2,3,4,4]\n" +
+                           statistics(4) + "initializer w: float32[4,3,3,3] = random(1)\n" +
+                           "t = Conv(x, w)\n" + norm + "u = Conv(z, w)\n";
+  const std::string second = "v = BatchNormalization(u, gamma, beta, mean, var) {epsilon=";
+  const PassRun run = check_fused(head + second + "0.001}\noutput y\noutput v\n", 2);
+  CHECK(run.after->graph.nodes()[0]->input(1) == run.after->graph.nodes()[1]->input(1));
+  CHECK(run.after->graph.nodes()[0]->input(2) == run.after->graph.nodes()[1]->input(2));
+  check_refused(head + second + "0.01}\noutput y\noutput v\n", "weight 'w' has another reader");
+}
+
 }  // namespace
 }  // namespace onnxpress
