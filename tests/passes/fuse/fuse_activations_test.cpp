@@ -65,6 +65,8 @@ TEST_CASE("Swish and QuickGelu") {
   check_fused(at_runtime, text(13, "g = Sigmoid(x)\ny = Mul(g, x)\n"), "com.microsoft.QuickGelu");
   check_refused(activations, "fuse_swish", text(13, "g = Sigmoid(x)\ny = Mul(x, g)\n"),
                 "Swish needs opset 24, the model has 13");
+  check_refused(activations, "fuse_swish", text(25, "g = Sigmoid(x)\ny = Mul(x, g)\n"),
+                "ONNX Runtime does not run Swish in models of opset 25");
 }
 
 TEST_CASE("Mish and Softplus") {
