@@ -13,12 +13,13 @@ using Range = std::pair<double, double>;
 
 class ErrorSearch {
  public:
-  ErrorSearch(const ValueStatistics& statistics, const QuantizedType& type)
+  ErrorSearch(const ValueStatistics& statistics, const QuantizedType& type, double clipping)
       : density_(statistics),
         type_(type),
+        clipping_(clipping),
         full_(std::min(statistics.min, 0.0F), std::max(statistics.max, 0.0F)) {
     best_ = full_;
-    least_ = error(full_);
+    least_ = error(grid(full_));
   }
 
   Range run() {
@@ -35,12 +36,6 @@ class ErrorSearch {
     }
     return best_;
   }
-
-  double error(const Range& range) const {
-    return density_.mean_square_error(Levels::of(grid(range), type_));
-  }
-  const Range& full() const { return full_; }
-  double least() const { return least_; }
 
  private:
   // Tries shares of the full range; `ends` says which of the two ends a share is for: both ends as
@@ -68,7 +63,7 @@ class ErrorSearch {
   Verdict consider(const Range& shares) {
     const Range range = bounded(shares);
     const QuantizationParameters parameters = grid(range);
-    const double found = density_.mean_square_error(Levels::of(parameters, type_));
+    const double found = error(parameters);
     if (found < least_) {
       least_ = found;
       best_ = range;
@@ -77,6 +72,10 @@ class ErrorSearch {
     }
     const double most_rounding = 0.25 * parameters.scale * parameters.scale;
     return found - most_rounding > least_ ? Verdict::hopeless : Verdict::worse;
+  }
+
+  double error(const QuantizationParameters& parameters) const {
+    return density_.mean_square_error(Levels::of(parameters, type_), clipping_);
   }
 
   QuantizationParameters grid(const Range& range) const {
@@ -92,32 +91,15 @@ class ErrorSearch {
 
   Density density_;
   QuantizedType type_;
+  double clipping_;
   Range full_, best_, shares_{1, 1};
   double least_ = std::numeric_limits<double>::infinity();
 };
 
 }  // namespace
 
-Range least_error_range(const ValueStatistics& statistics, const QuantizedType& type) {
-  return ErrorSearch(statistics, type).run();
-}
-
-Range widest_good_range(const ValueStatistics& statistics, const QuantizedType& type, double slack_db) {
-  constexpr int halvings = 12;
-  ErrorSearch search(statistics, type);
-  const Range narrow = search.run();
-  const double allowed = search.least() * std::pow(10.0, slack_db / 10);
-  const auto between = [&](double share) {
-    return Range{narrow.first + share * (search.full().first - narrow.first),
-                 narrow.second + share * (search.full().second - narrow.second)};
-  };
-  if (search.error(search.full()) <= allowed) return search.full();
-  double good = 0, bad = 1;
-  for (int i = 0; i < halvings; ++i) {
-    const double middle = (good + bad) / 2;
-    (search.error(between(middle)) <= allowed ? good : bad) = middle;
-  }
-  return between(good);
+Range least_error_range(const ValueStatistics& statistics, const QuantizedType& type, double clipping) {
+  return ErrorSearch(statistics, type, clipping).run();
 }
 
 }  // namespace onnxpress

@@ -8,9 +8,10 @@ namespace onnxpress {
 namespace {
 
 // ∫ of the squared rounding error from 0 to u, in steps of the grid whose levels are the integers
-// in [lowest, highest]: per step 1/12, within one (u - n)^3 / 3, and beyond the grid as far as u is.
+// in [lowest, highest]: per step 1/12, within one (u - n)^3 / 3, and beyond the grid as far as u is,
+// `clipping` times.
 struct ErrorIntegral {
-  double lowest, highest;
+  double lowest, highest, clipping;
 
   double operator()(double u) const {
     // Adding and taking away this rounds to the nearest integer: std::round is a call on x86-64.
@@ -18,7 +19,7 @@ struct ErrorIntegral {
     const double inside = std::min(std::max(u, lowest), highest);
     const double level = (inside + rounder) - rounder;
     const double rest = inside - level, beyond = u - inside;
-    return level / 12 + (rest * rest * rest + beyond * beyond * beyond) / 3;
+    return level / 12 + (rest * rest * rest + clipping * beyond * beyond * beyond) / 3;
   }
 };
 
@@ -47,9 +48,9 @@ Levels Levels::of(const QuantizationParameters& parameters, const QuantizedType&
           .highest = static_cast<double>(type.max() - parameters.zero_point)};
 }
 
-double Density::mean_square_error(const Levels& levels) const {
+double Density::mean_square_error(const Levels& levels, double clipping) const {
   const double scale = levels.scale, steps = 1 / scale;
-  const ErrorIntegral integral{levels.lowest, levels.highest};
+  const ErrorIntegral integral{levels.lowest, levels.highest, clipping};
   // The counts times what the integral gains in each bin, summed by edges; four sums at once.
   double sums[4] = {};
   std::size_t i = 0;

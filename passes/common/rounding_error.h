@@ -31,8 +31,8 @@ class Density {
 
   double mean_square() const { return power_; }
   // Expected squared error, in closed form for every bin, so that it holds for steps wider and
-  // narrower than a bin alike.
-  double mean_square_error(const Levels& levels) const;
+  // narrower than a bin alike. That of values beyond the last level counts `clipping` times.
+  double mean_square_error(const Levels& levels, double clipping = 1) const;
   double share_outside(double low, double high) const;
 
  private:

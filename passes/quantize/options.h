@@ -64,7 +64,7 @@ inline constexpr OptionSpec quantize_options[] = {
      .choices = "auto|fp16"},
     {.name = "calibration",
      .kind = OptionSpec::Kind::choice,
-     .default_value = "mse",
+     .default_value = "snr",
      .help = "scheme=static: how ranges of activations are chosen",
      .choices = "minmax|ema|percentile|entropy|mse|snr"},
     {.name = "percentile",
