@@ -234,6 +234,10 @@ std::vector<std::int32_t> LayerProblem::codes() const {
   return codes;
 }
 
+double LayerProblem::row_error(const LayerPart& part, std::int64_t row) const {
+  return quadratic_form(part, errors_of(part, row, row + 1), 0);
+}
+
 double LayerProblem::error(ThreadPool& pool) const {
   return sum_over_rows(pool, [&](const LayerPart& part, std::int64_t first, std::int64_t last) {
     return quadratic_form(part, errors_of(part, first, last), 0);

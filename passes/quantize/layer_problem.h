@@ -50,6 +50,9 @@ class LayerProblem {
   // given all others (coordinate descent, QuantEase: Behdin et al. 2023, arXiv 2309.01885), scales by
   // least squares, zero points by whole steps.
   void refine(ThreadPool& pool, int most);
+  // Both of them; where rows are short, from several scales around those of prepare(), the codes by
+  // search (closest_codes.h). Of these, rows that share no scale take what errs least each.
+  void round(ThreadPool& pool, bool by_importance, int most);
   // Every element of w* on its nearest level.
   void round_to_nearest(ThreadPool& pool);
 
@@ -84,8 +87,13 @@ class LayerProblem {
   Gradients gradients(ThreadPool& pool) const;
   void round_rows(const RowRange& rows, const std::vector<std::int64_t>& order, const std::vector<float>& feedback);
   void refine_codes(const RowRange& rows, std::vector<float>& gradient);
+  void search_codes(ThreadPool& pool, const std::vector<std::vector<float>>& factors);
+  // For every row of every part, the index of the set of rows that it shares scales with.
+  std::vector<std::size_t> row_sets() const;
+  std::vector<double> set_errors(ThreadPool& pool, const std::vector<std::size_t>& sets) const;
   void refine_scales(ThreadPool& pool, Gradients& gradients, bool zero_points);
   float level(const LayerPart& part, std::int64_t element) const;
+  double row_error(const LayerPart& part, std::int64_t row) const;
   std::vector<float> errors_of(const LayerPart& part, std::int64_t first, std::int64_t last) const;
 
   WeightMatrix matrix_;

@@ -6,6 +6,8 @@
 #include <optional>
 
 #include "graph/kernels/sgemm.h"
+#include "passes/common/channel_sets.h"
+#include "passes/quantize/closest_codes.h"
 #include "passes/quantize/layer_problem.h"
 
 namespace onnxpress {
@@ -160,6 +162,94 @@ void LayerProblem::round_rows(const RowRange& range, const std::vector<std::int6
         for (std::int64_t j = 0; j < k - begin; ++j) row[j] += error * factors[j];
       }
   }
+}
+
+void LayerProblem::round(ThreadPool& pool, bool by_importance, int most) {
+  constexpr std::int64_t short_row = 32;
+  constexpr int least_step = -16, most_step = 4, steps_per_octave = 16;
+  const WeightGrid first = grid_;
+  const bool is_short = std::ranges::all_of(parts_, [](const LayerPart& part) { return part.depth <= short_row; });
+  std::vector<std::vector<float>> factors;
+  for (const LayerPart& part : parts_)
+    if (is_short && !factorize(pool, part.depth, factors.emplace_back(part.hessian).data())) factors.back().clear();
+  const auto settle = [&] {
+    round_columns(pool, by_importance);
+    refine(pool, most);
+    if (is_short) search_codes(pool, factors);
+  };
+  settle();
+  if (!is_short) return;
+
+  const std::vector<std::size_t> sets = row_sets();
+  std::vector<double> least = set_errors(pool, sets);
+  for (int step = least_step; step <= most_step; ++step) {
+    if (step == 0) continue;
+    const std::vector<LayerPart> best = parts_;
+    const WeightGrid best_grid = grid_;
+    grid_ = first;
+    const float factor = std::exp2(static_cast<float>(step) / steps_per_octave);
+    for (QuantizationParameters& parameters : grid_.parameters)
+      parameters.scale = rules_.allowed(parameters.scale * factor, parameters.zero_point);
+    settle();
+    const std::vector<double> found = set_errors(pool, sets);
+    std::size_t row = 0;
+    for (std::size_t p = 0; p < parts_.size(); ++p)
+      for (std::int64_t r = 0; r < matrix_.rows; ++r, ++row) {
+        if (found[sets[row]] < least[sets[row]]) continue;
+        for (std::int64_t d = r * parts_[p].depth; d < (r + 1) * parts_[p].depth; ++d) {
+          const auto element = static_cast<std::size_t>(d);
+          const auto scale = static_cast<std::size_t>(parts_[p].scales[element]);
+          parts_[p].codes[element] = best[p].codes[element];
+          grid_.parameters[scale] = best_grid.parameters[scale];
+        }
+      }
+    for (std::size_t set = 0; set < least.size(); ++set) least[set] = std::min(least[set], found[set]);
+  }
+}
+
+void LayerProblem::search_codes(ThreadPool& pool, const std::vector<std::vector<float>>& factors) {
+  constexpr std::int64_t most_levels = 20'000;
+  const auto rows = static_cast<std::size_t>(matrix_.rows);
+  pool.parallel_for(std::ssize(parts_) * matrix_.rows, 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<QuantizationParameters> parameters;
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+      LayerPart& part = parts_[i / rows];
+      if (factors[i / rows].empty()) continue;
+      const auto depth = static_cast<std::size_t>(part.depth), first = i % rows * depth;
+      parameters.clear();
+      for (std::size_t d = first; d < first + depth; ++d)
+        parameters.push_back(grid_.parameters[static_cast<std::size_t>(part.scales[d])]);
+      find_closest_codes({factors[i / rows], std::span(part.target).subspan(first, depth), parameters, rules_.type},
+                         most_levels, std::span(part.codes).subspan(first, depth));
+    }
+  });
+}
+
+std::vector<std::size_t> LayerProblem::row_sets() const {
+  std::map<std::int32_t, std::size_t> row_of;  // by scale
+  ChannelSets sets;
+  const std::size_t count = parts_.size() * static_cast<std::size_t>(matrix_.rows);
+  sets.add(count);
+  std::size_t row = 0;
+  for (const LayerPart& part : parts_)
+    for (std::int64_t r = 0; r < matrix_.rows; ++r, ++row)
+      for (std::int64_t d = r * part.depth; d < (r + 1) * part.depth; ++d)
+        sets.unite(row_of.try_emplace(part.scales[static_cast<std::size_t>(d)], row).first->second, row);
+  std::vector<std::size_t> roots;
+  for (row = 0; row < count; ++row) roots.push_back(sets.root(row));
+  return roots;
+}
+
+std::vector<double> LayerProblem::set_errors(ThreadPool& pool, const std::vector<std::size_t>& sets) const {
+  std::vector<double> rows(sets.size());
+  const auto per_part = static_cast<std::size_t>(matrix_.rows);
+  pool.parallel_for(std::ssize(rows), 16, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+      rows[i] = row_error(parts_[i / per_part], static_cast<std::int64_t>(i % per_part));
+  });
+  std::vector<double> errors(sets.size());
+  for (std::size_t i = 0; i < sets.size(); ++i) errors[sets[i]] += rows[i];
+  return errors;
 }
 
 LayerProblem::Gradients LayerProblem::gradients(ThreadPool& pool) const {

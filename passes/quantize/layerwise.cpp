@@ -189,8 +189,7 @@ class Rounder {
         continue;
       }
       problem.prepare(context_.pool, request_.damping);
-      problem.round_columns(context_.pool, request_.act_order);
-      problem.refine(context_.pool, refinement_turns);
+      problem.round(context_.pool, request_.act_order, refinement_turns);
       if (by_gradient) {
         samples[i - begin].shuffle(context_.seed);
         const WeightMatrix& matrix = problem.matrix();

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "graph/base/random.h"
 #include "graph/kernels/onednn_threads.h"
@@ -252,6 +253,33 @@ TEST_CASE("the signal-to-noise ratio is that of the outputs") {
   const double signal = static_cast<double>((weight * samples.transpose()).squaredNorm());
   CHECK(problem.output_snr_db(pool) ==
         doctest::Approx(10 * std::log10(signal / output_error(weight, samples, problem, samples))).epsilon(1e-3));
+}
+
+TEST_CASE("short rows are searched, also where they share scales") {
+  ThreadPool pool(2);
+  const Matrix weight = normal_matrix(24, 9, 2), samples = correlated(400, 9, 3, 8);
+  for (const bool symmetric : {true, false})
+    for (const Granularity& granularity :
+         {Granularity::per_channel(0), Granularity::per_tensor(), Granularity::per_block(1, 4), Granularity::per_channel(1)}) {
+      CAPTURE(symmetric);
+      LayerProblem simple = problem_of(pool, weight, samples, samples, granularity, rules_of(4, symmetric), 0.01);
+      LayerProblem searched = problem_of(pool, weight, samples, samples, granularity, rules_of(4, symmetric), 0.01);
+      simple.round_columns(pool, false);
+      simple.refine(pool, 12);
+      searched.round(pool, false, 12);
+      CHECK(searched.error(pool) < simple.error(pool) * 0.95);
+      // What is stored is what was found: no single code can do better.
+      const double least = searched.error(pool);
+      LayerPart& part = searched.parts()[0];
+      const QuantizedType type = rules_of(4, symmetric).type;
+      for (std::int32_t& code : part.codes)
+        for (const std::int32_t other : {code - 1, code + 1}) {
+          if (other < type.min() || other > type.max()) continue;
+          const std::int32_t kept = std::exchange(code, other);
+          CHECK(searched.error(pool) >= least * (1 - 1e-5));
+          code = kept;
+        }
+    }
 }
 
 }  // namespace
