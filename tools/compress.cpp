@@ -21,17 +21,17 @@ constexpr double affordable_evaluation = 30;  // seconds, for attribution by def
 // Where the new model goes: staged files, or memory until the gates are decided.
 class Target {
  public:
-  Target(const CompressJob& job, const Model& model)
+  Target(const CompressJob& job, const Model& model, bool hash)
       : to_pipe_(job.output == "-"), report_to_(job.takes_standard_output() ? STDERR_FILENO : STDOUT_FILENO) {
     file_.path = job.output;
     if (to_pipe_) {
       require(job.external != ExternalData::always, "external data cannot go to standard output");
       bytes_ = to_bytes(model);
-      file_.sha256 = sha256(std::as_bytes(std::span(bytes_)));
+      if (hash) file_.sha256 = sha256(std::as_bytes(std::span(bytes_)));
       file_.file = file_.total = static_cast<std::int64_t>(bytes_.size());
     } else {
       const WriteResult written =
-          stage_model(model, job.output, *staged_, {.external = job.external, .hash = true});
+          stage_model(model, job.output, *staged_, {.external = job.external, .hash = hash});
       file_.sha256 = written.sha256;
       file_.file = static_cast<std::int64_t>(written.file_bytes);
       file_.total = static_cast<std::int64_t>(written.total_bytes);
@@ -105,7 +105,8 @@ class CompressRun {
     check_paths();
     session_.progress().stage("reading " + job_.input);
     LoadedModel loaded =
-        load_model(job_.input, job_.deflated, job_.keep_overridable, Hashing::beside);
+        load_model(job_.input, job_.deflated, job_.keep_overridable,
+                   shows_hashes() ? Hashing::beside : Hashing::never);
     refuse_overwriting(joined({job_.output}, job_.reports), loaded.data_files);
     session_.warn(loaded.warnings);
     warnings_ = loaded.warnings;
@@ -127,6 +128,11 @@ class CompressRun {
   }
 
  private:
+  // Hashes of files: the table on the terminal has none, and computing them takes long.
+  bool shows_hashes() const {
+    return !job_.reports.empty() || session_.settings().format != Format::table;
+  }
+
   // Before any work: a run of an hour must not end at a folder that cannot be written.
   void check_paths() const {
     const std::vector<std::string> inputs =
@@ -252,8 +258,8 @@ class CompressRun {
 
   int finish() {
     session_.progress().stage("writing");
-    before_file_.sha256 = before_hash_.get();
-    Target target(job_, *result_.model);
+    if (before_hash_.valid()) before_file_.sha256 = before_hash_.get();
+    Target target(job_, *result_.model, shows_hashes());
     notes_.insert(notes_.end(), target.notes().begin(), target.notes().end());
     doubt_outputs();
     if (!result_.judgeable) judgement_.doubt = result_.unverified_reason;
