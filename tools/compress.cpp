@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <future>
 
 #include "graph/exec/engine.h"
 #include "graph/exec/input_shapes.h"
@@ -222,6 +223,12 @@ class CompressRun {
       options.evaluate = [this](const Model& model) {
         return judge_->judge(model, "after a pass");
       };
+    if (job_.output != "-")
+      options.offer = [this](std::shared_ptr<const Model> model) {
+        early_ = std::async(std::launch::async, [this, model = std::move(model)] {
+          return std::make_unique<Target>(job_, *model, shows_hashes());
+        });
+      };
     options.progress = [this](const std::string& text, std::size_t done, std::size_t total) {
       session_.progress().stage(text, done, total);
     };
@@ -259,7 +266,8 @@ class CompressRun {
   int finish() {
     session_.progress().stage("writing");
     if (before_hash_.valid()) before_file_.sha256 = before_hash_.get();
-    Target target(job_, *result_.model, shows_hashes());
+    const std::unique_ptr<Target> staged = stage();
+    Target& target = *staged;
     notes_.insert(notes_.end(), target.notes().begin(), target.notes().end());
     doubt_outputs();
     if (!result_.judgeable) judgement_.doubt = result_.unverified_reason;
@@ -284,6 +292,13 @@ class CompressRun {
     tell_missed(gates, session_);
     tell_rolled_back();
     return status;
+  }
+
+  // What was staged while the last step was judged, where that is the result.
+  std::unique_ptr<Target> stage() {
+    if (result_.is_offered) return early_.get();
+    early_ = {};
+    return std::make_unique<Target>(job_, *result_.model, shows_hashes());
   }
 
   // Outputs without a finite number, on the data that the result was judged on.
@@ -370,6 +385,7 @@ class CompressRun {
   std::optional<Judge> judge_;
   Judgement judgement_;
   RunResult result_;
+  std::future<std::unique_ptr<Target>> early_;  // of the model offered
 };
 
 }  // namespace

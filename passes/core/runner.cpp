@@ -338,6 +338,7 @@ class Runner {
     if (!failure) failure = judge(step, next, record, stats);
     record.verification_seconds = seconds_since(start);
     if (failure) {
+      result_.is_offered = false;
       roll_back(record, std::move(*failure));
     } else {
       if (record.changed) next.stats = stats.get();
@@ -418,7 +419,15 @@ class Runner {
     if (auto interface = changed_interface(*current_.model, *next.model))
       return fmt::format("it changed the model's interface: {}", *interface);
     stats = beside([this, &next] { return measure(*next.model, options_.input_shapes, &current_.stats); });
+    offer(step, *next.model);
     return probe(step, next, record);
+  }
+
+  // Groups in a row may go on behind the last step.
+  void offer(const PipelineStep& step, const Model& model) {
+    if (!options_.offer || !is_beside() || &step != &pipeline_.steps.back() || is_group(number_ - 1)) return;
+    options_.offer(model.clone());
+    result_.is_offered = true;
   }
 
   std::optional<std::string> probe(const PipelineStep& step, Current& next, PassRecord& record) {

@@ -1,6 +1,10 @@
 // Models large enough that the runner does several things at a time.
 #include <doctest/doctest.h>
 
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "fake_pass.h"
 #include "graph/ir/parse.h"
 #include "passes/core/runner.h"
@@ -22,7 +26,7 @@ s = MatMul(a, w)
 )" + more + "\noutput y: float32[batch,4]\n");
 }
 
-RunResult run(std::unique_ptr<Model> model, float factor, int threads) {
+RunResult run(std::unique_ptr<Model> model, float factor, int threads, std::vector<std::string>* offered = nullptr) {
   FakePass pass(PassInfo{.name = "scale", .summary = "", .effect = Effect::approximate},
                 [factor](Model& changed, PassContext&) {
                   if (factor == 1) return Outcome{};
@@ -36,6 +40,10 @@ RunResult run(std::unique_ptr<Model> model, float factor, int threads) {
   pipeline.steps.push_back({&pass, Options("scale", {}, {})});
   RunOptions options;
   options.threads = threads;
+  if (offered != nullptr)
+    options.offer = [offered](std::shared_ptr<const Model> given) {
+      offered->push_back(structural_hash(*given, true).hex());
+    };
   return run_pipeline(std::move(model), pipeline, options);
 }
 
@@ -58,6 +66,20 @@ TEST_CASE("what runs beside other work says the same as what runs by itself") {
     CHECK(a.bytes_after == b.bytes_after);
     CHECK(one.after.tensors.size() == more.after.tensors.size());
   }
+}
+
+TEST_CASE("what the last step left is offered before it is judged") {
+  std::vector<std::string> offered;
+  const RunResult kept = run(large_model(), 1.01F, 3, &offered);
+  CHECK(kept.is_offered);
+  CHECK(offered == std::vector{structural_hash(*kept.model, true).hex()});
+  const RunResult broken = run(large_model(), 2, 3, &offered);
+  CHECK(broken.rolled_back);
+  CHECK_FALSE(broken.is_offered);
+  CHECK(offered.size() == 2);
+  CHECK_FALSE(run(large_model(), 1, 3, &offered).is_offered);
+  CHECK_FALSE(run(large_model(), 1.01F, 1, &offered).is_offered);
+  CHECK(offered.size() == 2);
 }
 
 TEST_CASE("a large model that does not run is said to be unverified, changed or not") {
