@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <future>
 
 #include "graph/exec/engine.h"
 #include "graph/exec/input_shapes.h"
@@ -21,17 +22,17 @@ constexpr double affordable_evaluation = 30;  // seconds, for attribution by def
 // Where the new model goes: staged files, or memory until the gates are decided.
 class Target {
  public:
-  Target(const CompressJob& job, const Model& model)
+  Target(const CompressJob& job, const Model& model, bool hash)
       : to_pipe_(job.output == "-"), report_to_(job.takes_standard_output() ? STDERR_FILENO : STDOUT_FILENO) {
     file_.path = job.output;
     if (to_pipe_) {
       require(job.external != ExternalData::always, "external data cannot go to standard output");
       bytes_ = to_bytes(model);
-      file_.sha256 = sha256(std::as_bytes(std::span(bytes_)));
+      if (hash) file_.sha256 = sha256(std::as_bytes(std::span(bytes_)));
       file_.file = file_.total = static_cast<std::int64_t>(bytes_.size());
     } else {
       const WriteResult written =
-          stage_model(model, job.output, *staged_, {.external = job.external, .hash = true});
+          stage_model(model, job.output, *staged_, {.external = job.external, .hash = hash});
       file_.sha256 = written.sha256;
       file_.file = static_cast<std::int64_t>(written.file_bytes);
       file_.total = static_cast<std::int64_t>(written.total_bytes);
@@ -105,7 +106,8 @@ class CompressRun {
     check_paths();
     session_.progress().stage("reading " + job_.input);
     LoadedModel loaded =
-        load_model(job_.input, job_.deflated, job_.keep_overridable, Hashing::beside);
+        load_model(job_.input, job_.deflated, job_.keep_overridable,
+                   shows_hashes() ? Hashing::beside : Hashing::never);
     refuse_overwriting(joined({job_.output}, job_.reports), loaded.data_files);
     session_.warn(loaded.warnings);
     warnings_ = loaded.warnings;
@@ -127,6 +129,11 @@ class CompressRun {
   }
 
  private:
+  // Hashes of files: the table on the terminal has none, and computing them takes long.
+  bool shows_hashes() const {
+    return !job_.reports.empty() || session_.settings().format != Format::table;
+  }
+
   // Before any work: a run of an hour must not end at a folder that cannot be written.
   void check_paths() const {
     const std::vector<std::string> inputs =
@@ -216,6 +223,12 @@ class CompressRun {
       options.evaluate = [this](const Model& model) {
         return judge_->judge(model, "after a pass");
       };
+    if (job_.output != "-")
+      options.offer = [this](std::shared_ptr<const Model> model) {
+        early_ = std::async(std::launch::async, [this, model = std::move(model)] {
+          return std::make_unique<Target>(job_, *model, shows_hashes());
+        });
+      };
     options.progress = [this](const std::string& text, std::size_t done, std::size_t total) {
       session_.progress().stage(text, done, total);
     };
@@ -252,8 +265,9 @@ class CompressRun {
 
   int finish() {
     session_.progress().stage("writing");
-    before_file_.sha256 = before_hash_.get();
-    Target target(job_, *result_.model);
+    if (before_hash_.valid()) before_file_.sha256 = before_hash_.get();
+    const std::unique_ptr<Target> staged = stage();
+    Target& target = *staged;
     notes_.insert(notes_.end(), target.notes().begin(), target.notes().end());
     doubt_outputs();
     if (!result_.judgeable) judgement_.doubt = result_.unverified_reason;
@@ -278,6 +292,13 @@ class CompressRun {
     tell_missed(gates, session_);
     tell_rolled_back();
     return status;
+  }
+
+  // What was staged while the last step was judged, where that is the result.
+  std::unique_ptr<Target> stage() {
+    if (result_.is_offered) return early_.get();
+    early_ = {};
+    return std::make_unique<Target>(job_, *result_.model, shows_hashes());
   }
 
   // Outputs without a finite number, on the data that the result was judged on.
@@ -364,6 +385,7 @@ class CompressRun {
   std::optional<Judge> judge_;
   Judgement judgement_;
   RunResult result_;
+  std::future<std::unique_ptr<Target>> early_;  // of the model offered
 };
 
 }  // namespace

@@ -66,7 +66,7 @@ LoadedModel load_model(const std::string& path, DeflatedSize deflated, bool keep
   loaded.file.path = path;
   if (hashing == Hashing::at_once)
     loaded.file.sha256 = read.sha256();
-  else
+  else if (hashing == Hashing::beside)
     loaded.sha256 = hashed_beside(read);
   loaded.file.file = static_cast<std::int64_t>(read.file_bytes);
   loaded.file.total = static_cast<std::int64_t>(read.total_bytes);

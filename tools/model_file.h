@@ -17,7 +17,7 @@ namespace onnxpress {
 // Bytes of a model file; `total` counts its external data.
 struct ModelFile {
   std::string path;    // as given; "-" for a pipe; empty when nothing was written
-  std::string sha256;  // of the model file
+  std::string sha256;  // of the model file; empty when nobody wanted it
   std::int64_t file = 0, external = 0, total = 0;
   std::optional<std::int64_t> deflated;  // what shipping it would take (deflated_size)
 };
@@ -34,7 +34,7 @@ struct LoadedModel {
   std::future<std::string> sha256;      // with Hashing::beside, for `file`
 };
 
-enum class Hashing { at_once, beside };  // beside: while the caller goes on, where there are CPUs
+enum class Hashing { at_once, beside, never };  // beside: while the caller goes on, where there are CPUs
 
 // Reads a model; "-" is standard input. Throws Error.
 LoadedModel load_model(const std::string& path, DeflatedSize deflated,

@@ -80,6 +80,7 @@ quant_pre_process(sys.argv[1], sys.argv[2], skip_symbolic_shape=True)
 
 def call(command, limit=3600):
     """(status, seconds, peak bytes, standard output, standard error) of a process of its own."""
+    os.sync()  # a program that syncs what it wrote would wait for what others left behind
     read, write = os.pipe()
     os.set_inheritable(write, True)
     ran = subprocess.run(

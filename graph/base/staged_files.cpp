@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <future>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -195,9 +196,12 @@ class FileSink final : public StagedFiles::Sink {
     if (!write_fully(staged_.file.get(), bytes)) cannot_write(staged_.target, errno);
     written_ += bytes.size();
     if (written_ - started_ < writeback_size) return;
-#ifdef SYNC_FILE_RANGE_WRITE  // a hint: what fails here, fsync reports
-    ::sync_file_range(staged_.file.get(), static_cast<off64_t>(started_),
-                      static_cast<off64_t>(written_ - started_), SYNC_FILE_RANGE_WRITE);
+#ifdef SYNC_FILE_RANGE_WRITE
+    // A hint: what fails here, fsync reports. It waits where the device's queue is full.
+    starting_ = std::async(std::launch::async, [file = staged_.file.get(), from = static_cast<off64_t>(started_),
+                                                count = static_cast<off64_t>(written_ - started_)] {
+      ::sync_file_range(file, from, count, SYNC_FILE_RANGE_WRITE);
+    });
 #endif
     started_ = written_;
   }
@@ -206,6 +210,7 @@ class FileSink final : public StagedFiles::Sink {
   std::vector<std::byte> buffer_;
   std::size_t written_ = 0;
   std::size_t started_ = 0;
+  std::future<void> starting_;  // of writing out what is below started_
 };
 
 // Copies what was spooled to the device or FIFO it is meant for.

@@ -1,6 +1,7 @@
 // Execution of a plan.
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <list>
 #include <new>
@@ -106,7 +107,9 @@ class StepContext final : public KernelContext {
     if (index >= step_.inputs.size() || step_.inputs[index] == no_slot) return nullptr;
     const Slot& slot = plan_.slots[step_.inputs[index]];
     if (slot.source != Slot::Source::constant) return &plan_.values[step_.inputs[index]].tensor();
-    return run_.resources.lean ? &aligned(slot.constant) : &slot.constant;
+    // Rows of a table are looked up as bytes, wherever they lie.
+    const bool is_table = index == 0 && step_.node != nullptr && step_.node->is("Gather");
+    return run_.resources.lean && !is_table ? &aligned(slot.constant) : &slot.constant;
   }
 
   RuntimeValue input_value(std::size_t index) const override {
@@ -183,7 +186,8 @@ class StepContext final : public KernelContext {
     Tensor copy = run_.resources.buffers.tensor(constant.dtype(), constant.dims());
     std::byte* target = copy.mutable_bytes().data();
     for_each_block(bytes, [&](std::span<const std::byte> block) {
-      target = std::ranges::copy(block, target).out;
+      std::memcpy(target, block.data(), block.size());
+      target += block.size();
     });
     return copies_.emplace_back(&constant, std::move(copy)).second;
   }

@@ -68,6 +68,16 @@ void release_pages(std::span<const std::byte> bytes) {
     file->release(static_cast<std::size_t>(bytes.data() - file->bytes().data()), bytes.size());
 }
 
+void release_pages(const Model& model) {
+  model.for_each_graph([](const Graph& graph) {
+    for (const Value* value : graph.initializers()) {
+      const Initializer& initializer = *value->initializer();
+      if (!initializer.sparse && initializer.tensor.dtype() != DType::string)
+        release_pages(initializer.tensor.bytes());
+    }
+  });
+}
+
 void for_each_block(std::span<const std::byte> bytes,
                     const std::function<void(std::span<const std::byte>)>& fn) {
   while (!bytes.empty()) {

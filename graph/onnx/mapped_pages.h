@@ -7,6 +7,7 @@
 #include <span>
 
 #include "graph/base/files.h"
+#include "graph/ir/model.h"
 
 namespace onnxpress {
 
@@ -16,6 +17,8 @@ void remember_mapping(const std::shared_ptr<const MappedFile>& file);
 // Tells the kernel that `bytes` are not needed in memory for now, if they belong to a remembered
 // file; does nothing for other memory. Contents stay readable.
 void release_pages(std::span<const std::byte> bytes);
+// The same for all initializers.
+void release_pages(const Model& model);
 
 // Calls `fn` on all of `bytes` in blocks. Pages of remembered files are brought in a block at a
 // time and given back after it, so that no more than a block of them is in memory.

@@ -190,7 +190,7 @@ Calibration from_cache(const Model& model, PassContext& context, const Calibrati
   const std::string data_hash = hash_as_given(*context.calibration);
   require(!data_hash.empty(), "calibration cache '{}': {} cannot be told from other data",
           context.calibration_cache.string(), context.calibration->description());
-  const std::string model_hash = fingerprint(model).hash.hex();
+  const std::string model_hash = fingerprint(model).hex();
   CalibrationCache cache(context.calibration_cache, data_hash);
   const bool is_first = context.calibrated == nullptr || context.calibrated->empty();
   cache.require_model(model_hash, is_first);

@@ -14,26 +14,38 @@
 namespace onnxpress {
 namespace {
 
+// Scales and zero points of a grid, each by themselves and as floats.
+struct GridRows {
+  std::vector<float> scale, zero;
+
+  explicit GridRows(const WeightGrid& grid) {
+    scale.reserve(grid.parameters.size());
+    zero.reserve(grid.parameters.size());
+    for (const QuantizationParameters& p : grid.parameters) {
+      scale.push_back(p.scale);
+      zero.push_back(static_cast<float>(p.zero_point));
+    }
+  }
+};
+
 // Scale and zero point of every element of a piece.
 struct PieceScales {
   std::vector<float> scale, zero;
 
-  void fill(const ScaleRows& rows, const WeightGrid& grid, std::int64_t begin, std::int64_t count) {
+  void fill(const ScaleRows& rows, const GridRows& grid, std::int64_t begin, std::int64_t count) {
     scale.resize(static_cast<std::size_t>(count));
     zero.resize(static_cast<std::size_t>(count));
-    const QuantizationParameters* const all = grid.parameters.data();
     rows.each(begin, begin + count, [&](std::int64_t first, std::int64_t step, std::int64_t at, std::int64_t n) {
       float* const scales = scale.data() + (at - begin);
       float* const zeros = zero.data() + (at - begin);
+      const auto from = static_cast<std::size_t>(first);
       if (step == 0) {
-        std::fill_n(scales, n, all[first].scale);
-        std::fill_n(zeros, n, static_cast<float>(all[first].zero_point));
+        std::fill_n(scales, n, grid.scale[from]);
+        std::fill_n(zeros, n, grid.zero[from]);
         return;
       }
-      for (std::int64_t i = 0; i < n; ++i) {
-        scales[i] = all[first + i].scale;
-        zeros[i] = static_cast<float>(all[first + i].zero_point);
-      }
+      std::copy_n(grid.scale.data() + from, n, scales);
+      std::copy_n(grid.zero.data() + from, n, zeros);
     });
   }
 };
@@ -45,6 +57,14 @@ void pack(const T* codes, std::int64_t begin, std::int64_t count, DType type, st
   const unsigned mask = (1U << width) - 1;
   const std::int64_t per_byte = 8 / width;
   target += begin / per_byte;
+  if (width == 4) {  // in pairs, which compilers make vectors of
+    std::int64_t i = 0;
+    for (; i + 1 < count; i += 2)
+      *target++ = static_cast<std::byte>((static_cast<unsigned>(codes[i]) & 15U) |
+                                         (static_cast<unsigned>(codes[i + 1]) & 15U) << 4U);
+    if (i < count) *target = static_cast<std::byte>(static_cast<unsigned>(codes[i]) & 15U);
+    return;
+  }
   for (std::int64_t i = 0; i < count; i += per_byte) {
     unsigned byte = 0;
     for (std::int64_t j = 0; j < std::min(per_byte, count - i); ++j)
@@ -61,7 +81,8 @@ void round_piece(const float* x, const PieceScales& scales, std::int64_t begin, 
     T* const codes = reinterpret_cast<T*>(target) + begin;
     return round_loop<T>(x, scales.scale.data(), scales.zero.data(), count, low, high, codes, sums);
   }
-  std::vector<T> codes(static_cast<std::size_t>(count));
+  static thread_local std::vector<T> codes;
+  codes.resize(static_cast<std::size_t>(count));
   round_loop<T>(x, scales.scale.data(), scales.zero.data(), count, low, high, codes.data(), sums);
   pack(codes.data(), begin, count, type.storage, target);
 }
@@ -124,12 +145,13 @@ QuantizedTensor round_to_nearest(const Tensor& weight, const WeightGrid& grid, T
                          .granularity = grid.granularity};
   std::byte* const target = result.codes.mutable_bytes().data();
   const ScaleRows rows(weight.dims(), grid.granularity);
+  const GridRows by_row(grid);
   // By piece, so that sums do not depend on who does which.
   std::vector<RoundingSums> parts(pieces_of(weight));
   const QuantizedType& type = grid.type;
   for_each_piece(weight, pool, [&](const float* x, std::int64_t begin, std::int64_t count) {
-    PieceScales scales;
-    scales.fill(rows, grid, begin, count);
+    static thread_local PieceScales scales;
+    scales.fill(rows, by_row, begin, count);
     RoundingSums& sums = parts[static_cast<std::size_t>(begin / piece_elements)];
     if (type.has_float_codes()) return round_float_piece(x, scales, begin, count, type, target, sums);
     const bool is_signed = is_signed_integer(type.storage);

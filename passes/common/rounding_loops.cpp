@@ -87,6 +87,31 @@ HWY_INLINE void round_vector(const float* x, const float* scale, const float* ze
   noise = hn::MulAdd(error, error, noise);
 }
 
+#if HWY_TARGET != HWY_SCALAR
+// Two of them, the sums in the same order.
+template <class T>
+HWY_INLINE void round_two_vectors(const float* x, const float* scale, const float* zero, float low, float high,
+                                  T* codes, RoundingSums& sums, hn::Vec<Doubles>& signal, hn::Vec<Doubles>& noise) {
+  const hn::ScalableTag<float> d;
+  const auto value = hn::LoadU(d, x), step = hn::LoadU(d, scale), middle = hn::LoadU(d, zero);
+  const auto unbounded = hn::Add(hn::Round(hn::Div(value, step)), middle);
+  const auto code = hn::Min(hn::Max(unbounded, hn::Set(d, low)), hn::Set(d, high));
+  const hn::Rebind<T, decltype(d)> narrow;
+  hn::StoreU(hn::DemoteTo(narrow, hn::ConvertTo(hn::RebindToSigned<decltype(d)>(), code)), narrow, codes);
+  sums.clipped += static_cast<std::int64_t>(hn::CountTrue(d, hn::Ne(unbounded, code)));
+  sums.zeros += static_cast<std::int64_t>(hn::CountTrue(d, hn::Eq(code, middle)));
+  const auto rounded = hn::Mul(hn::Sub(code, middle), step);
+  const auto add = [&](auto values, auto levels) {
+    const auto wide = hn::PromoteTo(Doubles(), values);
+    const auto error = hn::Sub(wide, hn::PromoteTo(Doubles(), levels));
+    signal = hn::MulAdd(wide, wide, signal);
+    noise = hn::MulAdd(error, error, noise);
+  };
+  add(hn::LowerHalf(Floats(), value), hn::LowerHalf(Floats(), rounded));
+  add(hn::UpperHalf(Floats(), value), hn::UpperHalf(Floats(), rounded));
+}
+#endif
+
 template <class T>
 HWY_INLINE void round_codes(const float* x, const float* scale, const float* zero, std::int64_t count, float low,
                             float high, T* codes, RoundingSums& sums) {
@@ -94,6 +119,10 @@ HWY_INLINE void round_codes(const float* x, const float* scale, const float* zer
   auto signal = hn::Zero(Doubles()), noise = hn::Zero(Doubles());
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(Floats()));
   std::int64_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  for (; i + 2 * lanes <= count; i += 2 * lanes)
+    round_two_vectors(x + i, scale + i, zero + i, low, high, codes + i, sums, signal, noise);
+#endif
   for (; i + lanes <= count; i += lanes)
     round_vector(x + i, scale + i, zero + i, least, most, codes + i, sums, signal, noise);
   if (i < count) {

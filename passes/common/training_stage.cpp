@@ -185,7 +185,7 @@ class Stage {
     Hasher inputs;
     for (const Tensor& input : first.batch.inputs) inputs.add_bytes(input.bytes());
     std::map<std::string, std::string> about = task_.about;
-    about["model"] = fingerprint(model_).hash.hex();
+    about["model"] = fingerprint(model_).hex();
     about["data"] = data_.hash();
     about["first inputs"] = inputs.finish().hex();
     about["loss"] = losses_.text;

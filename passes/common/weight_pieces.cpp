@@ -29,7 +29,7 @@ void for_each_piece(const Tensor& weight, ThreadPool* pool,
       weight.dtype() == DType::float32 && reinterpret_cast<std::uintptr_t>(bytes) % alignof(float) == 0;
   run_blocks(weight.size(), piece_elements, pool, [&](std::int64_t begin, std::int64_t end) {
     if (in_place) return fn(reinterpret_cast<const float*>(bytes) + begin, begin, end - begin);
-    std::vector<float> values;
+    static thread_local std::vector<float> values;
     read_floats(weight, begin, end - begin, values);
     fn(values.data(), begin, end - begin);
   });

@@ -1,8 +1,5 @@
-// Whether a model changed, at the cost of hashing each tensor once.
+// What a model is: to know it again, and to see whether a pass changed it.
 #pragma once
-
-#include <map>
-#include <tuple>
 
 #include "graph/base/hash.h"
 #include "graph/ir/model.h"
@@ -10,16 +7,14 @@
 namespace onnxpress {
 
 // structural_hash with names, of the model with each large tensor replaced by the hash of its
-// contents. `tensors` remembers those hashes by where the contents lie: they hold as long as the
-// model lives and is not edited, or a clone made before an edit does.
-struct Fingerprint {
-  using Place = std::tuple<const void*, std::size_t, DType>;
+// contents, which are read once however many tensors share them.
+Hash128 fingerprint(const Model& model);
 
-  Hash128 hash;
-  std::map<Place, Hash128> tensors;
-};
+// Everything but the contents of large tensors: nothing of them is read.
+Hash128 form_hash(const Model& model);
 
-// `known` is of a model that shares tensors with this one and still lives; may be nullptr.
-Fingerprint fingerprint(const Model& model, const Fingerprint* known = nullptr);
+// Whether large tensors of two models with the same form_hash hold the same. Tensors that the models
+// share are not read, others up to the first difference.
+bool same_contents(const Model& a, const Model& b);
 
 }  // namespace onnxpress

@@ -5,7 +5,9 @@
 #include <cstring>
 #include <limits>
 
+#include "graph/base/random.h"
 #include "graph/exec/engine.h"
+#include "graph/onnx/mapped_pages.h"
 
 namespace onnxpress {
 namespace {
@@ -161,6 +163,23 @@ std::optional<std::string> broken_rounding(const OutputError& error, double allo
 
 }  // namespace
 
+std::int64_t shaped_macs(const Model& model, const InputShapes& shapes) {
+  return count_macs(shapes.empty() ? model : *with_input_shapes(model, shapes)).macs;
+}
+
+std::vector<std::vector<Tensor>> generate_probes(const Model& model, std::int64_t macs,
+                                                 std::uint64_t seed, const InputRanges& ranges,
+                                                 const InputShapes& shapes) {
+  const bool is_open = !(shapes.empty() ? open_dims(model) : open_dims(*with_input_shapes(model, shapes))).empty();
+  // Where the batch is open, a set has two samples.
+  const std::int64_t cost = macs * (is_open ? 2 : 1);
+  const std::uint64_t sets = cost < 50'000'000 ? 4 : cost < 1'000'000'000 ? 2 : 1;
+  std::vector<std::vector<Tensor>> probes;
+  for (std::uint64_t i = 0; i < sets; ++i)
+    probes.push_back(probe_inputs(model, Random(seed).split(i).next(), ranges, shapes));
+  return probes;
+}
+
 ProbeOutputs run_probes(const Model& model, const std::vector<std::vector<Tensor>>& probes,
                         ProbeKernels kernels, int threads) {
   Engine engine(model, {.threads = threads,
@@ -169,6 +188,7 @@ ProbeOutputs run_probes(const Model& model, const std::vector<std::vector<Tensor
                         .lean = kernels == ProbeKernels::lean});
   ProbeOutputs outputs;
   for (const std::vector<Tensor>& inputs : probes) outputs.push_back(engine.run(inputs));
+  release_pages(model);
   return outputs;
 }
 

@@ -1,10 +1,13 @@
 // Outputs on probe inputs, and what a declared effect allows of their difference.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "graph/exec/dataset.h"
+#include "graph/exec/input_shapes.h"
 #include "graph/exec/metrics.h"
 #include "passes/core/pass.h"
 
@@ -18,6 +21,14 @@ enum class ProbeKernels {
   fast,
   reference,  // the plain ones
 };
+
+// Multiplications of a run with open dims of inputs as given, or else 1.
+std::int64_t shaped_macs(const Model& model, const InputShapes& shapes);
+
+// Sets of random inputs (probe_inputs): the fewer, the more a run costs. `macs`: shaped_macs.
+std::vector<std::vector<Tensor>> generate_probes(const Model& model, std::int64_t macs,
+                                                 std::uint64_t seed, const InputRanges& ranges,
+                                                 const InputShapes& shapes);
 
 // Runs the model on every set. Throws Error.
 ProbeOutputs run_probes(const Model& model, const std::vector<std::vector<Tensor>>& probes,

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <map>
+#include <type_traits>
 
-#include "graph/base/random.h"
 #include "graph/exec/engine.h"
+#include "graph/onnx/mapped_pages.h"
+#include "graph/onnx/writer.h"
 #include "graph/rewrite/pattern.h"
 #include "passes/core/fingerprint.h"
 #include "passes/core/group.h"
@@ -28,14 +31,14 @@ double seconds_since(Clock::time_point start) {
 // The model as far as steps have brought it, and what is known of it.
 struct Current {
   std::unique_ptr<Model> model;
-  Fingerprint fingerprint;
+  Hash128 form;  // form_hash
   ModelStats stats;
   std::map<ProbeKernels, ProbeOutputs> outputs;  // made when first asked for
   std::vector<OutputError> total_errors;
   std::optional<Evaluation> evaluation;
 
   Current clone() const {
-    return {model->clone(), fingerprint, stats, outputs, total_errors, evaluation};
+    return {model->clone(), form, stats, outputs, total_errors, evaluation};
   }
 };
 
@@ -55,12 +58,12 @@ class Runner {
                  verify(*model, contradictions_);
                });
     current_.model = std::move(model);
-    current_.fingerprint = fingerprint(*current_.model);
-    current_.stats = measure(*current_.model, options_.input_shapes, nullptr);
-    result_.before = current_.stats;
-    is_large_ = current_.stats.serialized_bytes > large_model_bytes;
+    current_.form = form_hash(*current_.model);
+    is_large_ = static_cast<std::int64_t>(serialized_size(*current_.model)) > large_model_bytes;
     if (options_.teachers.empty() && pipeline_.needs(Needs::teacher)) original_ = current_.model->clone();
     prepare_probes();
+    current_.stats = measure(*current_.model, options_.input_shapes, nullptr);
+    result_.before = current_.stats;
   }
 
   RunResult run() {
@@ -76,6 +79,7 @@ class Runner {
       }
       if (ends_groups(i) && !repeat_groups(i) && !options_.keep_going) break;
     }
+    await_original_outputs();
     result_.model = std::move(current_.model);
     result_.after = std::move(current_.stats);
     return std::move(result_);
@@ -88,27 +92,48 @@ class Runner {
     if (pipeline_.steps.empty()) return;
     if (!can_run(*current_.model, "")) return;
     try {
-      probes_ = options_.probes.empty() ? generate_probes() : options_.probes;
+      const std::int64_t macs = shaped_macs(*current_.model, options_.input_shapes);
+      result_.generated_probes = options_.probes.empty();
+      probes_ = options_.probes;
+      if (result_.generated_probes)
+        probes_ = generate_probes(*current_.model, macs, options_.seed, options_.input_ranges,
+                                  options_.input_shapes);
       const bool all_exact = std::ranges::all_of(pipeline_.steps, [](const PipelineStep& step) {
         return step.pass->info().effect == Effect::exact;
       });
-      if (!all_exact) original_outputs_ = outputs(current_, quick_kernels());
+      if (all_exact) return;
+      std::shared_ptr<const Model> model = current_.model->clone();
+      original_run_ = beside([model, probes = probes_, kernels = quick_kernels(),
+                              threads = probe_threads(quick_kernels(), macs)] {
+        return run_probes(*model, probes, kernels, threads);
+      });
     } catch (const Error& error) {
-      give_up_probing(
-          fmt::format("the model given does not run on the probe inputs: {}", error.what()));
+      give_up_probing(not_running(error));
+    }
+    if (!is_beside()) await_original_outputs();
+  }
+
+  // Large models run while other work goes on: on one thread or few, most of the time waiting for
+  // memory.
+  bool is_beside() const { return is_large_ && pool_.size() > 1; }
+  template <class Work>
+  std::future<std::invoke_result_t<Work>> beside(Work work) const {
+    return std::async(is_beside() ? std::launch::async : std::launch::deferred, std::move(work));
+  }
+
+  // Before anything is compared, and before the end: whether the model given runs is part of the result.
+  void await_original_outputs() {
+    if (!original_run_.valid()) return;
+    try {
+      original_outputs_ = original_run_.get();
+      current_.outputs.emplace(quick_kernels(), *original_outputs_);  // it is still the model given
+    } catch (const Error& error) {
+      give_up_probing(not_running(error));
     }
   }
 
-  std::vector<std::vector<Tensor>> generate_probes() {
-    result_.generated_probes = true;
-    // Where the batch is open, a set has two samples.
-    const std::int64_t macs = current_.stats.macs * (current_.stats.open_dims.empty() ? 1 : 2);
-    const std::uint64_t sets = macs < 50'000'000 ? 4 : macs < 1'000'000'000 ? 2 : 1;
-    std::vector<std::vector<Tensor>> probes;
-    for (std::uint64_t i = 0; i < sets; ++i)
-      probes.push_back(probe_inputs(*current_.model, Random(options_.seed).split(i).next(),
-                                    options_.input_ranges, options_.input_shapes));
-    return probes;
+  static std::string not_running(const Error& error) {
+    return fmt::format("the model given does not run on the probe inputs: {}", error.what());
   }
 
   // Verification is of structure only from now on.
@@ -133,15 +158,14 @@ class Runner {
     const auto known = of.outputs.find(kernels);
     if (known != of.outputs.end()) return known->second;
     return of.outputs[kernels] =
-               run_probes(*of.model, probes_, kernels, probe_threads(kernels));
+               run_probes(*of.model, probes_, kernels, probe_threads(kernels, current_.stats.macs));
   }
 
   // Threads that wait for one another cost a short run more than they save, above all where other
   // programs want the processors too. Outputs do not depend on their number.
-  int probe_threads(ProbeKernels kernels) const {
-    const std::int64_t macs = current_.stats.macs * std::ssize(probes_);
+  int probe_threads(ProbeKernels kernels, std::int64_t macs) const {
     const std::int64_t serial = kernels == ProbeKernels::reference ? 50'000'000 : 1'000'000'000;
-    return macs < serial ? 1 : options_.threads;
+    return macs * std::ssize(probes_) < serial ? 1 : options_.threads;
   }
 
   // --- groups in a row --------------------------------------------------------------------------
@@ -308,15 +332,18 @@ class Runner {
     PassRecord record = new_record(step);
     record.reason = reason;
     Current next{.model = current_.model->clone()};
+    std::future<ModelStats> stats;  // behind `next`, which it reads
     std::optional<std::string> failure = run_pass(step, *next.model, record);
     const auto start = Clock::now();
-    if (!failure) failure = judge(step, next, record);
+    if (!failure) failure = judge(step, next, record, stats);
     record.verification_seconds = seconds_since(start);
-    record.changed = !failure && next.fingerprint.hash != current_.fingerprint.hash;
-    if (failure)
+    if (failure) {
+      result_.is_offered = false;
       roll_back(record, std::move(*failure));
-    else
+    } else {
+      if (record.changed) next.stats = stats.get();
       keep(record, std::move(next));
+    }
     result_.passes.push_back(std::move(record));
     return !result_.passes.back().rolled_back;
   }
@@ -353,6 +380,7 @@ class Runner {
       failure = "an exception that is no std::exception";
     }
     record.seconds = seconds_since(start);
+    release_pages(*current_.model);  // that the pass read
     return failure;
   }
 
@@ -373,25 +401,37 @@ class Runner {
     return given;
   }
 
-  // What is wrong with the model the pass left, or nothing.
-  std::optional<std::string> judge(const PipelineStep& step, Current& next, PassRecord& record) {
+  // What is wrong with the model the pass left, or nothing; then `stats` are on their way.
+  std::optional<std::string> judge(const PipelineStep& step, Current& next, PassRecord& record,
+                                   std::future<ModelStats>& stats) {
     try {
       verify(*next.model, contradictions_);
     } catch (const Error& error) {
       return fmt::format("it left a model that does not verify: {}", error.what());
     }
-    next.fingerprint = fingerprint(*next.model, &current_.fingerprint);
-    const bool changed = next.fingerprint.hash != current_.fingerprint.hash;
-    if (record.outcome.changed && !changed)
+    next.form = form_hash(*next.model);
+    record.changed = next.form != current_.form || !same_contents(*current_.model, *next.model);
+    if (record.outcome.changed && !record.changed)
       return "it claims a change but left the model as it was";
-    if (!record.outcome.changed && changed) return "it claims no change but changed the model";
-    if (!changed) return std::nullopt;
+    if (!record.outcome.changed && record.changed)
+      return "it claims no change but changed the model";
+    if (!record.changed) return std::nullopt;
     if (auto interface = changed_interface(*current_.model, *next.model))
       return fmt::format("it changed the model's interface: {}", *interface);
+    stats = beside([this, &next] { return measure(*next.model, options_.input_shapes, &current_.stats); });
+    offer(step, *next.model);
     return probe(step, next, record);
   }
 
+  // Groups in a row may go on behind the last step.
+  void offer(const PipelineStep& step, const Model& model) {
+    if (!options_.offer || !is_beside() || &step != &pipeline_.steps.back() || is_group(number_ - 1)) return;
+    options_.offer(model.clone());
+    result_.is_offered = true;
+  }
+
   std::optional<std::string> probe(const PipelineStep& step, Current& next, PassRecord& record) {
+    await_original_outputs();
     next.total_errors = current_.total_errors;
     if (probes_.empty() || !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
       return std::nullopt;
@@ -408,7 +448,7 @@ class Runner {
     const ProbeOutputs& before = outputs(current_, quick_kernels());
     const ProbeOutputs plain =
         run_probes(*current_.model, {probes_.front()}, ProbeKernels::reference,
-                   probe_threads(ProbeKernels::reference));
+                   probe_threads(ProbeKernels::reference, current_.stats.macs));
     return broken_effect(effect, record.outcome.min_snr_db, before, outputs(next, quick_kernels()),
                          record.errors,
                          measure_errors(*next.model, plain, {before.front()}));
@@ -452,7 +492,6 @@ class Runner {
 
   void keep(PassRecord& record, Current next) {
     if (record.changed) {
-      next.stats = measure(*next.model, options_.input_shapes, &current_.stats);
       set_sizes(record, current_.stats, next.stats);
       current_ = std::move(next);
     }
@@ -464,6 +503,7 @@ class Runner {
 
   void roll_back(PassRecord& record, std::string failure) {
     record.rolled_back = true;
+    record.changed = false;
     record.failure = std::move(failure);
     record.total_errors = current_.total_errors;
     if (options_.reproducer_folder.empty()) return;
@@ -491,6 +531,7 @@ class Runner {
   std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared
   std::optional<ProbeOutputs>
       original_outputs_;  // by quick_kernels(), when some step is not exact
+  std::future<ProbeOutputs> original_run_;  // that makes them
   bool is_large_ = false;  // the model given
   std::size_t number_ = 0;
   RunResult result_;

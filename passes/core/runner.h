@@ -60,6 +60,9 @@ struct RunOptions {
   InputRanges input_ranges;
   // Of inputs with open dims, for generated probes and for counting MACs; the model keeps its own.
   InputShapes input_shapes;
+  // Called with what the last step left before its outputs are compared, where the model given is
+  // large: what is likely to be done with it can begin. RunResult::is_offered says whether it stayed.
+  std::function<void(std::shared_ptr<const Model>)> offer;
   std::filesystem::path reproducer_folder;  // parent of reproducers; empty: none are written
   std::function<Evaluation(const Model&)> evaluate;   // per-pass attribution; may be empty
   // "running quantize_weights", steps done and steps in all.
@@ -76,6 +79,7 @@ struct RunResult {
   bool generated_probes = false;
   std::vector<std::string> notes;       // opset upgrades, ...
   bool rolled_back = false;             // a requested pass did not stay
+  bool is_offered = false;              // `model` is what RunOptions::offer was called with
   ModelStats before, after;             // of the model given and of `model`, with input_shapes
 };
 

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <bit>
 
-#include "graph/base/convert.h"
 #include "graph/ops/gather.h"
 #include "graph/ops/gather_block_quantized.h"
 #include "graph/ops/gemm.h"
 #include "graph/ops/matmul_nbits.h"
 #include "graph/ops/reshape.h"
 #include "graph/rewrite/patch.h"
+#include "passes/quantize/contrib_codes.h"
 
 namespace onnxpress {
 namespace {
@@ -37,48 +37,6 @@ std::int64_t inputs_of(const Node& node) {
   return node.is("Gather") || (node.is("Gemm") && GemmAttrs::from(node).transpose_b) ? 1 : 0;
 }
 
-// Codes as numbers from 0 on: of signed types plus half the levels, as com.microsoft reads them.
-std::vector<std::uint8_t> unsigned_codes(const Tensor& codes) {
-  const auto count = static_cast<std::size_t>(codes.size());
-  std::vector<std::uint8_t> numbers(count);
-  auto* const bytes = reinterpret_cast<std::byte*>(numbers.data());
-  if (!is_signed_integer(codes.dtype())) {
-    convert_elements(codes.dtype(), codes.bytes().data(), DType::uint8, bytes, count);
-    return numbers;
-  }
-  convert_elements(codes.dtype(), codes.bytes().data(), DType::int8, bytes, count);
-  const unsigned half = 1U << static_cast<unsigned>(bits(codes.dtype()) - 1);
-  for (std::uint8_t& number : numbers) number = static_cast<std::uint8_t>(number + half);
-  return numbers;
-}
-
-// A [rows, columns] matrix, or its transpose, as rows of packed codes that end at a whole byte and at
-// a multiple of `row` codes; what fills up is `filler`.
-Tensor packed_rows(const std::vector<std::uint8_t>& numbers, const Dims& dims, bool transposed, DType type,
-                   std::int64_t row, std::uint8_t filler, Dims packed_dims) {
-  const std::int64_t rows = dims[transposed ? 1 : 0], columns = dims[transposed ? 0 : 1];
-  const std::int64_t row_step = transposed ? 1 : dims[1], column_step = transposed ? dims[1] : 1;
-  const std::int64_t per_byte = 8 / bits(type);
-  const std::int64_t padded = (columns + row - 1) / row * row;
-  const std::int64_t row_bytes = (padded + per_byte - 1) / per_byte;
-  Tensor packed(DType::uint8, std::move(packed_dims));
-  std::uint8_t* out = packed.mutable_data<std::uint8_t>().data();
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t byte = 0; byte < row_bytes; ++byte) {
-      unsigned value = 0;
-      for (std::int64_t part = 0; part < per_byte; ++part) {
-        const std::int64_t column = byte * per_byte + part;
-        const unsigned code = column < columns
-                                  ? numbers[static_cast<std::size_t>(r * row_step + column * column_step)]
-                                  : filler;
-        value |= code << static_cast<unsigned>(part * bits(type));
-      }
-      *out++ = static_cast<std::uint8_t>(value);
-    }
-  }
-  return packed;
-}
-
 // [rows, columns] to [columns, rows].
 Tensor turned(const Tensor& matrix) {
   const std::size_t width = static_cast<std::size_t>(bits(matrix.dtype()) / 8);
@@ -92,32 +50,20 @@ Tensor turned(const Tensor& matrix) {
   return result;
 }
 
-// What the operators read, one row for each output.
-struct Packed {
-  std::int64_t rows = 0, depth = 0, blocks = 0, bits = 0;
-  Tensor codes;        // uint8 [rows, blocks * block * bits / 8]
-  Tensor scales;       // [rows, blocks]
-  Tensor zero_points;  // uint8 [rows, bytes]; undefined: the middle
-
-  Packed(const StoredWeight& stored, const QuantizedTensor& quantized) {
-    const Dims& dims = quantized.codes.dims();
-    const bool transposed = stored.granularity.axis == 0;
-    rows = dims[transposed ? 1 : 0];
-    depth = dims[transposed ? 0 : 1];
-    blocks = (depth + stored.granularity.block - 1) / stored.granularity.block;
-    const DType storage = quantized.codes.dtype();
-    bits = onnxpress::bits(storage);
-    const auto middle = static_cast<std::uint8_t>(1U << static_cast<unsigned>(bits - 1));
-    codes = packed_rows(unsigned_codes(quantized.codes), dims, transposed, storage, stored.granularity.block, middle,
-                        {rows, blocks * stored.granularity.block * bits / 8});
-    scales = transposed ? turned(quantized.scale) : quantized.scale;
-    if (quantized.zero_point.defined())
-      zero_points = packed_rows(unsigned_codes(quantized.zero_point), quantized.zero_point.dims(), transposed, storage,
-                                1, 0, {rows, (blocks * bits + 7) / 8});
-  }
-};
-
 }  // namespace
+
+ContribWeight::ContribWeight(const StoredWeight& stored, const QuantizedTensor& quantized, ThreadPool& pool) {
+  const Dims& dims = quantized.codes.dims();
+  const bool transposed = stored.granularity.axis == 0;
+  rows = dims[transposed ? 1 : 0];
+  depth = dims[transposed ? 0 : 1];
+  blocks = (depth + stored.granularity.block - 1) / stored.granularity.block;
+  bits = onnxpress::bits(quantized.codes.dtype());
+  const auto middle = static_cast<std::uint8_t>(1U << static_cast<unsigned>(bits - 1));
+  codes = contrib_codes(quantized.codes, {transposed, stored.granularity.block, middle}, &pool);
+  scales = transposed ? turned(quantized.scale) : quantized.scale;
+  if (quantized.zero_point.defined()) zero_points = contrib_codes(quantized.zero_point, {.turned = transposed}, &pool);
+}
 
 std::optional<std::string> contrib_obstacle(const Weight& weight, std::int64_t block) {
   const Tensor& tensor = *weight.value->constant();
@@ -137,10 +83,9 @@ std::optional<std::string> contrib_obstacle(const Weight& weight, std::int64_t b
   return std::nullopt;
 }
 
-void replace_by_contrib(Model& model, const StoredWeight& stored, const QuantizedTensor& quantized,
+void replace_by_contrib(Model& model, const StoredWeight& stored, const ContribWeight& packed,
                         std::int64_t accuracy_level) {
   const Value* const weight = stored.weight.value;
-  Packed packed(stored, quantized);
   model.opsets.emplace("com.microsoft", 1);
   const std::string& base = weight->name();
   const std::int64_t block = stored.granularity.block;

@@ -1,5 +1,8 @@
 #include "passes/quantize/rounding.h"
 
+#include <algorithm>
+#include <functional>
+
 #include "passes/quantize/layerwise.h"
 #include "passes/quantize/mse_grid.h"
 
@@ -22,6 +25,21 @@ Rounding automatic_rounding(const RoundingTask& task, const QuantizeRequest& req
   const std::int64_t scales = std::max<std::int64_t>(1, element_count(task.granularity.scale_dims(weight.dims())));
   const bool is_best = request.scheme != Scheme::weights && has_free_scales(task) && weight.size() <= few * scales;
   return is_best ? Rounding::mse : Rounding::nearest;
+}
+
+// Calls fn(index) for all tasks. Weights that would keep one thread longer than the others are shared
+// by all threads, one after the other; each of the rest is one thread's, which wait for none.
+void for_each_weight(const std::vector<RoundingTask>& tasks, ThreadPool& pool,
+                     const std::function<void(std::size_t)>& fn) {
+  const auto elements = [&](std::size_t i) { return tasks[i].weight.value->constant()->size(); };
+  std::int64_t all = 0;
+  for (std::size_t i = 0; i < tasks.size(); ++i) all += elements(i);
+  std::vector<std::size_t> rest;
+  for (std::size_t i = 0; i < tasks.size(); ++i)
+    if (elements(i) * 4 * pool.size() > all) fn(i);
+    else rest.push_back(i);
+  std::ranges::stable_sort(rest, std::ranges::greater(), elements);
+  pool.parallel_for(std::ssize(rest), 1, [&](std::int64_t i, std::int64_t) { fn(rest[static_cast<std::size_t>(i)]); });
 }
 
 }  // namespace
@@ -68,13 +86,14 @@ std::vector<RoundingResult> round_weights(const Model& model, const std::vector<
                                           PassContext& context, const QuantizeRequest& request) {
   if (request.rounds_by_inputs())
     return round_layers(model, tasks, context, request);
-  std::vector<RoundingResult> results;
-  for (const RoundingTask& task : tasks) {
+  std::vector<RoundingResult> results(tasks.size());
+  for_each_weight(tasks, context.pool, [&](std::size_t i) {
+    const RoundingTask& task = tasks[i];
     const bool is_open = request.rounding == Rounding::automatic;
     const Rounding method = is_open ? automatic_rounding(task, request) : request.rounding;
-    results.push_back(method == Rounding::nearest ? round_on_range(context.pool, task)
-                                                  : round_on_own_grid(context.pool, task, method));
-  }
+    results[i] = method == Rounding::nearest ? round_on_range(context.pool, task)
+                                             : round_on_own_grid(context.pool, task, method);
+  });
   return results;
 }
 

@@ -114,24 +114,46 @@ class WeightsOnly {
     }
     std::vector<RoundingResult> results = round_weights(model_, tasks, context_, request_);
     tune_weights(model_, tasks, results, request_);
+    std::vector<QuantizedRecord> records;
+    for (std::size_t i = 0; i < results.size(); ++i)
+      records.push_back(results[i].quantized ? grid_record(*stored[i], results[i]) : QuantizedRecord());
+    const std::vector<std::optional<ContribWeight>> packed = pack(stored, results);
     for (std::size_t i = 0; i < results.size(); ++i) {
       RoundingResult& result = results[i];
       if (!result.quantized) {
         leave_not_finite(stored[i]->weight);
         continue;
       }
-      const bool contrib = stored[i]->form == Form::contrib;
-      QuantizedRecord record = weight_record(stored[i]->weight, *result.quantized, stored[i]->type,
-                                             contrib ? contrib_name(stored[i]->weight) : "DequantizeLinear");
-      record.output_snr_db = result.output_snr_db;
-      record.note = std::move(result.note);
-      keep(*stored[i], std::move(record));
+      const bool contrib = packed[i].has_value();
+      keep(*stored[i], records[i]);
       dequantized_ += !contrib;
       products_ += !contrib && is_fast_product(*stored[i]);
-      if (contrib) replace_by_contrib(model_, *stored[i], *result.quantized, request_.accuracy_level);
+      if (contrib) replace_by_contrib(model_, *stored[i], *packed[i], request_.accuracy_level);
       else replace_by_dequantized(*stored[i], *std::move(result.quantized));
       result.quantized.reset();
     }
+  }
+
+  static QuantizedRecord grid_record(const StoredWeight& stored, const RoundingResult& result) {
+    const bool contrib = stored.form == Form::contrib;
+    QuantizedRecord record = weight_record(stored.weight, *result.quantized, stored.type,
+                                           contrib ? contrib_name(stored.weight) : "DequantizeLinear");
+    record.output_snr_db = result.output_snr_db;
+    record.note = result.note;
+    return record;
+  }
+
+  // Those that operators of com.microsoft read, in their order; the codes in the order of the weight go.
+  std::vector<std::optional<ContribWeight>> pack(const std::vector<const StoredWeight*>& stored,
+                                                 std::vector<RoundingResult>& results) {
+    std::vector<std::optional<ContribWeight>> packed(results.size());
+    context_.pool.parallel_for(std::ssize(results), 1, [&](std::int64_t begin, std::int64_t) {
+      const auto i = static_cast<std::size_t>(begin);
+      if (!results[i].quantized || stored[i]->form != Form::contrib) return;
+      packed[i].emplace(*stored[i], *results[i].quantized, context_.pool);
+      results[i].quantized->codes = Tensor();
+    });
+    return packed;
   }
 
   // What the runtime makes MatMulNBits of (docs/runtime-support.md).

@@ -94,9 +94,9 @@ class Distill final : public Pass {
   }
 
   Outcome run(Model& model, PassContext& context) const override {
-    const Hash128 own = fingerprint(model).hash;
+    const Hash128 own = fingerprint(model);
     for (const TeacherSource& teacher : context.teachers)
-      if (fingerprint(*teacher.model).hash == own)
+      if (fingerprint(*teacher.model) == own)
         throw Unsuitable(
             fmt::format("teacher '{}' is the model that would be trained: give another (--teacher), or passes "
                         "before that make a student of it",
