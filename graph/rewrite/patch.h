@@ -69,6 +69,8 @@ class Patch {
   // Only one reader, which may be in a graph nested in the patch's.
   void replace_input(Node* node, std::size_t index, Ref replacement);
   void set_constant(Value* constant, Tensor tensor);
+  // New nodes come before this one, or the one of the patch's graph that holds it: it will read them.
+  void place_before(Node* reader) { readers_.push_back(reader); }
   // The node goes with the patch; outputs must then be unused.
   void remove(Node* node);
   // The node goes if nothing reads it once the patch is applied.
@@ -96,6 +98,7 @@ class Patch {
   std::vector<std::pair<Value*, Ref>> replacements_;
   std::vector<std::pair<Use, Ref>> input_replacements_;
   std::vector<std::pair<Value*, Tensor>> constant_changes_;
+  std::vector<Node*> readers_;  // of the new nodes, later on
   std::vector<Node*> removed_;
   std::vector<Node*> removed_if_unread_;
   bool removes_producers_ = false;

@@ -379,6 +379,7 @@ void PatchPlan::place() {
     else
       sort_after = sort_after || produced_at(replacement) > reader;
   }
+  for (Node* reader : patch_.readers_) anchor = std::min(anchor, position(reader));
   if (patch_.nodes_.empty()) return;
   sort_after = sort_after || last_input > anchor;
   before = anchor < order_.size() ? order_[anchor] : nullptr;

@@ -14,8 +14,6 @@
 namespace onnxpress {
 namespace {
 
-constexpr std::int64_t least_block = 16;  // that the operators of com.microsoft take
-
 bool is_lookup(const Node& node) { return node.is("Gather"); }
 
 // Why the node that reads a [rows, columns] weight as input `index` has no counterpart.
@@ -27,7 +25,8 @@ std::optional<std::string> obstacle(const Node& node, std::size_t index) {
   const GemmAttrs attrs = GemmAttrs::from(node);
   const Value* bias = node.input(2);
   if (index != 1 || attrs.transpose_a || attrs.alpha != 1) return "Gemm of other than A * B";
-  const bool adds_row = bias == nullptr || (attrs.beta == 1 && bias->type.shape && bias->type.shape->size() == 1);
+  const std::int64_t columns = node.input(1)->constant()->dim(attrs.transpose_b ? 0 : 1);
+  const bool adds_row = bias == nullptr || (attrs.beta == 1 && bias->type.shape && concrete(*bias->type.shape) == Dims{columns});
   if (!adds_row) return "Gemm with a bias that is no row";
   return std::nullopt;
 }
@@ -67,8 +66,6 @@ ContribWeight::ContribWeight(const StoredWeight& stored, const QuantizedTensor& 
 
 std::optional<std::string> contrib_obstacle(const Weight& weight, std::int64_t block) {
   const Tensor& tensor = *weight.value->constant();
-  require(block >= least_block && std::has_single_bit(static_cast<std::uint64_t>(block)),
-          "form=contrib needs blocks of a power of two of at least {}, found {}", least_block, block);
   if (tensor.rank() != 2 || tensor.size() == 0) return "weights that are no matrix";
   if (tensor.dtype() != DType::float32 && tensor.dtype() != DType::float16)
     return fmt::format("weights of {}", name(tensor.dtype()));

@@ -1,5 +1,6 @@
 #include "passes/quantize/request.h"
 
+#include <bit>
 #include <charconv>
 #include <tuple>
 
@@ -83,6 +84,18 @@ void check_weights_only(const QuantizeRequest& request) {
   require(!unloadable || !request.only_loadable,
           "the reference ONNX Runtime loads no float4e2m1 and no float8e8m0 scales: say storage=smallest to write them "
           "all the same");
+}
+
+// Widths and blocks that the form or the type of weights has not.
+void check_widths(const QuantizeRequest& request) {
+  if (request.scheme != Scheme::weights) return;
+  constexpr std::int64_t least_block = 16;  // that the operators of com.microsoft take
+  require(request.form != Form::contrib ||
+              (request.block >= least_block && std::has_single_bit(static_cast<std::uint64_t>(request.block))),
+          "form=contrib needs blocks of a power of two of at least {}, found {}", least_block, request.block);
+  if (!request.automatic_bits) request.check_width(request.weight_bits);
+  for (const BitsRule& rule : request.overrides)
+    if (rule.bits != 0) request.check_width(rule.bits);
 }
 
 std::vector<BitsRule> parse_overrides(std::string_view text) {
@@ -232,9 +245,20 @@ QuantizeRequest QuantizeRequest::from(const Options& options) {
   request.budget_bits = parse_budget(options.text("budget"));
   request.max_drop = parse_drop(options.text("max_drop"));
   check_weights_only(request);
+  check_widths(request);
   check_idle(options, request);
   check_symmetry(options, request);
   return request;
+}
+
+void QuantizeRequest::check_width(int width) const {
+  require(form != Form::contrib || width <= 8, "form=contrib has weights of 2 to 8 bits, found {}", width);
+  // An index of 16 bits would be as large as half a float, with a palette beside it.
+  require(form != Form::codebook || width <= 8, "form=codebook has indices of 2 to 8 bits, found {}", width);
+  if (!weight_type) return;
+  const int own = bits(*weight_type);
+  require(is_float(*weight_type) ? width == own : width <= own, "type {} has {} bits, found {}", name(*weight_type), own,
+          width);
 }
 
 int QuantizeRequest::bits_of(const Node& node, const Value& weight) const {

@@ -94,6 +94,8 @@ struct QuantizeRequest {
 
   // Throws Error for values that contradict each other, and for options that do nothing beside the others.
   static QuantizeRequest from(const Options& options);
+  // Throws Error where form or type of weights have no such width.
+  void check_width(int width) const;
   // Of a weight (or the activations of a node): 0 when it is left in float.
   int bits_of(const Node& node, const Value& weight) const;
 };

@@ -122,6 +122,8 @@ class Converter {
       else
         for (const Use& use : here) patch.replace_input(use.node, use.index, floats);
     }
+    for (const auto& [order, entry] : nested)
+      for (const Use& use : entry.second) patch.place_before(use.node);
     if (source != value) absorbed_.push_back(coded.maker->absorbed);
     patch.apply();
     Value* written = patch.value(codes);
@@ -237,7 +239,7 @@ class Converter {
   // --- constants --------------------------------------------------------------------------------
 
   void code_weight(const StaticWeight& weight) {
-    const bool only_lookups = is_only_looked_up(*weight.weight.value) &&
+    const bool only_lookups = is_looked_up_as_codes(*weight.weight.value, weight.type.storage) &&
                               weight.readers.size() == weight.weight.value->uses().size();
     const QuantizedTensor& quantized = *weight.rounded.quantized;
     QuantizedRecord record = weight_record(weight.weight, quantized, weight.type,

@@ -20,8 +20,8 @@ bool is_along_rows(const Node& gather, std::size_t rank) {
 
 }  // namespace
 
-bool is_only_looked_up(const Value& table) {
-  return !table.is_output() && std::ranges::all_of(table.uses(), [](const Use& use) {
+bool is_looked_up_as_codes(const Value& table, DType codes) {
+  return is_integer(codes) && bits(codes) >= 8 && !table.is_output() && std::ranges::all_of(table.uses(), [](const Use& use) {
     return use.node->is("Gather") && use.index == 0;
   });
 }

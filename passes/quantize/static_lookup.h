@@ -15,7 +15,8 @@ void quantize_lookups(Value& table, const QuantizedTensor& quantized);
 // The finest granularity of the scales of a table that quantize_lookups() takes.
 Granularity lookup_granularity(const Value& table, bool by_row, bool symmetric);
 
-// Whether nothing but Gather reads the constant, as its data.
-bool is_only_looked_up(const Value& table);
+// Whether nothing but Gather reads the constant, as its data, and Gather takes codes of that type: it
+// knows no integers of less than 8 bits and no float8 (opset 26).
+bool is_looked_up_as_codes(const Value& table, DType codes);
 
 }  // namespace onnxpress

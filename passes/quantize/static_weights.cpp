@@ -103,7 +103,7 @@ std::vector<StaticWeight> static_weights(const Model& model, const StaticPlan& p
   }
   for (std::size_t i = 0; i < weights.size(); ++i) {
     const Value& value = *weights[i].weight.value;
-    const bool only_looked_up = is_only_looked_up(value) && weights[i].readers.size() == value.uses().size();
+    const bool only_looked_up = is_looked_up_as_codes(value, weights[i].type.storage) && weights[i].readers.size() == value.uses().size();
     weights[i].granularity = only_looked_up ? lookup_granularity(value, by_channel[i], weights[i].type.symmetric)
                                             : granularity_of(weights[i].weight, by_channel[i], request);
   }

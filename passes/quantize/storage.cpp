@@ -128,8 +128,6 @@ class Planner {
 
   void choose_indices(StoredWeight& stored, int width) {
     stored.type = {.bits = width, .symmetric = false, .storage = storage_type(width, false)};
-    // An index of 16 bits would be as large as half a float, with a palette beside it.
-    require(width <= 8, "form=codebook has indices of 2 to 8 bits, found {}", width);
     stored.granularity = palette_groups(stored.weight, request_, width);
     for (;; stored.type.storage = storage_type(bits(stored.type.storage) + 1, false)) {
       stored.opset = opset_of(stored);
@@ -141,7 +139,6 @@ class Planner {
   }
 
   void choose_contrib(StoredWeight& stored, int width) {
-    require(width <= 8, "form=contrib has weights of 2 to 8 bits, found {}", width);
     stored.type = {.bits = width, .symmetric = request_.symmetric, .storage = storage_type(width, request_.symmetric)};
     stored.granularity = Granularity::per_block(*stored.weight.input_axis, request_.block);
     stored.grid.scale_type = DType::undefined;
@@ -171,13 +168,6 @@ class Planner {
     return all;
   }
 
-  void check_width(int width) const {
-    if (!request_.weight_type) return;
-    const int own = bits(*request_.weight_type);
-    require(is_float(*request_.weight_type) ? width == own : width <= own, "type {} has {} bits, found {}",
-            name(*request_.weight_type), own, width);
-  }
-
   std::vector<QuantizedType> types_of(int width) const {
     if (request_.weight_type) {
       const DType type = *request_.weight_type;
@@ -191,7 +181,7 @@ class Planner {
   }
 
   void choose_grid(StoredWeight& stored, int width) {
-    check_width(width);
+    request_.check_width(width);
     std::vector<std::string> tried;
     const bool has_blocks = request_.format != BlockFormat::none;
     for (const Granularity& granularity : coarser(stored.weight, granularity_of(stored.weight))) {

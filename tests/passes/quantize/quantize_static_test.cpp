@@ -202,5 +202,46 @@ output y: float32[2,64]
   }
 }
 
+TEST_CASE("tables are looked up as codes where Gather takes these, else as floats") {
+  const std::string model =
+      "model ir=13 opset=25\ninput x: float32[2,32]\ninitializer table: float32[400,32] = random(1)\n"
+      "initializer w: float32[32,64] = random(2)\ninitializer rows: int64[2] = {3,7}\n"
+      "g = Gather(table, rows)\ns = Add(g, x)\ny = MatMul(s, w)\noutput y\n";
+  for (const auto& [options, codes] : {std::pair{"", true}, {"bits=4", false}, {"type=uint4", false}, {"bits=2", false},
+                                       {"bits=6", true}, {"type=int16", true}}) {
+    CAPTURE(options);
+    const PassRun run = run_static(options, model, {2, 32});
+    const Node* gather = node_of(*run.after, "Gather");
+    REQUIRE(gather);
+    CHECK((gather->input(0)->constant() != nullptr) == codes);
+    if (codes) continue;
+    REQUIRE(gather->input(0)->producer());
+    CHECK(gather->input(0)->producer()->is("DequantizeLinear"));
+  }
+}
+
+TEST_CASE("what only a body reads is quantized in front of the node that holds it") {
+  const std::string model = R"(model ir=8 opset=17
+input x: float32[2,64]
+initializer w: float32[64,128] = random(1)
+initializer zero: float32[] = {0}
+s = ReduceSum(x) {keepdims=0}
+c = Greater(s, zero)
+y = If(c) {then_branch=graph {
+  a = MatMul(x, w)
+  output a
+}, else_branch=graph {
+  k = Concat(x, x) {axis=1}
+  b = Relu(k)
+  output b
+}}
+output y: float32[2,128]
+)";
+  const PassRun run = run_static("", model, {2, 64});
+  CHECK(run.outcome.changed);
+  CHECK(count(*run.after, "QuantizeLinear") >= 1);
+  verify(*run.after);
+}
+
 }  // namespace
 }  // namespace onnxpress

@@ -70,6 +70,21 @@ TEST_CASE("a type and symmetric that contradict each other are refused") {
   CHECK(objection("quantize_weights{type=int8,symmetric=false}") == "");
 }
 
+TEST_CASE("widths and blocks that a form or type has not are refused before any work") {
+  for (const auto& [options, reason] :
+       {std::pair{"form=contrib,bits=16", "form=contrib has weights of 2 to 8 bits, found 16"},
+        {"form=contrib,overrides='op:Gemm=16'", "found 16"},
+        {"form=contrib,block=24", "a power of two of at least 16, found 24"},
+        {"form=contrib,block=8", "found 8"},
+        {"form=codebook,bits=16", "form=codebook has indices of 2 to 8 bits, found 16"},
+        {"type=float8e4m3fn,bits=3", "type float8e4m3fn has 8 bits, found 3"},
+        {"type=float8e4m3fn,overrides='op:Gemm=4'", "found 4"},
+        {"type=int4,bits=8", "type int4 has 4 bits, found 8"}})
+    CHECK(says(objection("quantize{scheme=weights," + std::string(options) + "}"), reason));
+  CHECK(objection("quantize{scheme=weights,type=int8,bits=5}") == "");
+  CHECK(objection("quantize{scheme=weights,form=contrib,block=64,overrides='op:Gemm=float'}") == "");
+}
+
 TEST_CASE("what needs data or a limit says so before any work") {
   const auto needs = [](const std::string& step) {
     const Pipeline pipeline = Pipeline::parse(step);
