@@ -51,7 +51,10 @@ class StaticScheme {
  private:
   void write_operators() {
     const bool contrib = kinds_.target.id != Target::Id::generic;
-    for (const auto& [rule, count] : to_qoperators(model_, contrib).applied) outcome_.counts[rule] = count;
+    for (const auto& [rule, count] : to_qoperators(model_, contrib).applied) {
+      outcome_.counts[rule] = count;
+      outcome_.changed |= count > 0;  // also of nodes that were quantized before
+    }
   }
 
   void inline_all_functions() {

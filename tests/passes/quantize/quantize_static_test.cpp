@@ -243,5 +243,16 @@ output y: float32[2,128]
   verify(*run.after);
 }
 
+TEST_CASE("nodes quantized before become operators on codes with form=qoperator") {
+  const std::string model =
+      "model ir=8 opset=17\ninput x: float32[2,64]\ninitializer w: float32[64,32] = random(1)\n"
+      "y = MatMul(x, w)\noutput y\n";
+  const PassRun first = run_static("", model, {2, 64});
+  ListedData data({{normal({2, 64}, 1)}, {normal({2, 64}, 2)}});
+  const PassRun second = run_pass("quantize{form=qoperator}", first.after->clone(), {.calibration = &data});
+  CHECK(second.outcome.changed);
+  CHECK(count(*second.after, "MatMul") == 0);
+}
+
 }  // namespace
 }  // namespace onnxpress
