@@ -41,7 +41,8 @@ std::set<std::string, std::less<>> static_note_values(const StaticPlan& plan) {
   return keys;
 }
 
-std::vector<std::string> static_notes(const StaticPlan& plan, const Calibration& calibration, const StaticTypes& kinds) {
+std::vector<std::string> static_notes(const StaticPlan& plan, const Calibration& calibration, const StaticTypes& kinds,
+                                      bool by_block) {
   std::vector<std::string> notes;
   std::vector<const Node*> unfolded;
   for (const PlannedNode& planned : plan.nodes)
@@ -72,9 +73,15 @@ std::vector<std::string> static_notes(const StaticPlan& plan, const Calibration&
     notes.push_back(fmt::format("{} activations and {} weights are computed in float by {}: only 8-bit integers run on integer kernels",
                                 name(kinds.activation.storage), name(kinds.weight.storage), kinds.target.name()));
   const auto is_invalid_in_kernels = [](DType type, int narrowest) { return !is_integer(type) || bits(type) < narrowest; };
-  if (is_ort && (is_invalid_in_kernels(kinds.activation.storage, 8) || is_invalid_in_kernels(kinds.weight.storage, 4)))
+  if (is_ort && !is_integer(kinds.activation.storage))
+    notes.emplace_back("ONNX Runtime runs float8 activations with the session option session.disable_quant_qdq=1 only, and those "
+                       "behind a Clip with all graph optimizations off only");
+  else if (is_ort && (is_invalid_in_kernels(kinds.activation.storage, 8) || is_invalid_in_kernels(kinds.weight.storage, 4)))
     notes.emplace_back("ONNX Runtime runs these types with the session option session.disable_quant_qdq=1 only: without it, its "
                        "optimizer hands them to integer kernels that do not take them");
+  if (is_ort && by_block)
+    notes.emplace_back("scales by block: ONNX Runtime fails where its optimizer puts such products into integer kernels, which have "
+                       "scales by tensor and by channel only; the session option session.disable_quant_qdq=1 prevents that");
   if (is_ort && kinds.activation.storage == DType::int8)
     notes.emplace_back("int8 activations run slower than float32 in ONNX Runtime on x86: uint8 is what it is fast with");
   return notes;

@@ -49,6 +49,13 @@ class StaticScheme {
   }
 
  private:
+  // Whether a product would have scales by block.
+  static bool has_blocks(const Attempt& attempt) {
+    return std::ranges::any_of(attempt.weights, [](const StaticWeight& weight) {
+      return weight.granularity.kind == Granularity::Kind::block;
+    });
+  }
+
   void write_operators() {
     const bool contrib = kinds_.target.id != Target::Id::generic;
     for (const auto& [rule, count] : to_qoperators(model_, contrib).applied) {
@@ -97,7 +104,7 @@ class StaticScheme {
       settled = refused == exclusions_.values.size() + exclusions_.nodes.size();
     }
     attempt.biases = static_biases(attempt.plan, attempt.weights, attempt.grids, kinds_, attempt.notes);
-    const std::vector<std::string> notes = static_notes(attempt.plan, calibration_, kinds_);
+    const std::vector<std::string> notes = static_notes(attempt.plan, calibration_, kinds_, has_blocks(attempt));
     attempt.notes.insert(attempt.notes.begin(), notes.begin(), notes.end());
     attempt.misses = static_near_misses(attempt.plan, types, pass_name);
     return attempt;

@@ -187,9 +187,7 @@ class Planner {
     for (const Granularity& granularity : coarser(stored.weight, granularity_of(stored.weight))) {
       for (const QuantizedType& type : types_of(width)) {
         stored.type = type;
-        stored.type.storage = request_.weight_type
-                                  ? type.storage
-                                  : storage_for(stored.weight, type.storage, request_.only_loadable);
+        stored.type.storage = storage_for(stored.weight, type.storage, request_.only_loadable);
         stored.granularity = granularity;
         if (has_blocks) stored.grid = format_grid(granularity);
         stored.opset = opset_of(stored);
@@ -268,6 +266,35 @@ std::size_t stored_bytes(const StoredWeight& stored) {
   return codes + packed_bytes(scale_type(stored), scales) + zero_points + node_bytes(stored);
 }
 
+namespace {
+
+// Whether a product reads it as it lies. The runtime makes a MatMul of a Gemm whose weight is not
+// transposed.
+bool is_multiplied(const Value& value) {
+  const auto uses = value.uses();
+  return std::any_of(uses.begin(), uses.end(), [](const Use& use) {
+    return use.node->is("MatMul") || (use.node->is("Gemm") && !GemmAttrs::from(*use.node).transpose_b);
+  });
+}
+
+// Whether a product reads what movements make of it: the runtime moves the codes, into which order
+// they come is not known here, and there it moves none with 2-bit zero points.
+bool is_moved_to_product(const Value& value) {
+  static constexpr std::string_view movements[] = {"Transpose", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"};
+  const auto uses = value.uses();
+  return std::any_of(uses.begin(), uses.end(), [](const Use& use) {
+    if (std::ranges::none_of(movements, [&](std::string_view op) { return use.node->is(op); })) return false;
+    const Value& moved = *use.node->output();
+    const auto readers = moved.uses();
+    const bool in_product = std::any_of(readers.begin(), readers.end(), [](const Use& reader) {
+      return reader.node->is("MatMul") || reader.node->is("Gemm");
+    });
+    return in_product || is_moved_to_product(moved);
+  });
+}
+
+}  // namespace
+
 StoragePlan plan_storage(const Model& model, const QuantizeRequest& request, const std::vector<Weight>& weights,
                          std::string_view pass) {
   Planner planner(model, request, pass);
@@ -276,14 +303,12 @@ StoragePlan plan_storage(const Model& model, const QuantizeRequest& request, con
 }
 
 DType storage_for(const Weight& weight, DType type, bool only_loadable) {
+  if (!only_loadable || bits(type) != 2) return type;
   const Dims& dims = weight.value->constant()->dims();
-  const std::span<const Use> uses = weight.value->uses();
-  // The runtime makes a MatMul of a Gemm whose weight is not transposed.
-  const bool in_product = std::any_of(uses.begin(), uses.end(), [](const Use& use) {
-    return use.node->is("MatMul") || (use.node->is("Gemm") && !GemmAttrs::from(*use.node).transpose_b);
-  });
-  const bool wrong_in_runtime =
-      only_loadable && bits(type) == 2 && in_product && !dims.empty() && dims.back() % 4 != 0;
+  const auto is_odd = [](std::int64_t size) { return size % 4 != 0; };
+  const bool wrong_in_runtime = (is_multiplied(*weight.value) && !dims.empty() && is_odd(dims.back())) ||
+                                (is_moved_to_product(*weight.value) &&
+                                 (type == DType::uint2 || std::ranges::any_of(dims, is_odd)));
   if (!wrong_in_runtime) return type;
   return type == DType::int2 ? DType::int4 : DType::uint4;
 }

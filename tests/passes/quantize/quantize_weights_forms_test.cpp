@@ -296,5 +296,28 @@ output y: float32[2,64]
   CHECK(run.reason("quantize_weights").find("an override says so") != std::string::npos);
 }
 
+TEST_CASE("2-bit weights that the runtime moves or multiplies wrong are stored in 4 bits") {
+  const auto storage = [](const std::string& options, const std::string& dims, const std::string& nodes) {
+    const PassRun run = run_pass("quantize_weights{" + options + "}",
+                                 "model ir=13 opset=25\ninput x: float32[2,128]\ninitializer w: float32" + dims +
+                                     " = random(1)\n" + nodes + "\noutput y\n");
+    REQUIRE(run.outcome.layers.size() == 1);
+    return run.outcome.layers[0]["storage"].get<std::string>();
+  };
+  const std::string product = "y = MatMul(x, w)", turned = "v = Transpose(w) {perm=[1,0]}\ny = MatMul(x, v)";
+  const std::string same = "v = Identity(w)\ny = Gemm(x, v)", gemm = "v = Identity(w)\ny = Gemm(x, v) {transB=1}";
+  CHECK(storage("bits=2", "[128,64]", product) == "int2");
+  CHECK(storage("bits=2", "[128,66]", product) == "int4");
+  CHECK(storage("type=int2", "[128,66]", product) == "int4");
+  CHECK(storage("type=uint2,symmetric=false", "[128,66]", product) == "uint4");
+  CHECK(storage("bits=2,storage=smallest", "[128,66]", product) == "int2");
+  CHECK(storage("bits=2", "[64,128]", turned) == "int2");
+  CHECK(storage("bits=2", "[66,128]", turned) == "int4");
+  CHECK(storage("bits=2,symmetric=false", "[64,128]", turned) == "uint4");
+  CHECK(storage("bits=2", "[128,66]", same) == "int4");
+  CHECK(storage("bits=2", "[66,128]", gemm) == "int4");
+  CHECK(storage("bits=2,symmetric=false", "[128,64]", product) == "uint2");
+}
+
 }  // namespace
 }  // namespace onnxpress
