@@ -174,8 +174,11 @@ Tensor LinearOperator::scaled_inputs(const std::vector<double>& factor) const {
 
 std::optional<std::string> LinearOperator::scale_obstacle(const Tensor& scaled,
                                                           const ChannelAffine& affine) const {
+  std::optional<std::string> obstacle = range_obstacle(scaled, false);
+  if (!obstacle) return std::nullopt;  // as good as always: the weight need not be read again
   const auto is_zero = [](double value) { return value == 0; };
-  return range_obstacle(scaled, all_zero(*weight) || std::ranges::all_of(affine.scale, is_zero));
+  const bool vanishes = all_zero(*weight) || std::ranges::all_of(affine.scale, is_zero);
+  return vanishes ? range_obstacle(scaled, true) : obstacle;
 }
 
 std::vector<double> LinearOperator::response(const std::vector<double>& shift) const {
