@@ -3,35 +3,16 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
 #include "graph/exec/plan.h"
+#include "graph/exec/unsupported.h"
 #include "graph/exec/widen_half.h"
 #include "graph/kernels/onednn_threads.h"
 #include "graph/rewrite/inline.h"
 
 namespace onnxpress {
 namespace {
-
-// Adds what cannot run of `graph` and of the functions it calls.
-void collect_unsupported(const Model& model, const Graph& graph, std::set<const Function*>& visited,
-                         std::set<std::string>& missing) {
-  graph.for_each_graph([&](const Graph& inner) {
-    for (const Node* node : inner.nodes()) {
-      if (const Function* function = model.function(*node)) {
-        if (visited.insert(function).second)
-          collect_unsupported(model, function->body, visited, missing);
-        continue;
-      }
-      const OpDef* op = operators().find(*node);
-      if (op && op->prepare) continue;
-      missing.insert(fmt::format("{} ({} {})", node->op_type(),
-                                 node->domain().empty() ? "ai.onnx" : node->domain(),
-                                 node->opset()));
-    }
-  });
-}
 
 std::string join(const std::vector<std::string>& parts) {
   return fmt::format("{}", fmt::join(parts, ", "));
@@ -165,18 +146,18 @@ struct Engine::State {
 };
 
 Engine::Engine(const Model& model, EngineOptions options) {
-  const std::vector<std::string> missing = unsupported(model);
-  require(missing.empty(), "no kernel for {}", join(missing));
+  require_supported(model);
   state_ = std::make_unique<State>(model, options);
 }
 
 Engine::~Engine() = default;
 
 std::vector<std::string> Engine::unsupported(const Model& model) {
-  std::set<const Function*> visited;
-  std::set<std::string> missing;
-  collect_unsupported(model, model.graph, visited, missing);
-  return {missing.begin(), missing.end()};
+  std::vector<std::string> names;
+  for (const UnsupportedOperator& op : unsupported_operators(model))
+    names.push_back(fmt::format("{} ({} {})", op.op_type, op.domain, op.version));
+  std::ranges::sort(names);
+  return names;
 }
 
 std::vector<Tensor> Engine::run(std::span<const Tensor> inputs, Observer* observer) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "graph/exec/backward_plan.h"
+#include "graph/exec/unsupported.h"
 #include "graph/kernels/onednn_threads.h"
 #include "graph/rewrite/inline.h"
 
@@ -162,8 +163,7 @@ struct Differentiator::State {
 
 Differentiator::Differentiator(const Model& model, std::vector<GivenValue> parameters,
                                std::string loss, DifferentiationOptions options) {
-  const std::vector<std::string> missing = Engine::unsupported(model);
-  require(missing.empty(), "no kernel for {}", fmt::join(missing, ", "));
+  require_supported(model);
   state_ = std::make_unique<State>(model, std::move(parameters), loss, options);
 }
 

@@ -58,4 +58,9 @@ std::string describe(const std::vector<UnsupportedOperator>& operators) {
   return "the engine has no kernel for " + text;
 }
 
+void require_supported(const Model& model) {
+  const std::vector<UnsupportedOperator> missing = unsupported_operators(model);
+  if (!missing.empty()) throw UnsupportedModel(describe(missing));
+}
+
 }  // namespace onnxpress

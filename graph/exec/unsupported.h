@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/base/error.h"
 #include "graph/ir/model.h"
 
 namespace onnxpress {
@@ -21,5 +22,14 @@ std::vector<UnsupportedOperator> unsupported_operators(const Model& model);
 
 // "the engine has no kernel for Foo of my.domain 1 (node 'foo' (Foo)), ...": all of them.
 std::string describe(const std::vector<UnsupportedOperator>& operators);
+
+// The engine does not run the model.
+class UnsupportedModel : public Error {
+ public:
+  using Error::Error;
+};
+
+// Throws UnsupportedModel with what describe() says of the model's unsupported operators, if it has any.
+void require_supported(const Model& model);
 
 }  // namespace onnxpress

@@ -3,17 +3,15 @@
 #include <algorithm>
 #include <chrono>
 #include <future>
-#include <map>
-#include <type_traits>
 
-#include "graph/exec/engine.h"
+#include "graph/exec/unsupported.h"
 #include "graph/onnx/mapped_pages.h"
 #include "graph/onnx/writer.h"
 #include "graph/rewrite/pattern.h"
 #include "passes/core/fingerprint.h"
 #include "passes/core/group.h"
+#include "passes/core/output_checks.h"
 #include "passes/core/prepared_pass.h"
-#include "passes/core/probe.h"
 #include "passes/core/registry.h"
 #include "passes/core/reproducer.h"
 #include "passes/core/step_checks.h"
@@ -27,20 +25,6 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
-
-// The model as far as steps have brought it, and what is known of it.
-struct Current {
-  std::unique_ptr<Model> model;
-  Hash128 form;  // form_hash
-  ModelStats stats;
-  std::map<ProbeKernels, ProbeOutputs> outputs;  // made when first asked for
-  std::vector<OutputError> total_errors;
-  std::optional<Evaluation> evaluation;
-
-  Current clone() const {
-    return {model->clone(), form, stats, outputs, total_errors, evaluation};
-  }
-};
 
 // Each group runs to a fixed point of its own: more turns than this are a ping-pong.
 constexpr std::size_t most_rounds_of_groups = 16;
@@ -59,9 +43,11 @@ class Runner {
                });
     current_.model = std::move(model);
     current_.form = form_hash(*current_.model);
-    is_large_ = static_cast<std::int64_t>(serialized_size(*current_.model)) > large_model_bytes;
+    const bool is_large = static_cast<std::int64_t>(serialized_size(*current_.model)) > large_model_bytes;
+    is_beside_ = is_large && pool_.size() > 1;
+    checks_.set_large(is_large, is_beside_);
     if (options_.teachers.empty() && pipeline_.needs(Needs::teacher)) original_ = current_.model->clone();
-    prepare_probes();
+    checks_.prepare(current_, pipeline_);
     current_.stats = measure(*current_.model, options_.input_shapes, nullptr);
     result_.before = current_.stats;
   }
@@ -79,95 +65,13 @@ class Runner {
       }
       if (ends_groups(i) && !repeat_groups(i) && !options_.keep_going) break;
     }
-    await_original_outputs();
+    checks_.await_original(current_);
     result_.model = std::move(current_.model);
     result_.after = std::move(current_.stats);
     return std::move(result_);
   }
 
  private:
-  // --- probes -----------------------------------------------------------------------------------
-
-  void prepare_probes() {
-    if (pipeline_.steps.empty()) return;
-    if (!can_run(*current_.model, "")) return;
-    try {
-      const std::int64_t macs = shaped_macs(*current_.model, options_.input_shapes);
-      result_.generated_probes = options_.probes.empty();
-      probes_ = options_.probes;
-      if (result_.generated_probes)
-        probes_ = generate_probes(*current_.model, macs, options_.seed, options_.input_ranges,
-                                  options_.input_shapes);
-      const bool all_exact = std::ranges::all_of(pipeline_.steps, [](const PipelineStep& step) {
-        return step.pass->info().effect == Effect::exact;
-      });
-      if (all_exact) return;
-      std::shared_ptr<const Model> model = current_.model->clone();
-      original_run_ = beside([model, probes = probes_, kernels = quick_kernels(),
-                              threads = probe_threads(quick_kernels(), macs)] {
-        return run_probes(*model, probes, kernels, threads);
-      });
-    } catch (const Error& error) {
-      give_up_probing(not_running(error));
-    }
-    if (!is_beside()) await_original_outputs();
-  }
-
-  // Large models run while other work goes on: on one thread or few, most of the time waiting for
-  // memory.
-  bool is_beside() const { return is_large_ && pool_.size() > 1; }
-  template <class Work>
-  std::future<std::invoke_result_t<Work>> beside(Work work) const {
-    return std::async(is_beside() ? std::launch::async : std::launch::deferred, std::move(work));
-  }
-
-  // Before anything is compared, and before the end: whether the model given runs is part of the result.
-  void await_original_outputs() {
-    if (!original_run_.valid()) return;
-    try {
-      original_outputs_ = original_run_.get();
-      current_.outputs.emplace(quick_kernels(), *original_outputs_);  // it is still the model given
-    } catch (const Error& error) {
-      give_up_probing(not_running(error));
-    }
-  }
-
-  static std::string not_running(const Error& error) {
-    return fmt::format("the model given does not run on the probe inputs: {}", error.what());
-  }
-
-  // Verification is of structure only from now on.
-  void give_up_probing(std::string reason) {
-    result_.verified = false;
-    result_.unverified_reason = std::move(reason);
-    probes_.clear();
-  }
-
-  bool can_run(const Model& model, std::string_view since) {
-    const std::vector<std::string> missing = Engine::unsupported(model);
-    if (missing.empty()) return true;
-    give_up_probing(fmt::format("{}no kernel for {}", since, fmt::join(missing, ", ")));
-    return false;
-  }
-
-  // Those that cost least: models of many weights run once or twice here, which does not pay for
-  // bringing all weights into the layout of the fastest kernels.
-  ProbeKernels quick_kernels() const { return is_large_ ? ProbeKernels::lean : ProbeKernels::fast; }
-
-  const ProbeOutputs& outputs(Current& of, ProbeKernels kernels) {
-    const auto known = of.outputs.find(kernels);
-    if (known != of.outputs.end()) return known->second;
-    return of.outputs[kernels] =
-               run_probes(*of.model, probes_, kernels, probe_threads(kernels, current_.stats.macs));
-  }
-
-  // Threads that wait for one another cost a short run more than they save, above all where other
-  // programs want the processors too. Outputs do not depend on their number.
-  int probe_threads(ProbeKernels kernels, std::int64_t macs) const {
-    const std::int64_t serial = kernels == ProbeKernels::reference ? 50'000'000 : 1'000'000'000;
-    return macs * std::ssize(probes_) < serial ? 1 : options_.threads;
-  }
-
   // --- groups in a row --------------------------------------------------------------------------
 
   bool is_group(std::size_t step) const {
@@ -230,7 +134,7 @@ class Runner {
       return false;
     }
     if (wanted.empty()) return run_with_opset(step);
-    const Current checkpoint = current_.clone();
+    const CurrentModel checkpoint = current_.clone();
     const std::size_t first_record = result_.passes.size();
     std::vector<std::string> changing;
     for (const std::string& name : wanted) {
@@ -271,7 +175,7 @@ class Runner {
     const std::int64_t found = current_.model->graph.opset();
     if (needed <= found) return attempt(step, again);
 
-    const Current checkpoint = current_.clone();
+    const CurrentModel checkpoint = current_.clone();
     const std::string reason =
         fmt::format("{} needs opset {}, the model has {}", step.pass->info().name, needed, found);
     if (!upgrade(step, needed, reason)) return false;
@@ -331,7 +235,7 @@ class Runner {
   bool attempt(const PipelineStep& step, const std::string& reason) {
     PassRecord record = new_record(step);
     record.reason = reason;
-    Current next{.model = current_.model->clone()};
+    CurrentModel next{.model = current_.model->clone()};
     std::future<ModelStats> stats;  // behind `next`, which it reads
     std::optional<std::string> failure = run_pass(step, *next.model, record);
     const auto start = Clock::now();
@@ -374,6 +278,14 @@ class Runner {
     } catch (Unsuitable& unsuitable) {
       unsuitable.within(fmt::format("pass {}", step.pass->info().name));
       throw;
+    } catch (const UnsupportedModel& error) {
+      failure = error.what();
+      // Of the model given, as every pass finds it.
+      if (!options_.keep_going) {
+        Unsuitable unsuitable(*failure);
+        unsuitable.within(fmt::format("pass {}", step.pass->info().name));
+        throw unsuitable;
+      }
     } catch (const std::exception& error) {
       failure = error.what();
     } catch (...) {
@@ -402,7 +314,7 @@ class Runner {
   }
 
   // What is wrong with the model the pass left, or nothing; then `stats` are on their way.
-  std::optional<std::string> judge(const PipelineStep& step, Current& next, PassRecord& record,
+  std::optional<std::string> judge(const PipelineStep& step, CurrentModel& next, PassRecord& record,
                                    std::future<ModelStats>& stats) {
     try {
       verify(*next.model, contradictions_);
@@ -418,79 +330,19 @@ class Runner {
     if (!record.changed) return std::nullopt;
     if (auto interface = changed_interface(*current_.model, *next.model))
       return fmt::format("it changed the model's interface: {}", *interface);
-    stats = beside([this, &next] { return measure(*next.model, options_.input_shapes, &current_.stats); });
+    stats = checks_.beside([this, &next] { return measure(*next.model, options_.input_shapes, &current_.stats); });
     offer(step, *next.model);
-    return probe(step, next, record);
+    return checks_.check(step, current_, next, record);
   }
 
   // Groups in a row may go on behind the last step.
   void offer(const PipelineStep& step, const Model& model) {
-    if (!options_.offer || !is_beside() || &step != &pipeline_.steps.back() || is_group(number_ - 1)) return;
+    if (!options_.offer || !is_beside_ || &step != &pipeline_.steps.back() || is_group(number_ - 1)) return;
     options_.offer(model.clone());
     result_.is_offered = true;
   }
 
-  std::optional<std::string> probe(const PipelineStep& step, Current& next, PassRecord& record) {
-    await_original_outputs();
-    next.total_errors = current_.total_errors;
-    if (probes_.empty() || !can_run(*next.model, fmt::format("after {}: ", step.pass->info().name)))
-      return std::nullopt;
-    const Effect effect = record.effect;
-    auto broken = compare(step, next, record, quick_kernels());
-    if (!broken || !record.probed || effect == Effect::approximate || effect == Effect::lossy)
-      return broken;
-    // Weights in another layout may be summed in another order, unless all are brought into one.
-    if (effect == Effect::exact && is_large_ && !compare(step, next, record, ProbeKernels::fast)) return std::nullopt;
-    // The fast kernels may sum in another order than the kernel that folded a constant did.
-    if (effect == Effect::exact) return compare(step, next, record, ProbeKernels::reference);
-    // Deep models may turn the last bits of a layer into more: how much, the order of summation
-    // shows on the first inputs.
-    const ProbeOutputs& before = outputs(current_, quick_kernels());
-    const ProbeOutputs plain =
-        run_probes(*current_.model, {probes_.front()}, ProbeKernels::reference,
-                   probe_threads(ProbeKernels::reference, current_.stats.macs));
-    return broken_effect(effect, record.outcome.min_snr_db, before, outputs(next, quick_kernels()),
-                         record.errors,
-                         measure_errors(*next.model, plain, {before.front()}));
-  }
-
-  // How the outputs of the two models break the pass's effect, by these kernels; or nothing.
-  std::optional<std::string> compare(const PipelineStep& step, Current& next, PassRecord& record,
-                                     ProbeKernels kernels) {
-    try {
-      outputs(current_, kernels);
-    } catch (const Error& error) {
-      give_up_probing(fmt::format("the model before {} does not run on the probe inputs: {}",
-                                  step.pass->info().name, error.what()));
-      return std::nullopt;
-    }
-    try {
-      outputs(next, kernels);
-    } catch (const Error& error) {
-      return fmt::format("the model it left does not run on the probe inputs: {}", error.what());
-    }
-    const ProbeOutputs& before = outputs(current_, kernels);
-    const ProbeOutputs& after = outputs(next, kernels);
-    record.errors = measure_errors(*next.model, before, after);
-    record.probed = true;
-    check_judgeable(record.errors);
-    const Effect effect = record.effect;
-    if (effect != Effect::exact)
-      next.total_errors = measure_errors(*next.model, *original_outputs_, after);
-    return broken_effect(effect, record.outcome.min_snr_db, before, after, record.errors);
-  }
-
-  // Outputs without a finite number agree with anything: they verify nothing.
-  void check_judgeable(const std::vector<OutputError>& errors) {
-    if (!result_.verified || !is_unjudgeable(errors)) return;
-    result_.verified = result_.judgeable = false;
-    result_.unverified_reason =
-        fmt::format("no output has a finite number on the {} inputs ({})",
-                    result_.generated_probes ? "generated" : "given",
-                    to_string(errors.front().output, errors.front().before));
-  }
-
-  void keep(PassRecord& record, Current next) {
+  void keep(PassRecord& record, CurrentModel next) {
     if (record.changed) {
       set_sizes(record, current_.stats, next.stats);
       current_ = std::move(next);
@@ -513,7 +365,7 @@ class Runner {
                                             .step = record.text,
                                             .seed = options_.seed,
                                             .data = describe_data(options_),
-                                            .probes = &probes_,
+                                            .probes = &checks_.probes(),
                                             .failure = record.failure},
                                            options_.reproducer_folder);
     } catch (const Error& error) {
@@ -525,16 +377,13 @@ class Runner {
   const RunOptions& options_;
   ThreadPool pool_;
   std::vector<std::string> calibrated_;  // hashes of the models
-  Current current_;
+  CurrentModel current_;
   std::unique_ptr<Model> original_;  // when some step needs a teacher and none was given
   std::vector<std::string> contradictions_;  // of declared shapes in the model given
-  std::vector<std::vector<Tensor>> probes_;  // empty: outputs are not compared
-  std::optional<ProbeOutputs>
-      original_outputs_;  // by quick_kernels(), when some step is not exact
-  std::future<ProbeOutputs> original_run_;  // that makes them
-  bool is_large_ = false;  // the model given
+  bool is_beside_ = false;  // large models: runs and counts go on beside other work
   std::size_t number_ = 0;
   RunResult result_;
+  OutputChecks checks_{options_, result_};
 };
 
 }  // namespace

@@ -87,8 +87,9 @@ struct RunResult {
 // interface, lies about "changed" or breaks its declared effect is rolled back; without keep_going
 // the run then stops. Where a step needs a higher opset, `upgrade_opset` is run before it as a step
 // of its own, and undone with it when the step does not stay or changes nothing. Throws Error when
-// the model given does not verify, when a step's selector matches nothing, and for what does not suit
-// a step (Unsuitable).
+// the model given does not verify, when a step's selector matches nothing, for what does not suit
+// a step (Unsuitable), and without keep_going for a pass that needs to run a model with operators that the engine does
+// not know.
 RunResult run_pipeline(std::unique_ptr<Model> model, const Pipeline& pipeline,
                        const RunOptions& options);
 

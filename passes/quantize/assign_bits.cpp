@@ -85,6 +85,13 @@ class Assigner {
  private:
   using State = std::vector<std::size_t>;  // choice on its hull, by unit
 
+  struct Picked {
+    std::vector<BitsRule> rules;
+    double bytes = 0;
+    OutputQuality quality;
+    std::string what;
+  };
+
   void measure() {
     const std::size_t count = trials_.units().size() * widths_.size();
     const OutputJudge judge(model_, context_, affordable_samples(model_, count));
@@ -168,7 +175,7 @@ class Assigner {
             *request_.budget_bits, bytes(state) * 8 / elements());
     fill_up(state, budget);
     const OutputJudge judge(model_, context_, std::min(verification_samples, 8 * samples_));
-    Picked best{rules(state), bytes(state), judge.judge(*trials_.run(rules(state)).model), "mixed"};
+    Picked best = picked(state, judge);
     for (const int bits : widths_) {
       const auto same = uniform(bits);
       if (!same || same->second > budget) continue;
@@ -202,13 +209,11 @@ class Assigner {
   void by_drop(const std::vector<Move>& moves) {
     const double allowed = *request_.max_drop;
     const OutputJudge judge(model_, context_, verification_samples);
-    require(judge.original().agreement.has_value(), "bits=auto under --max-drop needs an output of class scores, [samples,classes]");
+    require(judge.original().agreement.has_value(), "bits=auto with a bound for what is lost (max_drop, --max-drop) needs an output of class scores, [samples,classes], found none: "
+            "budget=4.5bpw needs none");
     if (!judge.original().accuracy)
       result_.notes.emplace_back("bits=auto: the calibration data has no labels: agreement with the original stands for accuracy");
-    const auto try_moves = [&](std::size_t count) {
-      const State state = after(moves, count);
-      return Picked{rules(state), bytes(state), judge.judge(*trials_.run(rules(state)).model), "mixed"};
-    };
+    const auto try_moves = [&](std::size_t count) { return picked(after(moves, count), judge); };
     std::size_t low = 0, high = moves.size();
     Picked best = try_moves(0);
     while (low < high) {
@@ -222,18 +227,23 @@ class Assigner {
         high = middle - 1;
       }
     }
+    if (request_.scheme == Scheme::weights && std::ranges::find(widths_, 2) == widths_.end())
+      result_.notes.push_back(fmt::format("bits=auto: 2 bits were not tried: they need opset {}, which upgrade_opset{{target={}}} before gives",
+                                          first_opset(DType::int2), first_opset(DType::int2)));
     result_.notes.push_back(fmt::format("bits=auto: loses {:.2f} points of {} on {} calibration samples, {:.2f} allowed",
                                         100 * std::max(best.quality.drop(judge.original()).value_or(0), 0.0),
                                         judge.original().accuracy ? "accuracy" : "agreement", judge.samples(), 100 * allowed));
     take(best);
   }
 
-  struct Picked {
-    std::vector<BitsRule> rules;
-    double bytes = 0;
-    OutputQuality quality;
-    std::string what;
-  };
+  Picked picked(const State& state, const OutputJudge& judge) {
+    std::vector<BitsRule> chosen = rules(state);
+    const int bits = chosen[0].bits;
+    const bool is_uniform = std::ranges::all_of(chosen, [&](const BitsRule& rule) { return rule.bits == bits; });
+    const OutputQuality quality = judge.judge(*trials_.run(chosen).model);
+    return {std::move(chosen), bytes(state), quality,
+            !is_uniform ? "mixed" : bits == 0 ? "all in float" : fmt::format("{} bits everywhere", bits)};
+  }
 
   void take(const Picked& picked) {
     result_.rules = picked.rules;

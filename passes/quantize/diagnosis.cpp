@@ -157,6 +157,10 @@ std::vector<Cause> record_causes(const Node& node, const std::vector<Json>& reco
       causes.push_back({"clipping", fmt::format("{:.2f} % of '{}' lie outside the chosen range", 100 * record.at("clipped").get<double>(), tensor),
                         "calibration=minmax, or a higher percentile"});
   }
+  constexpr double coarse_step = 0.5;  // e to the power of half a step is what results are off by
+  if (node.is("Softmax") && input_scale > coarse_step)
+    causes.push_back({"coarse Softmax input", fmt::format("'{}' comes in steps of {:.3g}", node.input(0)->name(), input_scale),
+                      "leave it and what makes its input in float, or use 16-bit activations"});
   const Value* bias = node.is("Conv") || node.is("ConvTranspose") || node.is("Gemm") ? node.input(2) : nullptr;
   if (bias && bias->constant() && input_scale * weight_scale > 0) {
     double largest = 0;

@@ -111,7 +111,7 @@ class DynamicScheme {
       const DynamicWeight& weight = weights_[i];
       if (!results[i].note.empty()) notes_[results[i].note] += 1;
       if (results[i].quantized) store(weight, tasks[i], std::move(results[i]));
-      else miss(weight, fmt::format("'{}' holds NaN or infinity", weight.weight.value->name()));
+      else miss(weight, results[i].obstacle);
     }
   }
 

@@ -1,6 +1,8 @@
 // Quantization to any bit width, in every form that ONNX has.
+#include "graph/rewrite/inline.h"
 #include "passes/core/registry.h"
 #include "passes/quantize/bias_correction.h"
+#include "passes/quantize/function_weights.h"
 #include "passes/quantize/options.h"
 #include "passes/quantize/quantize_pass.h"
 
@@ -63,12 +65,10 @@ void QuantizePass::check_model(const Model& model, const Options& given) const {
 std::int64_t QuantizePass::required_opset(const Model& model, const Options& given) const {
   QuantizeRequest asked = request(given);
   if (asked.automatic_bits) asked.weight_bits = narrowest_automatic_bits(asked);
-  switch (asked.scheme) {
-    case Scheme::static_ranges: return static_opset(model, asked);
-    case Scheme::dynamic: return dynamic_opset(model, asked);
-    case Scheme::weights: return weights_only_opset(model, asked);
-  }
-  return 0;
+  if (asked.scheme == Scheme::static_ranges) return static_opset(model, asked);
+  const std::unique_ptr<Model> inlined = with_function_weights(model);
+  const Model& seen = inlined ? *inlined : model;
+  return asked.scheme == Scheme::dynamic ? dynamic_opset(seen, asked) : weights_only_opset(seen, asked);
 }
 
 std::vector<std::string> QuantizePass::preparations(const Model& model, const Options& given) const {
@@ -77,6 +77,10 @@ std::vector<std::string> QuantizePass::preparations(const Model& model, const Op
 
 Outcome QuantizePass::run(Model& model, PassContext& context) const {
   QuantizeRequest asked = request(context.options);
+  // The static scheme puts all functions in place of their calls, to know the values in them.
+  const bool is_inlined = asked.scheme != Scheme::static_ranges && with_function_weights(model) != nullptr;
+  const std::size_t functions = model.functions.size();
+  if (is_inlined) inline_functions(model);
   BitsAssignment assigned;
   if (asked.automatic_bits) {
     assigned = assign_bits(model, context, asked);
@@ -86,6 +90,10 @@ Outcome QuantizePass::run(Model& model, PassContext& context) const {
   if (context.calibration) context.calibration->rewind();
   Outcome outcome = convert(model, context, std::move(asked));
   outcome.notes.insert(outcome.notes.end(), assigned.notes.begin(), assigned.notes.end());
+  if (is_inlined) {
+    outcome.changed = true;
+    outcome.notes.push_back(fmt::format("{} functions were put in place of their calls: operators in them read weights", functions));
+  }
   if (!assigned.sensitivity.empty()) add_sensitivity(assigned, outcome);
   return outcome;
 }

@@ -1,5 +1,6 @@
 #include "passes/quantize/request.h"
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <tuple>
@@ -137,6 +138,14 @@ std::optional<double> parse_drop(std::string_view text) {
   return value / 100;
 }
 
+// Whether some type may be one that the runtime does not get right.
+bool may_choose_storage(const QuantizeRequest& request) {
+  if (request.scheme == Scheme::weights) return request.form != Form::codebook;
+  const auto is_narrow = [](int bits) { return bits > 0 && bits <= 2; };
+  return request.scheme == Scheme::static_ranges &&
+         (is_narrow(request.weight_bits) || std::ranges::any_of(request.overrides, is_narrow, &BitsRule::bits));
+}
+
 // Options that were said although nothing reads them.
 void check_idle(const Options& options, const QuantizeRequest& request) {
   const bool is_static = request.scheme == Scheme::static_ranges;
@@ -158,7 +167,7 @@ void check_idle(const Options& options, const QuantizeRequest& request) {
       {"damping", request.rounds_by_inputs(), "method=gptq or adaround"},
       {"act_order", request.rounds_by_inputs(), "method=gptq or adaround"},
       {"steps", request.rounding == Rounding::adaround, "method=adaround"},
-      {"storage", request.scheme != Scheme::dynamic, "scheme=static or weights"},
+      {"storage", may_choose_storage(request), "scheme=weights without form=codebook, or 2-bit weights with scheme=static"},
       {"accuracy_level", request.form == Form::contrib, "form=contrib"},
       {"budget", request.automatic_bits, "bits=auto"},
       {"max_drop", request.automatic_bits && !request.budget_bits, "bits=auto without budget"},

@@ -1,7 +1,11 @@
 #include "passes/quantize/rounding.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
+#include <limits>
+
+#include <fmt/format.h>
 
 #include "passes/quantize/layerwise.h"
 #include "passes/quantize/mse_grid.h"
@@ -40,6 +44,41 @@ void for_each_weight(const std::vector<RoundingTask>& tasks, ThreadPool& pool,
     else rest.push_back(i);
   std::ranges::stable_sort(rest, std::ranges::greater(), elements);
   pool.parallel_for(std::ssize(rest), 1, [&](std::int64_t i, std::int64_t) { fn(rest[static_cast<std::size_t>(i)]); });
+}
+
+// Whether scales of the least and the largest group that matter would be off by much, as numbers of
+// `stored`. Groups below a thousandth of the weight's largest number change it by nothing that counts.
+bool are_scales_in_range(const RoundingTask& task, DType stored, ThreadPool& pool) {
+  constexpr float most_change = 0x1p-5F, least_share = 1e-3F;
+  const auto grid = min_max_grid(*task.weight.value->constant(), task.type, task.granularity, {.scale_type = DType::float32}, &pool);
+  if (!grid) return true;
+  float largest = 0;
+  for (const QuantizationParameters& p : grid->parameters) largest = std::max(largest, p.scale);
+  return std::ranges::all_of(grid->parameters, [&](const QuantizationParameters& p) {
+    if (p.scale < least_share * largest) return true;
+    return std::fabs(storable_scale(p, task.type, stored) - p.scale) <= most_change * p.scale;
+  });
+}
+
+std::vector<RoundingTask> with_scales_in_range(std::vector<RoundingTask> tasks, ThreadPool& pool) {
+  for (RoundingTask& task : tasks)
+    if (task.grid.scale_type == DType::float16 && task.weight.value->constant()->dtype() != DType::float16 &&
+        !are_scales_in_range(task, DType::float16, pool))
+      task.grid.scale_type = DType::undefined;
+  return tasks;
+}
+
+// Why codes do not stand for the weight; empty: they do.
+std::string obstacle_of(const RoundingTask& task, const RoundingResult& result) {
+  const std::string& name = task.weight.value->name();
+  if (!result.quantized) return fmt::format("'{}' holds NaN or infinity", name);
+  constexpr double nothing_left_db = 1;
+  if (task.type.has_float_codes() || result.quantized->snr_db > nothing_left_db) return {};
+  const DType stored = result.quantized->scale.dtype();
+  const float least = storable_scale({.scale = std::numeric_limits<float>::min()}, task.type, stored);
+  for (const float scale : result.quantized->scale.to_floats())
+    if (scale > least && scale != 1) return {};  // 1: nothing but zeros
+  return fmt::format("'{}' holds numbers too small for scales of {} only", name, onnxpress::name(stored));
 }
 
 }  // namespace
@@ -82,18 +121,26 @@ WeightGrid grid_of(const QuantizedTensor& quantized, const QuantizedType& type) 
   return grid;
 }
 
-std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& tasks,
+std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& asked,
                                           PassContext& context, const QuantizeRequest& request) {
-  if (request.rounds_by_inputs())
-    return round_layers(model, tasks, context, request);
-  std::vector<RoundingResult> results(tasks.size());
-  for_each_weight(tasks, context.pool, [&](std::size_t i) {
-    const RoundingTask& task = tasks[i];
-    const bool is_open = request.rounding == Rounding::automatic;
-    const Rounding method = is_open ? automatic_rounding(task, request) : request.rounding;
-    results[i] = method == Rounding::nearest ? round_on_range(context.pool, task)
-                                             : round_on_own_grid(context.pool, task, method);
-  });
+  const std::vector<RoundingTask> tasks = with_scales_in_range(asked, context.pool);
+  std::vector<RoundingResult> results;
+  if (request.rounds_by_inputs()) {
+    results = round_layers(model, tasks, context, request);
+  } else {
+    results.resize(tasks.size());
+    for_each_weight(tasks, context.pool, [&](std::size_t i) {
+      const RoundingTask& task = tasks[i];
+      const bool is_open = request.rounding == Rounding::automatic;
+      const Rounding method = is_open ? automatic_rounding(task, request) : request.rounding;
+      results[i] = method == Rounding::nearest ? round_on_range(context.pool, task)
+                                               : round_on_own_grid(context.pool, task, method);
+    });
+  }
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    results[i].obstacle = obstacle_of(tasks[i], results[i]);
+    if (!results[i].obstacle.empty()) results[i].quantized.reset();
+  }
   return results;
 }
 

@@ -20,7 +20,8 @@ struct RoundingTask {
 };
 
 struct RoundingResult {
-  std::optional<QuantizedTensor> quantized;  // nothing: the weight holds NaN or infinity
+  std::optional<QuantizedTensor> quantized;  // nothing: see `obstacle`
+  std::string obstacle;                      // why the weight has to stay in float
   // Of the operator's output on calibration data, when the method looked at it.
   std::optional<double> output_snr_db;
   std::string note;  // why another method than the one asked for was used; empty: none was
@@ -30,7 +31,8 @@ struct RoundingResult {
 WeightGrid grid_of(const QuantizedTensor& quantized, const QuantizedType& type);
 
 // Rounds the weights of `tasks` (in node order; of `model`, which stays as it is) by
-// request.rounding. Methods that need inputs run the model on context.calibration: Error without.
+// request.rounding. Weights with NaN or infinity, and those too small for any scale, have to stay in
+// float. Where float16 scales are asked for and do not reach a weight, it has scales of its own type. Methods that need inputs run the model on context.calibration: Error without.
 std::vector<RoundingResult> round_weights(const Model& model, const std::vector<RoundingTask>& tasks,
                                           PassContext& context, const QuantizeRequest& request);
 

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "passes/common/rounding_error.h"
+#include "passes/quantize/softmax_range.h"
 
 namespace onnxpress {
 namespace {
@@ -85,6 +86,7 @@ std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, cons
     int bits = 8;
   };
   std::vector<Range> ranges(plan.groups);
+  const auto unmasked = unmasked_ranges(plan, calibration);
   for (const CodedValue& value : plan.values) {
     Range& range = ranges[value.group];
     range.bits = value.bits;
@@ -107,7 +109,7 @@ std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, cons
     if (!is_signed_integer(codes.storage) && statistics->min >= 0) options.type.symmetric = false;
     // Levels of a float type are dense where values are: nothing is won by cutting off the others.
     if (!codes.is_integer() && options.method != RangeMethod::ema) options.method = RangeMethod::minmax;
-    const auto [low, high] = choose_range(*statistics, options);
+    const auto [low, high] = unmasked[value.group] ? *unmasked[value.group] : choose_range(*statistics, options);
     range.low = std::min(range.low, low);
     range.high = std::max(range.high, high);
     const DType type = types.type(value.value).elem;

@@ -4,11 +4,16 @@
 #include <cmath>
 #include <unordered_set>
 
+#include "passes/quantize/softmax_range.h"
+
 namespace onnxpress {
 namespace {
 
 // Values whose ranges differ by more than this lose what 3 of 8 bits tell when they share a scale.
 constexpr double very_different = 8;
+
+// Between levels of its input; results are off by factors of up to exp(step / 2).
+constexpr float widest_softmax_step = 0.5F;
 
 double reach(const ValueStatistics& statistics) {
   return std::max(std::fabs(static_cast<double>(statistics.min)), std::fabs(static_cast<double>(statistics.max)));
@@ -29,10 +34,34 @@ bool feeds_output(const Value& value, int depth = 0) {
   });
 }
 
+// Codes that Softmax reads: where masks are cut off, and where steps are too wide for it.
+void note_softmax(const StaticPlan& plan, const Calibration& calibration, const std::vector<ActivationGrid>& grids,
+                  std::vector<std::string>& notes) {
+  const auto unmasked = unmasked_ranges(plan, calibration);
+  std::size_t masked = 0;
+  std::string first;
+  for (const CodedValue& value : plan.values) {
+    const ActivationGrid& grid = grids[value.group];
+    const ValueStatistics* statistics = calibration.find(*value.value);
+    if (!statistics || statistics->count == 0 || !grid.type.is_integer()) continue;
+    if (value.is_source && unmasked[value.group] && masked++ == 0)
+      first = fmt::format("{} is cut off at {:.4g}", describe_range(*value.value, *statistics), grid.low);
+    for (const Use& use : value.readers)
+      if (use.node->is("Softmax") && grid.parameters.scale > widest_softmax_step)
+        notes.push_back(fmt::format("{} reads {} in steps of {:.3g}, which puts its results off by factors of up to {:.2g}: leave it and "
+                                    "what makes it in float with overrides, or use 16-bit activations",
+                                    use.node->describe(), describe_range(*value.value, *statistics), grid.parameters.scale,
+                                    std::exp(grid.parameters.scale / 2)));
+  }
+  if (masked > 0)
+    notes.push_back(fmt::format("{} values that go into Softmax only hold a mask, which their ranges leave out (the first: {}): it "
+                                "gives no weight to either", masked, first));
+}
+
 }  // namespace
 
 std::set<std::string, std::less<>> static_note_values(const StaticPlan& plan) {
-  std::set<std::string, std::less<>> keys;
+  std::set<std::string, std::less<>> keys = softmax_operands(plan);
   for (const PlannedNode& planned : plan.nodes) {
     if (!planned.node->is("Concat")) continue;
     for (const std::size_t i : planned.use.data)
@@ -42,7 +71,7 @@ std::set<std::string, std::less<>> static_note_values(const StaticPlan& plan) {
 }
 
 std::vector<std::string> static_notes(const StaticPlan& plan, const Calibration& calibration, const StaticTypes& kinds,
-                                      bool by_block) {
+                                      const std::vector<ActivationGrid>& grids, bool by_block) {
   std::vector<std::string> notes;
   std::vector<const Node*> unfolded;
   for (const PlannedNode& planned : plan.nodes)
@@ -67,6 +96,7 @@ std::vector<std::string> static_notes(const StaticPlan& plan, const Calibration&
                                 planned.on_codes ? "they share one scale behind it; leave it in float with overrides"
                                                  : "it is left in float, and each keeps a scale of its own"));
   }
+  note_softmax(plan, calibration, grids, notes);
   const bool is_ort = kinds.target.id == Target::Id::ort_cpu || kinds.target.id == Target::Id::ort_cpu_avx2;
   const auto has_kernels = [](DType type) { return is_integer(type) && bits(type) == 8; };
   if (is_ort && !(has_kernels(kinds.activation.storage) && has_kernels(kinds.weight.storage)))

@@ -2,6 +2,7 @@
 // DequantizeLinear (QDQ), ranges of activations from calibration data.
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "graph/onnx/writer.h"
 #include "graph/rewrite/inline.h"
@@ -68,6 +69,7 @@ class StaticScheme {
     if (model_.functions.empty()) return;
     outcome_.notes.push_back(fmt::format("{} functions were put in place of their calls: values inside have a range per call",
                                          model_.functions.size()));
+    size_before_ = serialized_size(model_);
     inline_functions(model_);
     outcome_.changed = true;
   }
@@ -104,7 +106,7 @@ class StaticScheme {
       settled = refused == exclusions_.values.size() + exclusions_.nodes.size();
     }
     attempt.biases = static_biases(attempt.plan, attempt.weights, attempt.grids, kinds_, attempt.notes);
-    const std::vector<std::string> notes = static_notes(attempt.plan, calibration_, kinds_, has_blocks(attempt));
+    const std::vector<std::string> notes = static_notes(attempt.plan, calibration_, kinds_, attempt.grids, has_blocks(attempt));
     attempt.notes.insert(attempt.notes.begin(), notes.begin(), notes.end());
     attempt.misses = static_near_misses(attempt.plan, types, pass_name);
     return attempt;
@@ -135,7 +137,7 @@ class StaticScheme {
         continue;
       }
       for (const std::size_t place : weight.readers)
-        exclusions_.nodes.emplace(place, fmt::format("'{}' holds NaN or infinity", weight.weight.value->name()));
+        exclusions_.nodes.emplace(place, weight.rounded.obstacle);
     }
   }
 
@@ -149,7 +151,7 @@ class StaticScheme {
 
   // Leaves nodes in float, those with the smallest weights first, until the model does not grow.
   void keep_small() {
-    const std::size_t before = serialized_size(model_);
+    const std::size_t before = size_before_.value_or(serialized_size(model_));
     for (;;) {
       const std::unique_ptr<Model> copy = model_.clone();
       const Attempt trial = prepare(*copy);
@@ -229,6 +231,7 @@ class StaticScheme {
   StaticTypes kinds_;
   Exclusions exclusions_;
   Calibration calibration_;
+  std::optional<std::size_t> size_before_;  // where functions were put in place of their calls
   std::map<std::size_t, Rounded> rounded_;  // by the place of the first reader
   Outcome outcome_;
 };

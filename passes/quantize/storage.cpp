@@ -72,6 +72,44 @@ std::int64_t opset_of(const StoredWeight& stored) {
   return opset;
 }
 
+// Whether a product reads it as it lies. The runtime makes a MatMul of a Gemm whose weight is not
+// transposed.
+bool is_multiplied(const Value& value) {
+  const auto uses = value.uses();
+  return std::any_of(uses.begin(), uses.end(), [](const Use& use) {
+    return use.node->is("MatMul") || (use.node->is("Gemm") && !GemmAttrs::from(*use.node).transpose_b);
+  });
+}
+
+bool moves_elements(const Node& node) {
+  static constexpr std::string_view movements[] = {"Transpose", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"};
+  return std::ranges::any_of(movements, [&](std::string_view op) { return node.is(op); });
+}
+
+// Whether a product reads what movements make of it: the runtime moves the codes, into which order
+// they come is not known here, and there it moves none with 2-bit zero points.
+bool is_moved_to_product(const Value& value) {
+  const auto uses = value.uses();
+  return std::any_of(uses.begin(), uses.end(), [](const Use& use) {
+    if (!moves_elements(*use.node)) return false;
+    const Value& moved = *use.node->output();
+    const auto readers = moved.uses();
+    const bool in_product = std::any_of(readers.begin(), readers.end(), [](const Use& reader) {
+      return reader.node->is("MatMul") || reader.node->is("Gemm");
+    });
+    return in_product || is_moved_to_product(moved);
+  });
+}
+
+// Whether it is, at most moved, the first factor of a product with another constant.
+bool multiplies_constant(const Value& value) {
+  const auto uses = value.uses();
+  return std::any_of(uses.begin(), uses.end(), [](const Use& use) {
+    if (use.node->is("MatMul") || use.node->is("Gemm")) return use.index == 0 && use.node->input(1) && use.node->input(1)->is_constant();
+    return moves_elements(*use.node) && use.index == 0 && multiplies_constant(*use.node->output());
+  });
+}
+
 class Planner {
  public:
   Planner(const Model& model, const QuantizeRequest& request, std::string_view pass)
@@ -168,6 +206,15 @@ class Planner {
     return all;
   }
 
+  // What is asked for first.
+  std::vector<Granularity> granularities_of(const Weight& weight, int width) {
+    // The runtime computes products of constants on 8-bit codes, and then takes one zero point of the first.
+    const QuantizedType type = types_of(width).front();
+    if (request_.only_loadable && !type.symmetric && bits(type.storage) == 8 && multiplies_constant(*weight.value))
+      return {Granularity::per_tensor()};
+    return coarser(weight, granularity_of(weight));
+  }
+
   std::vector<QuantizedType> types_of(int width) const {
     if (request_.weight_type) {
       const DType type = *request_.weight_type;
@@ -184,7 +231,7 @@ class Planner {
     request_.check_width(width);
     std::vector<std::string> tried;
     const bool has_blocks = request_.format != BlockFormat::none;
-    for (const Granularity& granularity : coarser(stored.weight, granularity_of(stored.weight))) {
+    for (const Granularity& granularity : granularities_of(stored.weight, width)) {
       for (const QuantizedType& type : types_of(width)) {
         stored.type = type;
         stored.type.storage = storage_for(stored.weight, type.storage, request_.only_loadable);
@@ -266,35 +313,6 @@ std::size_t stored_bytes(const StoredWeight& stored) {
   return codes + packed_bytes(scale_type(stored), scales) + zero_points + node_bytes(stored);
 }
 
-namespace {
-
-// Whether a product reads it as it lies. The runtime makes a MatMul of a Gemm whose weight is not
-// transposed.
-bool is_multiplied(const Value& value) {
-  const auto uses = value.uses();
-  return std::any_of(uses.begin(), uses.end(), [](const Use& use) {
-    return use.node->is("MatMul") || (use.node->is("Gemm") && !GemmAttrs::from(*use.node).transpose_b);
-  });
-}
-
-// Whether a product reads what movements make of it: the runtime moves the codes, into which order
-// they come is not known here, and there it moves none with 2-bit zero points.
-bool is_moved_to_product(const Value& value) {
-  static constexpr std::string_view movements[] = {"Transpose", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"};
-  const auto uses = value.uses();
-  return std::any_of(uses.begin(), uses.end(), [](const Use& use) {
-    if (std::ranges::none_of(movements, [&](std::string_view op) { return use.node->is(op); })) return false;
-    const Value& moved = *use.node->output();
-    const auto readers = moved.uses();
-    const bool in_product = std::any_of(readers.begin(), readers.end(), [](const Use& reader) {
-      return reader.node->is("MatMul") || reader.node->is("Gemm");
-    });
-    return in_product || is_moved_to_product(moved);
-  });
-}
-
-}  // namespace
-
 StoragePlan plan_storage(const Model& model, const QuantizeRequest& request, const std::vector<Weight>& weights,
                          std::string_view pass) {
   Planner planner(model, request, pass);
@@ -306,9 +324,9 @@ DType storage_for(const Weight& weight, DType type, bool only_loadable) {
   if (!only_loadable || bits(type) != 2) return type;
   const Dims& dims = weight.value->constant()->dims();
   const auto is_odd = [](std::int64_t size) { return size % 4 != 0; };
-  const bool wrong_in_runtime = (is_multiplied(*weight.value) && !dims.empty() && is_odd(dims.back())) ||
-                                (is_moved_to_product(*weight.value) &&
-                                 (type == DType::uint2 || std::ranges::any_of(dims, is_odd)));
+  const bool wrong_in_runtime =
+      (is_multiplied(*weight.value) && !dims.empty() && is_odd(dims.back())) || multiplies_constant(*weight.value) ||
+      (is_moved_to_product(*weight.value) && (type == DType::uint2 || std::ranges::any_of(dims, is_odd)));
   if (!wrong_in_runtime) return type;
   return type == DType::int2 ? DType::int4 : DType::uint4;
 }

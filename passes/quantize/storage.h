@@ -47,7 +47,7 @@ std::size_t stored_bytes(const StoredWeight& stored);
 
 // With `only_loadable`: the type for one weight, larger than `type` where the runtime computes wrong
 // results with it (docs/runtime-support.md: 2-bit MatMul and untransposed Gemm weights with a column
-// count that is not a multiple of 4).
+// count that is not a multiple of 4, and factors of constants).
 DType storage_for(const Weight& weight, DType type, bool only_loadable);
 
 }  // namespace onnxpress

@@ -121,9 +121,10 @@ class WeightsOnly {
     for (std::size_t i = 0; i < results.size(); ++i) {
       RoundingResult& result = results[i];
       if (!result.quantized) {
-        leave_not_finite(stored[i]->weight);
+        leave(stored[i]->weight, result.obstacle);
         continue;
       }
+      wider_scales_ += stored[i]->grid.scale_type == DType::float16 && result.quantized->scale.dtype() != DType::float16;
       const bool contrib = packed[i].has_value();
       keep(*stored[i], records[i]);
       dequantized_ += !contrib;
@@ -172,7 +173,7 @@ class WeightsOnly {
       if (stored.form != Form::codebook) continue;
       const std::optional<Codebook> codebook = make_codebook(stored, context_.pool);
       if (!codebook) {
-        leave_not_finite(stored.weight);
+        leave(stored.weight, fmt::format("'{}' holds NaN or infinity", stored.weight.value->name()));
         continue;
       }
       const Value& value = *stored.weight.value;
@@ -193,9 +194,8 @@ class WeightsOnly {
     }
   }
 
-  void leave_not_finite(const Weight& weight) {
-    misses_.push_back({std::string(request_.pass), weight.node->describe(),
-                       fmt::format("'{}' holds NaN or infinity", weight.value->name())});
+  void leave(const Weight& weight, std::string reason) {
+    misses_.push_back({std::string(request_.pass), weight.node->describe(), std::move(reason)});
   }
 
   void keep(const StoredWeight& stored, const QuantizedRecord& record) {
@@ -218,6 +218,8 @@ class WeightsOnly {
           fmt::format("ONNX Runtime multiplies with {} of the {} weights behind DequantizeLinear as they are stored (it "
                       "makes MatMulNBits of both), and dequantizes the others in every run: smaller, not faster",
                       products_, dequantized_));
+    if (wider_scales_ > 0)
+      outcome_.notes.push_back(fmt::format("{} weights have scales of their own type: float16 does not reach as far", wider_scales_));
     if (!outcome_.changed) outcome_.notes.emplace_back("no weight to quantize");
     if (!misses_.empty())
       outcome_.notes.push_back(fmt::format("{} weights left as they were, the first: {}: {}", misses_.size(),
@@ -232,7 +234,7 @@ class WeightsOnly {
   const QuantizeRequest& request_;
   std::vector<NearMiss> misses_;
   Outcome outcome_;
-  std::size_t tied_ = 0, products_ = 0, dequantized_ = 0, before_ = 0, after_ = 0;
+  std::size_t tied_ = 0, products_ = 0, dequantized_ = 0, wider_scales_ = 0, before_ = 0, after_ = 0;
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "graph/exec/engine.h"
+#include "graph/exec/unsupported.h"
 
 #include <doctest/doctest.h>
 
@@ -282,7 +283,9 @@ output y: float32[4]
 )");
   CHECK(Engine::unsupported(*model) ==
         std::vector<std::string>{"Bar (my.domain 3)", "Foo (my.domain 3)"});
-  CHECK_THROWS_WITH_AS(Engine{*model}, "no kernel for Bar (my.domain 3), Foo (my.domain 3)", Error);
+  CHECK_THROWS_WITH_AS(Engine{*model},
+                       "the engine has no kernel for Bar of my.domain 3 (node of 'b' (my.domain.Bar)), Foo of my.domain 3 (node of 'a' "
+                       "(my.domain.Foo))", UnsupportedModel);
 }
 
 TEST_CASE("an input with a default need not be given") {

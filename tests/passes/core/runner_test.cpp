@@ -402,6 +402,27 @@ output y: float32[2]
   CHECK(result.passes.at(0).changed);
 }
 
+TEST_CASE("a pass that needs to run such a model ends the run, unless it is to go on") {
+  const auto scene_with_engine = [] {
+    Scene scene(R"(model ir=8 opset=17 my.domain=1
+input x: float32[2]
+y: float32[2] = my.domain.Mystery(x) "m"
+output y: float32[2]
+)");
+    scene.add({.name = "runs", .summary = ""}, [](Model& model, PassContext&) {
+      Engine engine(model);
+      return Outcome{};
+    });
+    return scene;
+  };
+  Scene scene = scene_with_engine();
+  CHECK(error_of([&] { scene.run(); }) ==
+        "pass runs: the engine has no kernel for Mystery of my.domain 1 (node 'm' (my.domain.Mystery))");
+  Scene patient = scene_with_engine();
+  patient.options.keep_going = true;
+  CHECK(patient.run().passes.at(0).rolled_back);
+}
+
 TEST_CASE("NaN and infinite outputs are compared, not tripped over") {
   Scene scene(R"(model ir=8 opset=17
 input x: float32[2]

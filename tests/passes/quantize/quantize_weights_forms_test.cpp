@@ -204,7 +204,7 @@ TEST_CASE("palettes: one, by channel, by groups of channels") {
   for (const int bits : {2, 3, 4, 5, 8})
     for (const std::string granularity : {"tensor", "channel", "block,block=3", "block,block=7"})
       for (const std::string element : {"float32", "float16"}) {
-        const std::string step = "quantize_weights{form=codebook,storage=smallest,bits=" + std::to_string(bits) +
+        const std::string step = "quantize_weights{form=codebook,bits=" + std::to_string(bits) +
                                  ",granularity=" + granularity + "}";
         CAPTURE(step);
         CAPTURE(element);

@@ -123,5 +123,81 @@ output y: float32[2,64]
   CHECK(layers_by_tensor(run).size() == 2);
 }
 
+TEST_CASE("weights that operators in functions read are found, if the file does not grow by it") {
+  const std::string model = R"(model ir=10 opset=21 local=1
+input x: float32[2,64]
+initializer w: float32[64,64] = random(1)
+initializer v: float32[64,64] = random(2)
+a = local.Dense(x, w)
+y: float32[2,64] = local.Dense(a, v)
+output y: float32[2,64]
+function local.Dense() opset=21 {
+  input x
+  input w
+  p = MatMul(x, w)
+  y = Relu(p)
+  output y
+}
+)";
+  for (const char* step : {"quantize_weights", "quantize{scheme=dynamic}", "quantize{scheme=weights,bits=auto,budget=9bpw}"}) {
+    CAPTURE(step);
+    const PassRun run = run_pass(step, model);
+    CHECK(run.outcome.layers.size() == 2);
+    CHECK(run.after->functions.empty());
+  }
+  std::string many = "model ir=10 opset=21 local=1\ninput x: float32[2,2]\ninitializer w: float32[2,2] = random(1)\n";
+  for (int i = 0; i < 20; ++i) many += fmt::format("v{} = local.Dense({}, w)\n", i, i == 0 ? "x" : fmt::format("v{}", i - 1));
+  const PassRun kept = run_pass("quantize_weights", many + "output v19: float32[2,2]\n" + model.substr(model.find("function")));
+  CHECK(!kept.outcome.changed);
+  CHECK(kept.after->functions.size() == 1);
+}
+
+TEST_CASE("factors of constants are stored as the runtime multiplies them") {
+  const std::string model = R"(model ir=10 opset=25
+input x: float32[2,48]
+initializer p: float32[48,64] = random(1)
+initializer w: float32[64,32] = random(2)
+pw = MatMul(p, w)
+y = MatMul(x, pw)
+output y: float32[2,32]
+)";
+  auto two_bits = layers_by_tensor(run_pass("quantize_weights{bits=2}", model));
+  CHECK(two_bits["p"]["storage"] == "int4");
+  CHECK(two_bits["w"]["storage"] == "int2");
+  auto with_zeros = layers_by_tensor(run_pass("quantize_weights{symmetric=false}", model));
+  CHECK(with_zeros["p"]["granularity"] == "tensor");
+  CHECK(with_zeros["w"]["granularity"] == "channel");
+  auto smallest = layers_by_tensor(run_pass("quantize_weights{bits=2,storage=smallest}", model));
+  CHECK(smallest["p"]["storage"] == "int2");
+}
+
+TEST_CASE("scales that float16 does not hold are of the weight's type, and weights that none holds stay") {
+  const auto model = [](std::string_view factor) {
+    return fmt::format(R"(model ir=10 opset=21
+input x: float32[2,64]
+initializer w: float32[64,64] = random(1,-{0},{0})
+y = MatMul(x, w)
+output y: float32[2,64]
+)", factor);
+  };
+  for (const std::string options : {"scales=fp16", "scales=fp16,method=mse", "scales=fp16,bits=4,granularity=block"})
+    for (const auto& [factor, is_half] : {std::pair{"1.0", true}, {"0.001", true}, {"1e-7", false}, {"1e9", false}}) {
+      CAPTURE(options);
+      CAPTURE(factor);
+      const PassRun run = run_pass("quantize_weights{" + options + "}", model(factor));
+      REQUIRE(run.outcome.layers.size() == 1);
+      CHECK(run.outcome.layers[0]["snr_db"].get<double>() > 15);
+      bool found = false;
+      for (const Node* node : run.after->graph.nodes()) found |= node->is("Cast");
+      CHECK(found == is_half);
+    }
+  for (const char* step : {"quantize_weights", "quantize{scheme=dynamic}"}) {
+    const PassRun run = run_pass(step, model("1e-41"));
+    CHECK(!run.outcome.changed);
+    REQUIRE(!run.near_misses.empty());
+    CHECK(run.near_misses[0].reason == "'w' holds numbers too small for scales of float32 only");
+  }
+}
+
 }  // namespace
 }  // namespace onnxpress
