@@ -10,6 +10,7 @@
 
 #include "graph/kernels/phases.h"
 #include "graph/kernels/recurrent_loops.h"
+#include "graph/kernels/recurrent_support.h"
 #include "graph/kernels/recurrent_weights.h"
 #include "graph/ops/registry.h"
 
@@ -362,13 +363,7 @@ bool has_usual_activations(const RecurrentAttrs& attrs) {
 }
 
 bool supports_recurrent(const PrepareContext& context) {
-  const RecurrentAttrs attrs = RecurrentAttrs::from(context.node());
-  const bool has_weights =
-      context.constant_input(in::w) != nullptr && context.constant_input(in::r) != nullptr &&
-      (context.input_type(in::b) == nullptr || context.constant_input(in::b) != nullptr);
-  return is_float(context.input_type(in::x)) && has_weights && has_usual_activations(attrs) &&
-         attrs.clip == 0 && !attrs.input_forget &&
-         (attrs.cell != RecurrentCell::lstm || context.input_type(in::peepholes) == nullptr);
+  return has_vector_kernel(RecurrentAttrs::from(context.node()), context);
 }
 
 // Throws Error for weights that do not fit together.
@@ -386,18 +381,34 @@ void check_weights(const RecurrentAttrs& attrs, const PrepareContext& context) {
   RecurrentSizes::of(attrs, given);
 }
 
+// Weights that are computed, or trained, are packed in every call.
 Kernel prepare_recurrent_vectors(const PrepareContext& context) {
   const RecurrentAttrs attrs = RecurrentAttrs::from(context.node());
   check_weights(attrs, context);
-  return [weights = std::make_shared<const RecurrentWeights>(
-              attrs, *context.constant_input(in::w), *context.constant_input(in::r),
-              context.constant_input(in::b))](KernelContext& call_context) {
-    const RecurrentCall call = RecurrentCall::of(weights->attrs(), call_context);
-    RecurrentRun(*weights, call, call_context).run(call_context.pool());
+  const bool has_weights = context.constant_input(in::w) != nullptr && context.constant_input(in::r) != nullptr &&
+                           (context.input_type(in::b) == nullptr || context.constant_input(in::b) != nullptr);
+  std::shared_ptr<const RecurrentWeights> packed;
+  if (has_weights)
+    packed = std::make_shared<const RecurrentWeights>(attrs, *context.constant_input(in::w), *context.constant_input(in::r),
+                                                      context.constant_input(in::b));
+  return [attrs, packed](KernelContext& call_context) {
+    const RecurrentCall call = RecurrentCall::of(attrs, call_context);
+    if (packed) return RecurrentRun(*packed, call, call_context).run(call_context.pool());
+    const RecurrentWeights weights(attrs, call_context.required_input(in::w), call_context.required_input(in::r),
+                                   call_context.input(in::b));
+    RecurrentRun(weights, call, call_context).run(call_context.pool());
   };
 }
 
 }  // namespace
+
+bool has_vector_kernel(const RecurrentAttrs& attrs, const PrepareContext& context) {
+  const auto is_given = [&](std::size_t index) { return context.input_type(index) != nullptr; };
+  const bool are_floats = is_float(context.input_type(in::x)) && is_float(context.input_type(in::w)) && is_float(context.input_type(in::r)) &&
+                          (!is_given(in::b) || is_float(context.input_type(in::b)));
+  return are_floats && has_usual_activations(attrs) && attrs.clip == 0 && !attrs.input_forget && !attrs.rounds_state &&
+         (attrs.cell != RecurrentCell::lstm || !is_given(in::peepholes));
+}
 
 OPERATORS(vector_recurrent) {
   for (const char* name : {"RNN", "GRU", "LSTM"})

@@ -10,9 +10,10 @@
 namespace onnxpress {
 namespace {
 
-// The gradients of the only node of `text` on the row of that backend and on the plain one.
+// The gradients of the only node of `text` on the row of that backend and on the plain one: from one of
+// its first output, or of all.
 void check_gradients(const std::string& text, int opset = 17, const char* backend = "onednn",
-                     double tolerance = 4e-6) {
+                     double tolerance = 4e-6, bool of_all = false) {
   CAPTURE(text);
   const auto model = parse_model(
       fmt::format("model ir=8 opset={} com.microsoft=1 onnxpress.training=1\n{}", opset, text));
@@ -35,7 +36,8 @@ void check_gradients(const std::string& text, int opset = 17, const char* backen
   ThreadPool pool(2);
   const std::vector<Tensor> outputs = evaluate(*operators().find(node), node, pointers(inputs), pool);
   std::vector<Tensor> gradients(outputs.size());
-  gradients[0] = rows::random_tensor(DType::float32, outputs[0].dims(), 99);
+  for (std::size_t i = 0; i < (of_all ? outputs.size() : 1); ++i)
+    if (outputs[i].defined()) gradients[i] = rows::random_tensor(DType::float32, outputs[i].dims(), 99 + i);
 
   const std::vector<const GradientDef*> rows_of = operators().gradients(node);
   REQUIRE(rows_of.size() >= 2);
@@ -83,6 +85,55 @@ TEST_CASE("oneDNN's product gradients are those of the reference") {
                                   "y = Gemm(a, b, c) {{beta=0.5{}{}}}\n", ta ? "7,5" : "5,7", tb ? "6,7" : "7,6", c,
                                   text.empty() ? "" : ", ", text));
     }
+}
+
+struct RecurrentCase {
+  std::string op, attributes = "", lengths = "", outputs = "y, h";
+  int steps = 5, batch = 3, input = 7, hidden = 19;
+  bool both = false, has_rest = true;  // directions; bias and states
+};
+
+void check_recurrent(const RecurrentCase& of) {
+  const bool is_lstm = of.op == "LSTM", batch_first = of.attributes.find("layout=1") != std::string::npos;
+  const int d = of.both ? 2 : 1, width = of.hidden * (is_lstm ? 4 : of.op == "GRU" ? 3 : 1);
+  const std::string state = batch_first ? fmt::format("float32[{},{},{}]", of.batch, d, of.hidden)
+                                        : fmt::format("float32[{},{},{}]", d, of.batch, of.hidden);
+  std::string text = batch_first ? fmt::format("input x: float32[{},{},{}]\n", of.batch, of.steps, of.input)
+                                 : fmt::format("input x: float32[{},{},{}]\n", of.steps, of.batch, of.input);
+  text += fmt::format("input w: float32[{0},{1},{2}]\ninput r: float32[{0},{1},{3}]\n", d, width, of.input, of.hidden);
+  std::string inputs = "x, w, r";
+  if (of.has_rest) text += fmt::format("input b: float32[{},{}]\n", d, 2 * width);
+  inputs += of.has_rest ? ", b" : ", _";
+  if (!of.lengths.empty()) text += fmt::format("initializer l: int32[{}] = {{{}}}\n", of.batch, of.lengths);
+  inputs += of.lengths.empty() ? ", _" : ", l";
+  if (of.has_rest) {
+    text += "input h0: " + state + "\n";
+    inputs += ", h0";
+    if (is_lstm) {
+      text += "input c0: " + state + "\n";
+      inputs += ", c0";
+    }
+  }
+  check_gradients(fmt::format("{}{} = {}({}) {{hidden_size={}{}{}}}\n", text, of.outputs, of.op, inputs, of.hidden,
+                              of.both ? ", direction=\"bidirectional\"" : "", of.attributes), 17, "vector", 2e-5, true);
+}
+
+TEST_CASE("gradients of recurrent networks on vectors are those of the reference") {
+  for (const auto& [op, attributes] : {std::pair{"RNN", ""}, {"GRU", ""}, {"GRU", ", linear_before_reset=1"}, {"LSTM", ""}}) {
+    const bool is_lstm = std::string_view(op) == "LSTM";
+    for (const std::string outputs : {"y, h", "y", "_, h"})
+      check_recurrent({.op = op, .attributes = attributes, .outputs = is_lstm && outputs != "y" ? outputs + ", c" : outputs});
+    check_recurrent({.op = op, .attributes = attributes, .has_rest = false});
+    check_recurrent({.op = op, .attributes = attributes, .steps = 1, .batch = 1, .input = 1, .hidden = 1});
+    check_recurrent({.op = op, .attributes = attributes, .steps = 3, .batch = 37, .input = 16, .hidden = 32});
+    for (const char* lengths : {"", "5,2,0", "0,0,0", "3,3,3"}) {
+      check_recurrent({.op = op, .attributes = attributes, .lengths = lengths});
+      check_recurrent({.op = op, .attributes = attributes, .lengths = lengths, .both = true});
+      check_recurrent({.op = op, .attributes = std::string(attributes) + ", direction=\"reverse\", layout=1", .lengths = lengths});
+    }
+    check_recurrent({.op = op, .attributes = attributes, .steps = 0});
+    check_recurrent({.op = op, .attributes = attributes, .batch = 0});
+  }
 }
 
 void check_vector(const std::string& inputs, const std::string& call, int opset = 17,
