@@ -62,6 +62,8 @@ CASES = {
     "distillation": Case(lambda: nets.mlp(800), 128, images(784), teacher=lambda: nets.mlp(1200)),
     "lenet5": Case(nets.lenet5, 128, images(1, 28, 28)),
     "resnet18": Case(nets.ResNet18, 64, images(3, 32, 32)),
+    "lstm": Case(lambda: nets.Recurrent("LSTM"), 32, images(50, 64)),
+    "gru": Case(lambda: nets.Recurrent("GRU"), 32, images(50, 64)),
     "bert_tiny": Case(nets.BertTiny, 32, TOKENS, classes=2),
 }
 

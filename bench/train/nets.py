@@ -40,6 +40,18 @@ class ResNet18(nn.Module):
         return self.head(self.blocks(self.stem(x)))
 
 
+class Recurrent(nn.Module):
+    """[N,50,64] to 10 classes from the last of 50 steps: one layer of 128 (`kind`: LSTM or GRU)."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.layer = getattr(nn, kind)(64, 128, batch_first=True)
+        self.head = nn.Linear(128, 10)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[0][:, -1])
+
+
 class AttentionLayer(nets.BertLayer):
     def attend(self, query, key, value, mask):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)

@@ -11,6 +11,7 @@
 #include "graph/ops/gather.h"
 #include "graph/ops/gradient_tools.h"
 #include "graph/ops/pieces.h"
+#include "graph/ops/slice.h"
 #include "graph/ops/transpose.h"
 
 namespace onnxpress {
@@ -112,6 +113,45 @@ BackwardKernel prepare_gather(const PrepareContext& plan) {
   };
 }
 
+// Runs of what a slice keeps go back to where they were.
+BackwardKernel prepare_slice(const PrepareContext& plan) {
+  return [&node = plan.node()](BackwardContext& context) {
+    const SliceAttrs slice = SliceAttrs::of_call(
+        node, [&](std::size_t index) { return index < context.input_count() ? context.input(index) : nullptr; });
+    const Tensor& dy = context.required_gradient(0);
+    Tensor& dx = context.gradient(0);
+    const std::size_t rank = dx.rank();
+    std::vector<SliceAttrs::Range> ranges;
+    for (const std::int64_t size : dx.dims()) ranges.push_back({0, 1, size});
+    for (std::size_t i = 0; i < slice.axes.size(); ++i) {
+      const auto axis = static_cast<std::size_t>(normalize_axis(slice.axes[i], rank));
+      ranges[axis] = slice.range(i, dx.dims()[axis]);
+    }
+    // Axes behind the last one that is cut are whole runs.
+    std::size_t outer = rank;
+    std::int64_t run = 1;
+    while (outer > 0 && ranges[outer - 1].count == dx.dims()[outer - 1] && ranges[outer - 1].step == 1) run *= dx.dims()[--outer];
+    if (outer > 0 && ranges[outer - 1].step == 1) run *= ranges[--outer].count;
+    dispatch_floats(dx.dtype(), [&]<class T>(std::type_identity<T>) {
+      T* const out = dx.mutable_data<T>().data();
+      std::fill_n(out, dx.size(), T(0));
+      if (dy.size() == 0) return;
+      std::vector<std::int64_t> at(outer, 0);  // in dy
+      const T* from = dy.data<T>().data();
+      for (std::int64_t left = dy.size() / run; left > 0; --left, from += run) {
+        std::int64_t to = 0;
+        for (std::size_t axis = 0; axis < rank; ++axis)
+          to = to * dx.dims()[axis] + ranges[axis].first + (axis < outer ? at[axis] * ranges[axis].step : 0);
+        std::copy_n(from, run, out + to);
+        for (std::size_t axis = outer; axis-- > 0;) {
+          if (++at[axis] < ranges[axis].count) break;
+          at[axis] = 0;
+        }
+      }
+    });
+  };
+}
+
 // For any such operator: the forward kernel runs on the numbers of the elements, from 1, instead of
 // the elements themselves; 0 stands for what comes from no input. Data inputs are `data` (bits).
 BackwardKernel prepare_traced(const PrepareContext& plan, std::uint64_t data) {
@@ -175,9 +215,10 @@ OPERATORS(movement_gradient) {
   add("Concat", prepare_concat);
   add("Split", prepare_split, bits_of(1));
   add("Gather", prepare_gather, bits_of(1));
-  for (const char* op : {"Slice", "Tile", "GatherElements", "GatherND", "DepthToSpace",
+  for (const char* op : {"Tile", "GatherElements", "GatherND", "DepthToSpace",
                          "SpaceToDepth", "ReverseSequence", "CenterCropPad", "Trilu", "Compress"})
     add(op, prepare_moved<bits_of(0)>, ~bits_of(0));
+  add("Slice", prepare_slice, ~bits_of(0));
   add("Pad", prepare_moved<bits_of(0, 2)>, ~bits_of(0, 2));
   add("TensorScatter", prepare_moved<bits_of(0, 1)>, ~bits_of(0, 1));
   add("OneHot", prepare_moved<bits_of(2)>, ~bits_of(2));

@@ -47,11 +47,7 @@ Kernel prepare_slice(const PrepareContext& prepare) {
   return [&node = prepare.node()](KernelContext& context) {
     move(context, [&](KernelContext& inner) {
       const Tensor& x = inner.required_input(0);
-      const auto get = [&](std::size_t index) -> std::optional<Ints> {
-        const Tensor* tensor = inner.input(index);
-        return tensor != nullptr ? std::optional(tensor->to_ints()) : std::nullopt;
-      };
-      const SliceAttrs attrs = node.opset() < 10 ? from_attributes(node) : from_inputs(get);
+      const SliceAttrs attrs = SliceAttrs::of_call(node, [&](std::size_t index) { return inner.input(index); });
       StridedView view{.dims = x.dims(), .strides = row_strides(x.dims())};
       normalize_axes(attrs.axes, x.rank());
       for (std::size_t i = 0; i < attrs.axes.size(); ++i) {
@@ -147,6 +143,14 @@ std::optional<SliceAttrs> SliceAttrs::from(const Node& node) {
   for (std::size_t i = 1; i < 5; ++i)
     if (node.input(i) != nullptr && !constant_ints(node.input(i))) return std::nullopt;
   return from_inputs([&](std::size_t index) { return constant_ints(node.input(index)); });
+}
+
+SliceAttrs SliceAttrs::of_call(const Node& node, const std::function<const Tensor*(std::size_t)>& input) {
+  if (node.opset() < 10) return from_attributes(node);
+  return from_inputs([&](std::size_t index) -> std::optional<Ints> {
+    const Tensor* tensor = input(index);
+    return tensor != nullptr ? std::optional(tensor->to_ints()) : std::nullopt;
+  });
 }
 
 // Clamping as the Slice specification has it.

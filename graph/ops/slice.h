@@ -1,6 +1,7 @@
 // Slice: bounds as attributes (before opset 10) or as inputs.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "graph/ops/call.h"
@@ -15,6 +16,8 @@ struct SliceAttrs {
 
   // Nothing when an input is not constant.
   static std::optional<SliceAttrs> from(const Node& node);
+  // Of one call; `input` gives the contents of an input, nullptr where it is omitted.
+  static SliceAttrs of_call(const Node& node, const std::function<const Tensor*(std::size_t)>& input);
 
   // What one axis of `size` elements keeps: `count` elements from `first` on, `step` apart.
   struct Range {

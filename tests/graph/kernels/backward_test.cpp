@@ -118,6 +118,21 @@ void check_recurrent(const RecurrentCase& of) {
                               of.both ? ", direction=\"bidirectional\"" : "", of.attributes), 17, "vector", 2e-5, true);
 }
 
+TEST_CASE("gradients of instance and group normalization on vectors are those of the reference") {
+  const auto check = [](const std::string& call, const char* shape, int scales, int opset) {
+    check_gradients(fmt::format("input x: float32[{}]\ninput a: float32[{}]\ninput b: float32[{}]\ny = {}\n", shape, scales, scales, call),
+                    opset, "vector", 2e-5);
+  };
+  for (const char* shape : {"2,6,8", "1,6,5,7", "3,6,2,3,4"}) {
+    check("InstanceNormalization(x, a, b)", shape, 6, 17);
+    for (const int groups : {1, 2, 6}) {
+      const std::string call = fmt::format("GroupNormalization(x, a, b) {{num_groups={}}}", groups);
+      check(call, shape, groups, 18);
+      check(call, shape, 6, 21);
+    }
+  }
+}
+
 TEST_CASE("gradients of recurrent networks on vectors are those of the reference") {
   for (const auto& [op, attributes] : {std::pair{"RNN", ""}, {"GRU", ""}, {"GRU", ", linear_before_reset=1"}, {"LSTM", ""}}) {
     const bool is_lstm = std::string_view(op) == "LSTM";

@@ -149,5 +149,26 @@ TEST_CASE("normalization of constant rows, zeros and NaN is as the reference has
     }
 }
 
+std::string group_norm(const std::string& call, const std::string& shape, int scales) {
+  return fmt::format("input x: float32[{}]\ninitializer a: float32[{}] = random(2,-2,2)\ninitializer b: float32[{}] = random(3,-2,2)\n"
+                     "y = {}\noutput y\n", shape, scales, scales, call);
+}
+
+TEST_CASE("instance and group normalization by vectors equal the reference") {
+  on_every_target([] {
+    for (const char* shape : {"2,6,8", "1,6,5,7", "3,6,2,3,4"}) {
+      check_rows(group_norm("InstanceNormalization(x, a, b)", shape, 6), reassociated);
+      for (const int groups : {1, 2, 3, 6}) {
+        const std::string call = fmt::format("GroupNormalization(x, a, b) {{num_groups={}}}", groups);
+        check_rows(group_norm(call, shape, groups), reassociated, 18);
+        check_rows(group_norm(call, shape, 6), reassociated, 21);
+      }
+    }
+  });
+  check_rows(group_norm("InstanceNormalization(x, a, b) {epsilon=0.5}", "4,3,50,41", 3), reassociated, 17, {.threads = 3});
+  CHECK_FALSE(is_supported(group_norm("InstanceNormalization(x, a, b)", "2,3,7", 3)));
+  CHECK_FALSE(is_supported(group_norm("InstanceNormalization(x, a, b)", "0,3,9", 3)));
+}
+
 }  // namespace
 }  // namespace onnxpress::rows

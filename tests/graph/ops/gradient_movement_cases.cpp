@@ -25,6 +25,11 @@ std::vector<GradientCase> movement_gradient_cases() {
   x("4,5", "initializer s: int64[2] = {1,-1}\ninitializer e: int64[2] = {3,0}\ninitializer a: int64[2] = {0,1}\n"
            "initializer d: int64[2] = {1,-2}\ny = Slice(x, s, e, a, d)");
   x("4,5", "y = Slice(x) {starts=[1], ends=[3], axes=[1]}", 9);
+  x("4,5", "y = Slice(x) {starts=[1], ends=[3], axes=[0]}", 9);
+  x("2,3,4", "y = Slice(x) {starts=[0,1], ends=[9,2], axes=[0,1]}", 9);
+  x("2,3,4", "y = Slice(x) {starts=[1,1,-3], ends=[2,9,-1]}", 9);
+  x("3,4", "initializer s: int64[1] = {-1}\ninitializer e: int64[1] = {-9}\ninitializer a: int64[1] = {0}\n"
+           "initializer d: int64[1] = {-1}\ny = Slice(x, s, e, a, d)");
   x("2,3", "initializer b: float64[2,2] = random(2)\ninitializer c: float64[2,0] = zeros\n"
            "y = Concat(x, b, c, x) {axis=1}");
   x("2,6", "initializer s: int64[3] = {1,3,2}\na, b, c = Split(x, s) {axis=1}");
