@@ -55,10 +55,12 @@ bool supports(const PrepareContext& context) {
   if (!is_float_operand(context.input_type(0)) || !is_float_operand(context.input_type(1)) || !is_float_operand(context.input_type(2)))
     return false;
   const Dims x = dims_of(context.input_type(0)), scale = dims_of(context.input_type(1));
-  if (x.size() < 3 || scale.size() != 1 || scale[0] <= 0 || element_count(x) == 0 || x[1] % scale[0] != 0) return false;
-  const GroupNormAttrs attrs = GroupNormAttrs::from(context.node());
-  const bool has_groups = context.node().is("InstanceNormalization") || (attrs.groups > 0 && x[1] % attrs.groups == 0);
-  return has_groups && element_count(std::span(x).subspan(2)) >= least_cells;
+  if (x.size() < 3 || element_count(x) == 0 || scale.size() != 1 || dims_of(context.input_type(2)) != scale) return false;
+  const std::int64_t groups = GroupNormAttrs::from(context.node()).groups;
+  const bool is_instance = context.node().is("InstanceNormalization");
+  const bool fits = is_instance ? scale[0] == x[1]
+                                : groups > 0 && x[1] % groups == 0 && (scale[0] == x[1] || scale[0] == groups);
+  return fits && element_count(std::span(x).subspan(2)) >= least_cells;
 }
 
 const float* floats(const Tensor& tensor) { return tensor.data<float>().data(); }
