@@ -170,7 +170,9 @@ class Converter {
                            .scale_max = grid.parameters.scale,
                            .zero_point = grid.parameters.zero_point,
                            .note = {}};
-    if (const auto error = statistics ? expected_error(*statistics, grid) : std::nullopt) {
+    if (grid.is_unmasked) {
+      record.note = "its range leaves out what a mask makes";
+    } else if (const auto error = statistics ? expected_error(*statistics, grid) : std::nullopt) {
       record.clipped = error->clipped_share;
       record.snr_db = error->snr_db;
     }

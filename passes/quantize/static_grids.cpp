@@ -116,9 +116,12 @@ std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, cons
     if (is_float(type) && bits(type) == 16) range.scale_type = type;
   }
   std::vector<ActivationGrid> grids;
-  for (const Range& range : ranges)
+  for (std::size_t group = 0; group < ranges.size(); ++group) {
+    const Range& range = ranges[group];
     grids.push_back(make_activation_grid(range.low, range.high, kinds.activation_of(range.bits), request.power_of_two,
                                          range.scale_type));
+    grids.back().is_unmasked = unmasked[group].has_value();
+  }
   return grids;
 }
 

@@ -16,6 +16,7 @@ struct ActivationGrid {
   QuantizationParameters parameters;
   float low = 0, high = 0;  // range it was chosen for
   DType scale_type = DType::float32;
+  bool is_unmasked = false;  // the range leaves out what a mask makes (softmax_range.h)
 
   Tensor scale() const;
   Tensor zero_point() const;  // of the codes' type

@@ -37,14 +37,13 @@ bool feeds_output(const Value& value, int depth = 0) {
 // Codes that Softmax reads: where masks are cut off, and where steps are too wide for it.
 void note_softmax(const StaticPlan& plan, const Calibration& calibration, const std::vector<ActivationGrid>& grids,
                   std::vector<std::string>& notes) {
-  const auto unmasked = unmasked_ranges(plan, calibration);
   std::size_t masked = 0;
   std::string first;
   for (const CodedValue& value : plan.values) {
     const ActivationGrid& grid = grids[value.group];
     const ValueStatistics* statistics = calibration.find(*value.value);
     if (!statistics || statistics->count == 0 || !grid.type.is_integer()) continue;
-    if (value.is_source && unmasked[value.group] && masked++ == 0)
+    if (value.is_source && grid.is_unmasked && masked++ == 0)
       first = fmt::format("{} is cut off at {:.4g}", describe_range(*value.value, *statistics), grid.low);
     for (const Use& use : value.readers)
       if (use.node->is("Softmax") && grid.parameters.scale > widest_softmax_step)
