@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "graph/rewrite/inline.h"
 #include "passes/core/pipeline.h"
 #include "passes/core/prepared_pass.h"
 #include "passes/core/registry.h"
@@ -130,6 +131,10 @@ class AnalyzeVerb : public Verb {
       prepared = std::move(result.model);
     };
     run(before);
+    if (!prepared->functions.empty()) {
+      notes.push_back(fmt::format("{} functions were put in place of their calls", prepared->functions.size()));
+      inline_functions(*prepared);
+    }
     if (const auto* preparing = dynamic_cast<const PreparedPass*>(step.pass))
       for (const std::string& name : preparing->preparations(*prepared, step.options)) {
         run(Pipeline::parse(name));

@@ -33,10 +33,10 @@ class Planner {
       in_context([&] { return node->describe(); }, [&] { add_node(*node); });
     for (const Value* output : graph_.outputs()) plan_->outputs.push_back(slot(*output));
     for (const Value* value : kept) plan_->outputs.push_back(slot(*value));
+    if (fuse && resources_.kept)
+      for (Slot& made : plan_->slots) made.is_kept = resources_.kept(*made.value);
     drop_unneeded_steps(*plan_, fuse);
     if (fuse) {
-      if (resources_.kept)
-        for (Slot& made : plan_->slots) made.is_kept = resources_.kept(*made.value);
       quantize_steps(*plan_);
       fold_steps();
       scale_integer_steps(*plan_);

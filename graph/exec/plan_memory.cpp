@@ -179,7 +179,10 @@ void drop_unneeded_steps(GraphPlan& plan, bool all) {
     const bool executed = is_executed(plan, *step);
     const bool read = std::ranges::any_of(
         step->outputs, [&](std::size_t output) { return output != no_slot && needed[output]; });
-    if (executed ? !read : all) continue;
+    // Constants that observers of a fused plan want to see.
+    const bool kept_constant = std::ranges::any_of(
+        step->outputs, [&](std::size_t output) { return output != no_slot && plan.slots[output].is_kept; });
+    if (executed ? !read : all && !kept_constant) continue;
     if (executed) for_each_read(*step, [&](std::size_t input) { needed[input] = true; });
     kept.push_back(std::move(*step));
   }

@@ -35,8 +35,9 @@ Result upsample_10(const UpgradeContext& c) {
 namespace {
 
 void sample_asymmetrically(const UpgradeContext& c, const char* nearest_mode) {
+  constexpr std::int64_t optional_since = 13;  // the region of interest
   c.graph.set_node_input(&c.node, 2, c.node.input(1));
-  c.graph.set_node_input(&c.node, 1, nullptr);
+  c.graph.set_node_input(&c.node, 1, c.target < optional_since ? constant(c, hint(c, "roi"), Tensor(DType::float32, {0})) : nullptr);
   c.graph.set_attribute(&c.node, "coordinate_transformation_mode", "asymmetric");
   c.graph.set_attribute(&c.node, "nearest_mode", nearest_mode);
 }

@@ -165,14 +165,20 @@ void inline_call(Node& call, const Function& function, const std::string& prefix
   ValueMap inlined;
   for (std::size_t i = 0; i < body.inputs().size(); ++i) inlined[body.inputs()[i]] = call.input(i);
   splice_graph(body, target, &call, inlined);
+  std::vector<std::pair<Value*, std::string>> results;
   for (std::size_t i = 0; i < call.output_count(); ++i) {
     Value* output = call.output(i);
     if (!output || output->is_unused()) continue;
     Value* replacement = inlined.at(body.outputs()[i]);
     require(replacement != nullptr, "output {} is an input that the call omits", i);
+    const bool is_made_inside = body.outputs()[i]->producer() != nullptr;
+    if (is_made_inside && !output->is_output()) results.emplace_back(replacement, output->name());
     target.replace_uses(output, replacement);
   }
   target.remove(&call);
+  // The call's results keep their names.
+  for (const auto& [value, name] : results)
+    if (target.unique_name(name) == name) target.rename(value, name);
 }
 
 // What the names inside begin with: the call's name, else the function's.

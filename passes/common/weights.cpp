@@ -42,6 +42,11 @@ std::vector<OperandWeight> contributed(const Node& node) {
 // [rows, width]; their rows of the operator table do not describe them as contractions.
 std::vector<OperandWeight> uncontracted(const Node& node) {
   if (node.is("LSTM") || node.is("GRU") || node.is("RNN")) return {{1, 1, 2}, {2, 1, 2}};
+  if (node.is("MatMul")) {  // whose other operand has an unknown rank
+    std::vector<OperandWeight> found = matrix(node, 0, true);
+    for (const OperandWeight& right : matrix(node, 1, false)) found.push_back(right);
+    return found;
+  }
   if (node.domain() == "com.microsoft") return contributed(node);
   if (!node.is("Gather")) return {};
   const auto rank = static_cast<std::int64_t>(rank_of(node, 0));

@@ -210,7 +210,9 @@ void DynamicWriter::lookup(const DynamicSite& site, const StoredCodes& table) {
   const Patch::Ref codes = gathered(edit.codes_as(table, false));
   if (table.axis != row_axis) {  // one scale
     std::vector<Patch::Ref> inputs{codes, edit.constant("scale", table, table.scale.cast(DType::float32))};
-    if (table.zero_point.defined()) inputs.push_back(edit.constant("zero_point", table, table.zero_point));
+    // Without one ONNX Runtime takes codes for uint8 when it moves QuantizeLinear over what is behind.
+    const Tensor zeros(table.codes->constant()->dtype(), table.scale.dims());
+    inputs.push_back(edit.constant("zero_point", table, table.zero_point.defined() ? table.zero_point : zeros));
     Patch::Ref result = edit.add("DequantizeLinear", std::move(inputs));
     if (table.type != DType::float32) result = edit.cast(result, table.type);
     return edit.replace(result);

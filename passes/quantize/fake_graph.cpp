@@ -149,9 +149,8 @@ class Builder {
     for (const PlannedNode& planned : grids_.plan->nodes) {
       if (!planned.on_codes || &planned.node->graph() != main_) continue;
       for (const std::size_t i : planned.use.data) {
-        const Tensor* tensor = planned.node->input(i)->constant();
-        if (tensor == nullptr) continue;
-        const ActivationGrid grid = operand_grid(*tensor, grids_.kinds->activation_of(planned.activation_bits));
+        if (!planned.node->input(i)->constant()) continue;
+        const ActivationGrid grid = operand_grid(*grids_.plan, *planned.node->input(i), grids_.kinds->activation_of(planned.activation_bits));
         if (!grid.type.is_integer()) continue;
         Value* value = graph().find(planned.node->input(i)->name());
         const FakeQuantizeAttrs attrs{.lowest = grid.type.min(), .highest = grid.type.max()};

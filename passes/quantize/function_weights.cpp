@@ -1,7 +1,6 @@
 #include "passes/quantize/function_weights.h"
 
 #include "graph/base/error.h"
-#include "graph/onnx/writer.h"
 #include "graph/rewrite/inline.h"
 #include "passes/common/weights.h"
 #include "passes/core/selector.h"
@@ -26,10 +25,7 @@ std::unique_ptr<Model> with_function_weights(const Model& model) {
   } catch (const Error&) {
     return nullptr;  // a function that cannot be: what it reads stays as it is
   }
-  const std::size_t before = weight_bytes(model), after = weight_bytes(*inlined);
-  const std::size_t size = serialized_size(model), inlined_size = serialized_size(*inlined);
-  const std::size_t growth = inlined_size > size ? inlined_size - size : 0;
-  return after > before && after - before >= 2 * growth ? std::move(inlined) : nullptr;
+  return weight_bytes(*inlined) > weight_bytes(model) ? std::move(inlined) : nullptr;
 }
 
 }  // namespace onnxpress

@@ -8,7 +8,7 @@
 namespace onnxpress {
 
 // The model with its functions in place of their calls, where this shows weights that operators in
-// functions alone read, of at least twice the bytes that it adds to the file; else nullptr.
+// functions alone read; nullptr where it does not, or cannot be done.
 std::unique_ptr<Model> with_function_weights(const Model& model);
 
 }  // namespace onnxpress

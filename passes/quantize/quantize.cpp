@@ -1,5 +1,7 @@
 // Quantization to any bit width, in every form that ONNX has.
+#include "graph/onnx/writer.h"
 #include "graph/rewrite/inline.h"
+#include "passes/common/weights.h"
 #include "passes/core/registry.h"
 #include "passes/quantize/bias_correction.h"
 #include "passes/quantize/function_weights.h"
@@ -16,6 +18,31 @@ Outcome run_scheme(Model& model, PassContext& context, const QuantizeRequest& re
     case Scheme::weights: return quantize_weights_only(model, context, request);
   }
   return {};
+}
+
+// Widths of weights for what has none.
+std::vector<std::string> idle_overrides(const Model& model, const QuantizeRequest& request) {
+  constexpr int of_activations_too = 16;
+  std::vector<std::string> notes;
+  for (const BitsRule& rule : request.overrides) {
+    if (rule.bits == 0 || (rule.bits == of_activations_too && request.scheme == Scheme::static_ranges)) continue;
+    if (collect_weights(model, WeightKinds::all, Selector(rule.selector), request.pass, nullptr).empty())
+      notes.push_back(fmt::format("overrides: '{}' has no weights that a width could be given to", rule.selector));
+  }
+  return notes;
+}
+
+// Of floats that Constant nodes in functions make, but for single numbers.
+std::size_t constant_bytes(const Model& model) {
+  std::size_t bytes = 0;
+  for (const auto& function : model.functions)
+    function->body.for_each_graph([&](const Graph& graph) {
+      for (const Node* node : graph.nodes())
+        if (const Attribute* value = node->is("Constant") ? node->attribute("value") : nullptr)
+          if (const auto* tensor = std::get_if<NamedTensor>(&value->value); tensor && is_float(tensor->tensor.dtype()) && tensor->tensor.size() > 1)
+            bytes += tensor->tensor.byte_size();
+    });
+  return bytes;
 }
 
 void add_sensitivity(const BitsAssignment& assigned, Outcome& outcome) {
@@ -76,11 +103,11 @@ std::vector<std::string> QuantizePass::preparations(const Model& model, const Op
 }
 
 Outcome QuantizePass::run(Model& model, PassContext& context) const {
-  QuantizeRequest asked = request(context.options);
-  // The static scheme puts all functions in place of their calls, to know the values in them.
-  const bool is_inlined = asked.scheme != Scheme::static_ranges && with_function_weights(model) != nullptr;
-  const std::size_t functions = model.functions.size();
-  if (is_inlined) inline_functions(model);
+  const QuantizeRequest asked = request(context.options);
+  return model.functions.empty() ? run_on(model, context, asked) : run_with_functions(model, context, asked);
+}
+
+Outcome QuantizePass::run_on(Model& model, PassContext& context, QuantizeRequest asked) const {
   BitsAssignment assigned;
   if (asked.automatic_bits) {
     assigned = assign_bits(model, context, asked);
@@ -88,13 +115,47 @@ Outcome QuantizePass::run(Model& model, PassContext& context) const {
     asked.automatic_bits = false;
   }
   if (context.calibration) context.calibration->rewind();
+  const std::vector<std::string> idle = idle_overrides(model, asked);
   Outcome outcome = convert(model, context, std::move(asked));
+  outcome.notes.insert(outcome.notes.end(), idle.begin(), idle.end());
   outcome.notes.insert(outcome.notes.end(), assigned.notes.begin(), assigned.notes.end());
-  if (is_inlined) {
-    outcome.changed = true;
-    outcome.notes.push_back(fmt::format("{} functions were put in place of their calls: operators in them read weights", functions));
-  }
   if (!assigned.sensitivity.empty()) add_sensitivity(assigned, outcome);
+  return outcome;
+}
+
+// Values and weights in functions are quantized where these stand in place of their calls. A copy tells
+// whether that pays: bodies that are called often take more than codes save.
+Outcome QuantizePass::run_with_functions(Model& model, PassContext& context, const QuantizeRequest& asked) const {
+  const bool is_static = asked.scheme == Scheme::static_ranges;
+  const std::size_t functions = model.functions.size();
+  const auto inlined = [&] {
+    Outcome outcome = run_on(model, context, asked);
+    outcome.changed = true;
+    outcome.notes.insert(outcome.notes.begin(), fmt::format("{} functions were put in place of their calls", functions));
+    return outcome;
+  };
+  std::unique_ptr<Model> trial = is_static ? model.clone() : with_function_weights(model);
+  if (!trial) {
+    Outcome outcome = run_on(model, context, asked);
+    if (const std::size_t bytes = constant_bytes(model))
+      outcome.notes.push_back(fmt::format("Constant nodes in functions hold {} bytes of floats, which stay as they are: inline_functions and "
+                                          "fold_constants (or simplify) before bring them to the operators where that does not grow the file", bytes));
+    return outcome;
+  }
+  if (is_static) inline_functions(*trial);
+  PassContext quiet = context;
+  quiet.near_misses = nullptr;
+  const Outcome tried = run_on(*trial, quiet, asked);
+  if (!tried.layers.empty() && serialized_size(*trial) <= serialized_size(model)) {
+    inline_functions(model);
+    return inlined();
+  }
+  const std::string reason = fmt::format("functions stay, with what is in them: {}",
+                                         tried.layers.empty() ? "in place of their calls nothing would be quantized either"
+                                                              : "in place of their calls they would take more than codes save");
+  Outcome outcome;
+  if (!is_static) outcome = run_on(model, context, asked);
+  outcome.notes.push_back(reason);
   return outcome;
 }
 

@@ -1,4 +1,5 @@
 // Quantization whose weights, biases and scales are trained with what rounding does to them.
+#include "graph/rewrite/inline.h"
 #include "passes/common/training_options.h"
 #include "passes/core/registry.h"
 #include "passes/quantize/aware_training.h"
@@ -36,7 +37,14 @@ class QuantizeAware final : public QuantizePass {
     SpreadDataset few(*context.training, context.options.integer("calibration_samples"));
     PassContext inner = context;
     if (inner.calibration == nullptr) inner.calibration = &few;
-    return QuantizePass::run(model, inner);
+    const std::size_t functions = model.functions.size();
+    inline_functions(model);
+    Outcome outcome = QuantizePass::run(model, inner);
+    if (functions > 0) {
+      outcome.changed = true;
+      outcome.notes.insert(outcome.notes.begin(), fmt::format("{} functions were put in place of their calls", functions));
+    }
+    return outcome;
   }
 
  protected:

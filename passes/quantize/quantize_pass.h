@@ -21,6 +21,10 @@ class QuantizePass : public Pass, public PreparedPass {
   virtual QuantizeRequest request(const Options& given) const = 0;
   // What run() does once widths are known.
   virtual Outcome convert(Model& model, PassContext& context, QuantizeRequest asked) const;
+
+ private:
+  Outcome run_on(Model& model, PassContext& context, QuantizeRequest asked) const;
+  Outcome run_with_functions(Model& model, PassContext& context, const QuantizeRequest& asked) const;
 };
 
 }  // namespace onnxpress

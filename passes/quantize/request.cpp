@@ -89,7 +89,12 @@ void check_weights_only(const QuantizeRequest& request) {
 
 // Widths and blocks that the form or the type of weights has not.
 void check_widths(const QuantizeRequest& request) {
-  if (request.scheme != Scheme::weights) return;
+  if (request.scheme != Scheme::weights) {
+    const bool fits = !request.weight_type || is_float(*request.weight_type) || request.weight_bits <= bits(*request.weight_type);
+    require(fits, "type {} has {} bits, found {}", name(request.weight_type.value_or(DType::undefined)),
+            bits(request.weight_type.value_or(DType::int8)), request.weight_bits);
+    return;
+  }
   constexpr std::int64_t least_block = 16;  // that the operators of com.microsoft take
   require(request.form != Form::contrib ||
               (request.block >= least_block && std::has_single_bit(static_cast<std::uint64_t>(request.block))),

@@ -133,4 +133,17 @@ std::vector<std::optional<std::pair<float, float>>> unmasked_ranges(const Static
   return ranges;
 }
 
+std::map<std::string, float, std::less<>> masked_constants(const StaticPlan& plan, const Calibration& calibration) {
+  std::map<std::string, float, std::less<>> masked;
+  for (const PlannedNode& planned : plan.nodes) {
+    if (!planned.on_codes || !planned.node->is("Add")) continue;
+    for (const std::size_t i : planned.use.data) {
+      const Value& value = *planned.node->input(i);
+      if (!value.constant()) continue;
+      if (const std::optional<float> low = cut(value, calibration, most_steps)) masked.emplace(calibration_key(value), *low);
+    }
+  }
+  return masked;
+}
+
 }  // namespace onnxpress

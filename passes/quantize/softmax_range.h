@@ -5,6 +5,8 @@
 // Softmax makes 0 of anything far enough below them.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -28,5 +30,8 @@ std::set<std::string, std::less<>> softmax_operands(const StaticPlan& plan);
 // than exp(-10) of that element's weight, and that of what is added up to it as far down as no sum gets
 // above that.
 std::vector<std::optional<std::pair<float, float>>> unmasked_ranges(const StaticPlan& plan, const Calibration& calibration);
+
+// StaticPlan::masked_constants: of those that are added up to what Softmax reads on codes.
+std::map<std::string, float, std::less<>> masked_constants(const StaticPlan& plan, const Calibration& calibration);
 
 }  // namespace onnxpress

@@ -189,7 +189,7 @@ class Converter {
         Value* value = planned.node->input(i);
         const Tensor* tensor = value->constant();
         if (!tensor) continue;
-        const ActivationGrid grid = operand_grid(*tensor, kinds_.activation_of(planned.activation_bits));
+        const ActivationGrid grid = operand_grid(plan_, *value, kinds_.activation_of(planned.activation_bits));
         Patch patch(planned.node->graph());
         const Patch::Ref floats =
             patch.node({.op_type = "DequantizeLinear",

@@ -68,13 +68,15 @@ ActivationGrid make_activation_grid(float low, float high, const ActivationType&
   return grid;
 }
 
-ActivationGrid operand_grid(const Tensor& constant, const ActivationType& type) {
+ActivationGrid operand_grid(const StaticPlan& plan, const Value& constant, const ActivationType& type) {
   float low = 0, high = 0;
-  for (const float element : constant.to_floats()) {
+  for (const float element : constant.constant()->to_floats()) {
     low = std::min(low, element);
     high = std::max(high, element);
   }
-  return make_activation_grid(low, high, type, false, constant.dtype());
+  if (const auto masked = plan.masked_constants.find(calibration_key(constant)); masked != plan.masked_constants.end())
+    low = std::max(low, masked->second);
+  return make_activation_grid(low, high, type, false, constant.constant()->dtype());
 }
 
 std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, const Calibration& calibration,
@@ -93,13 +95,13 @@ std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, cons
     if (!value.is_source) continue;
     const std::string key = calibration_key(*value.value);
     const ValueStatistics* statistics = calibration.find(*value.value);
-    if (statistics == nullptr || statistics->count == 0) {
-      refused.values.emplace(key, fmt::format("'{}' was never computed on the calibration data", value.value->name()));
-      continue;
-    }
-    if (statistics->nonfinite > 0) {
+    if (statistics != nullptr && statistics->nonfinite > 0) {
       refused.values.emplace(key, fmt::format("'{}' held NaN or infinity {} times on the calibration data",
                                               value.value->name(), statistics->nonfinite));
+      continue;
+    }
+    if (statistics == nullptr || statistics->count == 0) {
+      refused.values.emplace(key, fmt::format("'{}' was never computed on the calibration data", value.value->name()));
       continue;
     }
     const ActivationType codes = kinds.activation_of(value.bits);
@@ -109,7 +111,9 @@ std::vector<ActivationGrid> choose_activation_grids(const StaticPlan& plan, cons
     if (!is_signed_integer(codes.storage) && statistics->min >= 0) options.type.symmetric = false;
     // Levels of a float type are dense where values are: nothing is won by cutting off the others.
     if (!codes.is_integer() && options.method != RangeMethod::ema) options.method = RangeMethod::minmax;
-    const auto [low, high] = unmasked[value.group] ? *unmasked[value.group] : choose_range(*statistics, options);
+    auto [low, high] = unmasked[value.group] ? *unmasked[value.group] : choose_range(*statistics, options);
+    // Probabilities: integer kernels of Softmax have the scale of [0, 1] only.
+    if (value.made_on_codes && value.maker->node->is("Softmax")) low = 0, high = 1;
     range.low = std::min(range.low, low);
     range.high = std::max(range.high, high);
     const DType type = types.type(value.value).elem;

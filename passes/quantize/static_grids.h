@@ -29,8 +29,8 @@ struct ActivationGrid {
 ActivationGrid make_activation_grid(float low, float high, const ActivationType& type, bool power_of_two,
                                     DType scale_type = DType::float32);
 
-// That of a constant which arithmetic on codes reads: of its own range.
-ActivationGrid operand_grid(const Tensor& constant, const ActivationType& type);
+// That of a constant which arithmetic on codes reads: of its own range, without what is masked.
+ActivationGrid operand_grid(const StaticPlan& plan, const Value& constant, const ActivationType& type);
 
 // One grid per group of the plan. Values that nothing is known of, or that held NaN or infinity, are
 // added to `refused`: the plan is then to be made anew.

@@ -40,9 +40,9 @@ void quantize_lookups(Value& table, const QuantizedTensor& quantized) {
   Value* codes = home.add_initializer(home.unique_name(base + "_quantized"), quantized.codes);
   const Tensor scales = by_row ? quantized.scale.reshaped({quantized.scale.size(), 1}) : quantized.scale;
   Value* scale = home.add_initializer(home.unique_name(base + "_scale"), scales);
-  Value* zero = quantized.zero_point.defined()
-                    ? home.add_initializer(home.unique_name(base + "_zero_point"), quantized.zero_point)
-                    : nullptr;
+  // Without one ONNX Runtime takes codes for uint8 when it moves QuantizeLinear over what is behind.
+  const Tensor zeros = quantized.zero_point.defined() ? quantized.zero_point : Tensor(quantized.codes.dtype(), scales.dims());
+  Value* zero = by_row ? nullptr : home.add_initializer(home.unique_name(base + "_zero_point"), zeros);
   std::vector<Node*> gathers;
   for (const Use& use : table.uses()) gathers.push_back(use.node);
   for (Node* gather : gathers) {

@@ -76,8 +76,8 @@ std::vector<std::string> static_notes(const StaticPlan& plan, const Calibration&
   for (const PlannedNode& planned : plan.nodes)
     if (planned.node->is("BatchNormalization")) unfolded.push_back(planned.node);
   if (!unfolded.empty())
-    notes.push_back(fmt::format("{} BatchNormalization run in float, which may halve the speed (the first: {}): run "
-                                "fuse_conv_bn, or fuse, before quantize", unfolded.size(), unfolded[0]->describe()));
+    notes.push_back(fmt::format("{} BatchNormalization run in float, which may halve the speed (the first: {}): "
+                                "fuse_conv_bn, or fuse, before quantize folds those behind products", unfolded.size(), unfolded[0]->describe()));
   for (const PlannedNode& planned : plan.nodes) {
     if (!planned.node->is("Concat")) continue;
     std::vector<std::pair<double, std::string>> ranges;
@@ -98,13 +98,18 @@ std::vector<std::string> static_notes(const StaticPlan& plan, const Calibration&
   note_softmax(plan, calibration, grids, notes);
   const bool is_ort = kinds.target.id == Target::Id::ort_cpu || kinds.target.id == Target::Id::ort_cpu_avx2;
   const auto has_kernels = [](DType type) { return is_integer(type) && bits(type) == 8; };
-  if (is_ort && !(has_kernels(kinds.activation.storage) && has_kernels(kinds.weight.storage)))
+  std::set<std::pair<DType, DType>> told;  // of activations and weights
+  for (const PlannedNode& planned : plan.nodes) {
+    if (!is_ort || !planned.on_codes || !planned.weights) continue;
+    const DType activation = kinds.activation_of(planned.activation_bits).storage, weight = kinds.weight_of(planned.bits).storage;
+    if ((has_kernels(activation) && has_kernels(weight)) || !told.emplace(activation, weight).second) continue;
     notes.push_back(fmt::format("{} activations and {} weights are computed in float by {}: only 8-bit integers run on integer kernels",
-                                name(kinds.activation.storage), name(kinds.weight.storage), kinds.target.name()));
+                                name(activation), name(weight), kinds.target.name()));
+  }
   const auto is_invalid_in_kernels = [](DType type, int narrowest) { return !is_integer(type) || bits(type) < narrowest; };
   if (is_ort && !is_integer(kinds.activation.storage))
     notes.emplace_back("ONNX Runtime runs float8 activations with the session option session.disable_quant_qdq=1 only, and those "
-                       "behind a Clip with all graph optimizations off only");
+                       "behind a Relu or Clip, which it then drops, with all graph optimizations off only");
   else if (is_ort && (is_invalid_in_kernels(kinds.activation.storage, 8) || is_invalid_in_kernels(kinds.weight.storage, 4)))
     notes.emplace_back("ONNX Runtime runs these types with the session option session.disable_quant_qdq=1 only: without it, its "
                        "optimizer hands them to integer kernels that do not take them");

@@ -94,7 +94,14 @@ class Planner {
     for (const std::size_t i : planned.use.data)
       if (!is_quantizable(node.input(i)))
         return fmt::format("'{}' is {}", node.input(i)->name(), to_string(types_.type(node.input(i))));
+    if (node.is("Concat") && std::ranges::any_of(planned.use.data, [&](std::size_t i) { return is_half(node.input(i)); }))
+      return "ONNX Runtime has no operator that joins codes of 16-bit floats";
     return {};
+  }
+
+  bool is_half(const Value* value) const {
+    const DType type = value->constant() ? value->constant()->dtype() : types_.type(value).elem;
+    return is_float(type) && onnxpress::bits(type) == 16;
   }
 
   bool is_quantizable(const Value* value) const {
@@ -107,6 +114,9 @@ class Planner {
   }
 
   const std::string* refusal(const Value* value) const {
+    // ONNX Runtime puts one between DequantizeLinear and QuantizeLinear into an operator that it has not.
+    static const std::string joined = "ONNX Runtime has no operator that joins codes of 16-bit floats, and would make one of them";
+    if (value->producer() && value->producer()->is("Concat") && is_half(value)) return &joined;
     const auto found = exclusions_.values.find(calibration_key(*value));
     return found == exclusions_.values.end() ? nullptr : &found->second;
   }

@@ -46,6 +46,8 @@ struct StaticPlan {
   std::vector<PlannedNode> nodes;  // of the main graph and those nested in it, outermost first
   std::vector<CodedValue> values;  // in order of nodes; inputs first
   std::size_t groups = 0;
+  // Constants that hold a mask, by calibration_key(): what is below is masked (softmax_range.h).
+  std::map<std::string, float, std::less<>> masked_constants;
 };
 
 // A node is on codes when the target runs it so and

@@ -2,15 +2,14 @@
 // DequantizeLinear (QDQ), ranges of activations from calibration data.
 #include <algorithm>
 #include <map>
-#include <optional>
 
 #include "graph/onnx/writer.h"
-#include "graph/rewrite/inline.h"
 #include "passes/common/batch_norm.h"
 #include "passes/common/calibration.h"
 #include "passes/common/qoperator.h"
 #include "passes/quantize/indirect_weights.h"
 #include "passes/quantize/request.h"
+#include "passes/quantize/softmax_range.h"
 #include "passes/quantize/static_convert.h"
 #include "passes/quantize/static_notes.h"
 #include "passes/quantize/tuning.h"
@@ -36,7 +35,6 @@ class StaticScheme {
       : model_(model), context_(context), request_(request), kinds_(choose_static_types(model, request)) {}
 
   Outcome run() {
-    inline_all_functions();
     calibrate_values();
     Attempt attempt = prepare(model_);
     if (!request_.may_grow && may_grow(attempt)) {
@@ -65,15 +63,6 @@ class StaticScheme {
     }
   }
 
-  void inline_all_functions() {
-    if (model_.functions.empty()) return;
-    outcome_.notes.push_back(fmt::format("{} functions were put in place of their calls: values inside have a range per call",
-                                         model_.functions.size()));
-    size_before_ = serialized_size(model_);
-    inline_functions(model_);
-    outcome_.changed = true;
-  }
-
   void tune(Attempt& attempt) {
     TunedGrids grids{.weights = {}, .chosen_codes = request_.rounds_by_inputs(), .plan = &attempt.plan, .activations = &attempt.grids, .kinds = &kinds_};
     for (StaticWeight& weight : attempt.weights)
@@ -87,7 +76,7 @@ class StaticScheme {
     TypeInference types(model_);
     types.run();
     const StaticPlan plan = plan_static(model_, types, kinds_, request_, exclusions_);
-    CalibrationRequest wanted{.values = static_note_values(plan)};
+    CalibrationRequest wanted{.values = static_note_values(plan), .computed_constants = true};
     for (const CodedValue& value : plan.values) wanted.values.insert(calibration_key(*value.value));
     if (wanted.values.empty()) return;
     calibration_ = calibrate(model_, context_, wanted);
@@ -102,9 +91,13 @@ class StaticScheme {
       const std::size_t refused = exclusions_.values.size() + exclusions_.nodes.size();
       attempt.plan = plan_static(model, types, kinds_, request_, exclusions_);
       attempt.grids = choose_activation_grids(attempt.plan, calibration_, kinds_, request_, types, exclusions_);
-      if (refused == exclusions_.values.size() + exclusions_.nodes.size()) round(model, attempt);
+      if (refused == exclusions_.values.size() + exclusions_.nodes.size()) {
+        round(model, attempt);
+        exclusions_.nodes.merge(half_bias_obstacles(attempt.plan, attempt.weights, attempt.grids, kinds_));
+      }
       settled = refused == exclusions_.values.size() + exclusions_.nodes.size();
     }
+    attempt.plan.masked_constants = masked_constants(attempt.plan, calibration_);
     attempt.biases = static_biases(attempt.plan, attempt.weights, attempt.grids, kinds_, attempt.notes);
     const std::vector<std::string> notes = static_notes(attempt.plan, calibration_, kinds_, attempt.grids, has_blocks(attempt));
     attempt.notes.insert(attempt.notes.begin(), notes.begin(), notes.end());
@@ -151,7 +144,7 @@ class StaticScheme {
 
   // Leaves nodes in float, those with the smallest weights first, until the model does not grow.
   void keep_small() {
-    const std::size_t before = size_before_.value_or(serialized_size(model_));
+    const std::size_t before = serialized_size(model_);
     for (;;) {
       const std::unique_ptr<Model> copy = model_.clone();
       const Attempt trial = prepare(*copy);
@@ -231,7 +224,6 @@ class StaticScheme {
   StaticTypes kinds_;
   Exclusions exclusions_;
   Calibration calibration_;
-  std::optional<std::size_t> size_before_;  // where functions were put in place of their calls
   std::map<std::size_t, Rounded> rounded_;  // by the place of the first reader
   Outcome outcome_;
 };
@@ -246,6 +238,8 @@ void check_static(const QuantizeRequest& request) {
   require(request.form == Form::automatic || request.form == Form::qdq || request.form == Form::qoperator,
           "scheme=static is written as form=qdq or form=qoperator; other forms are of scheme=weights");
   require(request.format == BlockFormat::none, "scheme=static: blocks of floats (mxfp4, mxfp8, nvfp4) are of scheme=weights");
+  require(request.weight_type != DType::float4e2m1, "scheme=static: expected weights of integers or float8, found float4e2m1: that is of "
+          "scheme=weights");
   const int width = request.activation_bits;
   require((width >= 2 && width <= 8) || width == 16, "scheme=static: expected activations of 2 to 8 or 16 bits, found {}", width);
   const DType type = request.activation_type.value_or(request.target.activation_type(width));
@@ -263,6 +257,8 @@ void check_static(const QuantizeRequest& request) {
               (request.weight_bits > 4 || request.weight_type) && request.weight_bits <= 8,
           "form=qoperator: ONNX has operators on 8-bit codes only, found {} activations and {}-bit {} weights", name(type),
           request.weight_bits, name(weight));
+  for (const BitsRule& rule : request.overrides)
+    require(rule.bits <= 8, "form=qoperator: ONNX has operators on 8-bit codes only, found {} bits for '{}'", rule.bits, rule.selector);
 }
 
 std::vector<std::string> static_preparations(const Model& model) {

@@ -110,6 +110,60 @@ std::vector<StaticWeight> static_weights(const Model& model, const StaticPlan& p
   return weights;
 }
 
+namespace {
+
+using GridOf = std::unordered_map<const Value*, const ActivationGrid*>;
+
+GridOf grids_by_value(const StaticPlan& plan, const std::vector<ActivationGrid>& grids) {
+  GridOf grid_of;
+  for (const CodedValue& value : plan.values) grid_of.emplace(value.value, &grids[value.group]);
+  return grid_of;
+}
+
+// What a product of codes stands for, but for the scale of its weight.
+double unit_of(const PlannedNode& planned, const GridOf& grid_of) {
+  double unit = planned.node->is("Gemm") ? GemmAttrs::from(*planned.node).alpha : 1.0;
+  for (const std::size_t i : planned.use.data)
+    if (const auto grid = grid_of.find(planned.node->input(i)); grid != grid_of.end())
+      unit *= static_cast<double>(grid->second->parameters.scale);
+  return unit;
+}
+
+// The least scale of the weight with which a bias of that type fits. ONNX Runtime makes int32 of a float16
+// bias itself, and computes its scale and its codes in float16: both must be numbers that this holds well.
+double least_scale(double bias, double unit, DType type) {
+  constexpr double largest_half = 60000, least_half = 0x1p-18;
+  if (type == DType::float16) return std::max(std::fabs(bias) / (unit * largest_half), least_half / unit);
+  return std::fabs(bias) / (unit * largest_bias);
+}
+
+}  // namespace
+
+std::map<std::size_t, std::string> half_bias_obstacles(const StaticPlan& plan, const std::vector<StaticWeight>& weights,
+                                                       const std::vector<ActivationGrid>& grids, const StaticTypes& kinds) {
+  constexpr double most_raised = 4;  // 2 of 8 bits
+  std::map<std::size_t, std::string> obstacles;
+  if (!kinds.target.quantizes_biases() || !kinds.activation.is_integer() || !is_integer(kinds.weight.storage)) return obstacles;
+  const GridOf grid_of = grids_by_value(plan, grids);
+  for (const StaticWeight& weight : weights) {
+    if (!weight.rounded.quantized || weight.granularity.kind == Granularity::Kind::block) continue;
+    const std::vector<float> scales = scales_for_biases(*weight.rounded.quantized);
+    for (const std::size_t place : weight.readers) {
+      const PlannedNode& planned = plan.nodes[place];
+      if (!planned.on_codes || !planned.use.bias) continue;
+      const Tensor& bias = *planned.node->input(*planned.use.bias)->constant();
+      const double unit = std::fabs(unit_of(planned, grid_of));
+      if (bias.dtype() != DType::float16 || unit <= 0) continue;
+      const std::vector<float> values = bias.to_floats();
+      for (std::size_t c = 0; c < values.size(); ++c)
+        if (least_scale(static_cast<double>(values[c]), unit, bias.dtype()) > most_raised * static_cast<double>(scales[c % scales.size()]))
+          obstacles.emplace(place, fmt::format("its bias '{}' is float16, in which ONNX Runtime does not get it as codes",
+                                               planned.node->input(*planned.use.bias)->name()));
+    }
+  }
+  return obstacles;
+}
+
 std::vector<StaticBias> static_biases(const StaticPlan& plan, std::vector<StaticWeight>& weights,
                                       const std::vector<ActivationGrid>& grids, const StaticTypes& kinds,
                                       std::vector<std::string>& notes) {
@@ -117,16 +171,7 @@ std::vector<StaticBias> static_biases(const StaticPlan& plan, std::vector<Static
   if (!kinds.target.quantizes_biases() || !kinds.activation.is_integer() || !is_integer(kinds.weight.storage)) return biases;
   std::unordered_map<const Value*, StaticWeight*> weight_of;
   for (StaticWeight& weight : weights) weight_of.emplace(weight.weight.value, &weight);
-  std::unordered_map<const Value*, const ActivationGrid*> grid_of;
-  for (const CodedValue& value : plan.values) grid_of.emplace(value.value, &grids[value.group]);
-
-  const auto unit_of = [&](const PlannedNode& planned) {
-    double unit = planned.node->is("Gemm") ? GemmAttrs::from(*planned.node).alpha : 1.0;
-    for (const std::size_t i : planned.use.data)
-      if (const auto grid = grid_of.find(planned.node->input(i)); grid != grid_of.end())
-        unit *= static_cast<double>(grid->second->parameters.scale);
-    return unit;
-  };
+  const GridOf grid_of = grids_by_value(plan, grids);
 
   // First all raises: a weight may be read by several nodes.
   for (const PlannedNode& planned : plan.nodes) {
@@ -135,19 +180,21 @@ std::vector<StaticBias> static_biases(const StaticPlan& plan, std::vector<Static
     if (!weight.rounded.quantized || weight.granularity.kind == Granularity::Kind::block) continue;
     const std::vector<float> bias = planned.node->input(*planned.use.bias)->constant()->to_floats();
     const std::vector<float> scales = scales_for_biases(*weight.rounded.quantized);
-    const double unit = std::fabs(unit_of(planned));
+    const DType type = planned.node->input(*planned.use.bias)->constant()->dtype();
+    const double unit = std::fabs(unit_of(planned, grid_of));
     std::vector<float> raised = scales;
     for (std::size_t c = 0; c < bias.size() && unit > 0; ++c) {
-      float& scale = raised[raised.size() > 1 ? c : 0];
+      float& scale = raised[c % raised.size()];  // groups of ConvTranspose share those of their channels
       if (std::isfinite(bias[c]))
-        scale = std::max(scale, static_cast<float>(std::fabs(static_cast<double>(bias[c])) / (unit * largest_bias)));
+        scale = std::max(scale, static_cast<float>(least_scale(static_cast<double>(bias[c]), unit, type)));
     }
     if (raised == weight.rounded.quantized->scale.to_floats()) continue;
     const Tensor& tensor = *weight.weight.value->constant();
     weight.rounded.quantized = with_scales(tensor, weight.type, *weight.rounded.quantized, raised);
     if (raised != scales)
-      notes.push_back(fmt::format("{}: its bias does not fit into 32 bits with the scales of '{}': some were raised",
-                                  planned.node->describe(), weight.weight.value->name()));
+      notes.push_back(fmt::format("{}: its bias does not fit into {} with the scales of '{}': some were raised",
+                                  planned.node->describe(), type == DType::float16 ? "float16" : "32 bits",
+                                  weight.weight.value->name()));
   }
 
   for (std::size_t place = 0; place < plan.nodes.size(); ++place) {
@@ -165,10 +212,11 @@ std::vector<StaticBias> static_biases(const StaticPlan& plan, std::vector<Static
       if (!weight.rounded.quantized || weight.granularity.kind == Granularity::Kind::block) continue;
       weight_scales = weight.rounded.quantized->scale.to_floats();
     }
-    const double unit = unit_of(planned);
+    const double unit = unit_of(planned, grid_of);
     const std::vector<float> bias = value->constant()->to_floats();
     std::vector<float> scales;
     for (const float scale : weight_scales) scales.push_back(static_cast<float>(unit * static_cast<double>(scale)));
+    for (std::size_t c = scales.size(); scales.size() > 1 && c < bias.size(); ++c) scales.push_back(scales[c % weight_scales.size()]);
     const auto scale_at = [&](std::size_t c) { return scales[scales.size() > 1 ? c : 0]; };
     const bool fits = (scales.size() == 1 || scales.size() == bias.size()) &&
                       std::ranges::all_of(bias, [](float b) { return std::isfinite(b); }) &&

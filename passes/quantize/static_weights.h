@@ -1,6 +1,7 @@
 // Weights and biases of a statically quantized model.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,8 +35,14 @@ struct StaticBias {
   double snr_db = 0;
 };
 
-// Biases of nodes on codes. Where a bias does not fit into int32 the scale of that channel of the
-// weight is raised, and the weight rounded anew: `notes` say so.
+// Nodes on codes, by place, whose float16 bias ONNX Runtime would get wrong: it makes int32 of it by itself,
+// with a scale and codes that are float16 in between, and that scale is too small by more than raising
+// the weight's makes up for.
+std::map<std::size_t, std::string> half_bias_obstacles(const StaticPlan& plan, const std::vector<StaticWeight>& weights,
+                                                       const std::vector<ActivationGrid>& grids, const StaticTypes& kinds);
+
+// Biases of nodes on codes. Where a bias does not fit into int32 (or float16) the scale of that channel
+// of the weight is raised, and the weight rounded anew: `notes` say so.
 std::vector<StaticBias> static_biases(const StaticPlan& plan, std::vector<StaticWeight>& weights,
                                       const std::vector<ActivationGrid>& grids, const StaticTypes& kinds,
                                       std::vector<std::string>& notes);

@@ -110,6 +110,16 @@ bool multiplies_constant(const Value& value) {
   });
 }
 
+// Whether a product with another constant reads it, at most moved.
+bool is_factor_of_constants(const Value& value) {
+  const auto uses = value.uses();
+  return std::any_of(uses.begin(), uses.end(), [](const Use& use) {
+    if (!use.node->is("MatMul") && !use.node->is("Gemm"))
+      return moves_elements(*use.node) && use.index == 0 && is_factor_of_constants(*use.node->output());
+    return use.index < 2 && use.node->input(1 - use.index) && use.node->input(1 - use.index)->is_constant();
+  });
+}
+
 class Planner {
  public:
   Planner(const Model& model, const QuantizeRequest& request, std::string_view pass)
@@ -121,6 +131,9 @@ class Planner {
     if (width == 0) return leave(weight, fmt::format("'{}' stays in float: an override says so", tensor));
     if (weight.value->constant()->dtype() == DType::float64)
       return leave(weight, fmt::format("'{}' is float64: DequantizeLinear has no such scales", tensor));
+    const bool is_small_float = request_.weight_type && is_float(*request_.weight_type);
+    if (request_.only_loadable && is_small_float && is_factor_of_constants(*weight.value))
+      return leave(weight, fmt::format("'{}' is a factor of a product of constants, which the reference runtime computes on integers only", tensor));
     StoredWeight stored{.weight = weight, .form = form_of(weight)};
     stored.grid = {.scale_type = request_.scale_type, .power_of_two = request_.power_of_two};
     if (stored.form == Form::codebook) choose_indices(stored, width);

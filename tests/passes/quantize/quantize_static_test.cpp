@@ -254,5 +254,82 @@ TEST_CASE("nodes quantized before become operators on codes with form=qoperator"
   CHECK(count(*second.after, "MatMul") == 0);
 }
 
+TEST_CASE("biases of grouped transposed convolutions have scales by output channel") {
+  const std::string model =
+      "model ir=8 opset=17\ninput x: float32[2,8,10,10]\ninitializer w: float32[8,12,3,3] = random(1)\n"
+      "initializer b: float32[24] = random(2)\nc = ConvTranspose(x, w, b) {group=2}\ny = Relu(c)\noutput y\n";
+  const PassRun run = run_static("target=generic", model, {2, 8, 10, 10});
+  CHECK(run.errors[0].snr_db > 15);
+  bool found = false;
+  for (const Node* node : run.after->graph.nodes())
+    if (node->is("ConvTranspose")) {
+      const Node* bias = node->input(2)->producer();
+      REQUIRE(bias);
+      CHECK(bias->input(1)->constant()->dims() == Dims{24});
+      found = true;
+    }
+  CHECK(found);
+}
+
+TEST_CASE("16-bit floats: no joined codes, and biases that float16 scales hold") {
+  const auto halves = [](double bias) {
+    return fmt::format("model ir=9 opset=19\ninput x: float16[2,16,8,8]\ninitializer w: float16[32,16,3,3] = random(1,-0.01,0.01)\n"
+                       "initializer b: float16[32] = random(2,-{0},{0})\ninitializer v: float16[16,64,3,3] = random(3)\n"
+                       "c = Conv(x, w, b)\nr = Relu(c)\nj = Concat(r, c) {{axis=1}}\ny = Conv(j, v)\noutput y\n", bias);
+  };
+  ListedData data({{normal({2, 16, 8, 8}, 1).cast(DType::float16)}, {normal({2, 16, 8, 8}, 2).cast(DType::float16)}});
+  for (const double bias : {0.5, 3.0, 50.0}) {
+    CAPTURE(bias);
+    const PassRun run = run_pass("quantize", halves(bias), {.calibration = &data});
+    CHECK(run.outcome.changed);
+    for (const Node* node : run.after->graph.nodes()) {
+      if (node->is("Concat"))
+        for (const Use& use : node->output(0)->uses()) CHECK(!use.node->is("QuantizeLinear"));
+      if (!node->is("Conv") || !node->input(2)) continue;
+      const Node *scaled = node->input(1)->producer(), *input = node->input(0)->producer();
+      if (!scaled || !input) continue;  // left in float
+      const float unit = input->input(1)->constant()->to_floats()[0];
+      const std::vector<float> scales = scaled->input(1)->constant()->to_floats(), biases = node->input(2)->constant()->to_floats();
+      for (std::size_t c = 0; c < biases.size(); ++c) {
+        CHECK(std::fabs(biases[c]) / (unit * scales[c]) < 65504);
+        CHECK(unit * scales[c] >= 0x1p-18F * 0.99F);
+      }
+    }
+  }
+}
+
+TEST_CASE("tables have zero points, also where these are zero") {
+  const std::string model =
+      "model ir=8 opset=17\ninput x: float32[2,32]\ninitializer table: float32[400,32] = random(1,-1,1)\n"
+      "initializer w: float32[32,64] = random(2)\ninitializer rows: int64[2] = {3,7}\n"
+      "g = Gather(table, rows)\ns = Add(g, x)\ny = MatMul(s, w)\noutput y\n";
+  for (const char* options : {"granularity=tensor", "granularity=tensor,scheme=dynamic"}) {
+    CAPTURE(options);
+    const PassRun run = run_static(options, model, {2, 32});
+    const Node* gather = node_of(*run.after, "Gather");
+    REQUIRE(gather);
+    const Node* floats = gather->output(0)->uses()[0].node;
+    REQUIRE(floats->is("DequantizeLinear"));
+    REQUIRE(floats->input(2));
+    CHECK(floats->input(2)->constant()->dtype() == gather->input(0)->constant()->dtype());
+  }
+}
+
+TEST_CASE("functions stay where they are when their bodies take more than codes save") {
+  const std::string body = R"(function local.Mix() opset=17 {
+  input x
+  k = Constant() {value=float32[32,32] random(7)}
+  p = MatMul(x, k)
+  y = Tanh(p)
+  output y
+}
+)";
+  std::string calls = "model ir=8 opset=17 local=1\ninput x: float32[2,32]\n";
+  for (int i = 0; i < 12; ++i) calls += fmt::format("v{} = local.Mix({})\n", i, i == 0 ? "x" : fmt::format("v{}", i - 1));
+  const PassRun kept = run_static("", calls + "output v11: float32[2,32]\n" + body, {2, 32});
+  CHECK(!kept.outcome.changed);
+  CHECK(kept.after->functions.size() == 1);
+}
+
 }  // namespace
 }  // namespace onnxpress

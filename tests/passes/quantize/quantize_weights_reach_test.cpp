@@ -199,5 +199,33 @@ output y: float32[2,64]
   }
 }
 
+TEST_CASE("matrices multiplied with a value of unknown rank are weights") {
+  const PassRun run = run_pass("quantize_weights", R"(model ir=8 opset=17
+input x: float32[2,64]
+input shape: int64[n]
+initializer w: float32[64,64] = random(1)
+v = Squeeze(x)
+y = MatMul(v, w)
+output y
+output shape
+)");
+  REQUIRE(run.outcome.layers.size() == 1);
+  CHECK(run.outcome.layers[0]["granularity"] == "channel");
+  CHECK(run.outcome.layers[0]["axis"] == 1);
+}
+
+TEST_CASE("float8 factors of constants stay: the runtime multiplies integers only") {
+  const std::string model = R"(model ir=10 opset=21
+input x: float32[2,48]
+initializer p: float32[48,64] = random(1)
+initializer w: float32[64,32] = random(2)
+pw = MatMul(p, w)
+y = MatMul(x, pw)
+output y: float32[2,32]
+)";
+  CHECK(!run_pass("quantize_weights{type=float8e4m3fn}", model).outcome.changed);
+  CHECK(run_pass("quantize_weights{type=float8e4m3fn,storage=smallest}", model).outcome.changed);
+}
+
 }  // namespace
 }  // namespace onnxpress

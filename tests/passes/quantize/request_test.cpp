@@ -72,6 +72,12 @@ TEST_CASE("a type and symmetric that contradict each other are refused") {
   CHECK(objection("quantize_weights{type=int8,symmetric=false}") == "");
 }
 
+TEST_CASE("widths and types that scheme=static has not are refused") {
+  CHECK(says(objection("quantize{type=int4,bits=8}"), "type int4 has 4 bits, found 8"));
+  CHECK(says(objection("quantize{type=float4e2m1}"), "found float4e2m1"));
+  CHECK(says(objection("quantize{form=qoperator,overrides='op:Conv=16'}"), "found 16 bits for 'op:Conv'"));
+}
+
 TEST_CASE("widths and blocks that a form or type has not are refused before any work") {
   for (const auto& [options, reason] :
        {std::pair{"form=contrib,bits=16", "form=contrib has weights of 2 to 8 bits, found 16"},

@@ -84,6 +84,29 @@ TEST_CASE("what a mask makes of scores is left out of the range that Softmax rea
   }
 }
 
+TEST_CASE("masks that are constants, given or computed, are cut off too") {
+  const std::string triangle = R"(initializer lowest: float32[1] = {-3.4028235e38}
+initializer one_up: int64[] = {1}
+initializer dims: int64[2] = {12,12}
+full = Expand(lowest, dims)
+a = Trilu(full, one_up)
+masked = Add(s, a)
+)";
+  const PassRun computed = run_quantize("target=qnn", attention(triangle));
+  CHECK(scale_of(computed, "masked") > 0);
+  CHECK(scale_of(computed, "masked") < 0.5);
+  CHECK(output_snr_db(computed) > 15);
+  std::string rows;
+  for (int i = 0; i < 12; ++i)
+    for (int j = 0; j < 12; ++j) rows += fmt::format("{}{}", i + j == 0 ? "" : ",", j > i ? "-1e9" : "0");
+  const PassRun given = run_quantize("target=qnn", attention("initializer a: float32[12,12] = {" + rows + "}\nmasked = Add(s, a)\n"));
+  CHECK(scale_of(given, "a") < 0.5);
+  CHECK(scale_of(given, "masked") < 0.5);
+  CHECK(output_snr_db(given) > 15);
+  // Softmax has the scale of [0, 1], whatever its largest result.
+  CHECK(scale_of(given, "p") == doctest::Approx(1 / 255.0));
+}
+
 TEST_CASE("ranges without a mask, and those that others read too, are the full ones") {
   const PassRun plain = run_quantize("target=qnn,calibration=minmax", attention("masked = Add(s, bias)"));
   CHECK(!has_note(plain, "mask"));
