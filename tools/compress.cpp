@@ -166,6 +166,8 @@ class CompressRun {
       DataOptions options = job_.data_options;
       options.labels = job_.training.labels;
       options.keeps_further = true;
+      for (const auto& [name, axis] : options.batch_axis)
+        require(axis == 0, "--batch-axis: training takes samples along axis 0 of every input, found axis {} of '{}'", axis, name);
       train_ = open_data(job_.training.data, model, options);
       if (eval_ && !train_->hash().empty() && train_->hash() == eval_->hash()) {
         warnings_.push_back("--eval is what was trained on: its figures say nothing of new samples");

@@ -70,7 +70,7 @@ class Fit {
     while (at_.epoch <= options_.epochs && !at_.stopped_early) {
       const Clock::time_point start = Clock::now();
       Random order = random.split(static_cast<std::uint64_t>(at_.epoch));
-      EpochRecord record{.epoch = at_.epoch};
+      EpochRecord record{.epoch = at_.epoch, .rate = at_.rate};
       train(samples, order, record);
       judge(record);
       record.seconds = seconds_since(start);
@@ -209,6 +209,7 @@ class Fit {
     }
     if (pending > 0) {
       update(step, record);
+      tell(step, record);
       save_update();
     }
   }
@@ -227,7 +228,7 @@ class Fit {
 
   void update(Trainer::Step& step, EpochRecord& record) {
     trainer_.update(step);
-    record.rate = step.rate;
+    record.rate = at_.rate = step.rate;
     if (options_.average > 0) average_.blend(trainer_, options_.average);
   }
 

@@ -87,7 +87,7 @@ void KeptParameters::restore(const FitState& state, const std::string& prefix, c
 void FitPosition::save(FitState& state) const {
   state["fit/counts"] = Tensor::of<std::int64_t>(
       {6}, {epoch, samples, batches, best_epoch, without_better, stopped_early ? std::int64_t{1} : std::int64_t{0}});
-  state["fit/losses"] = Tensor::of<double>({2}, {sum, number(best)});
+  state["fit/losses"] = Tensor::of<double>({3}, {sum, number(best), rate});
   Tensor table(DType::float64, {std::ssize(records), std::int64_t{record_width}});
   auto to = table.mutable_data<double>().begin();
   for (const EpochRecord& record : records) to = std::ranges::copy(row(record), to).out;
@@ -97,10 +97,11 @@ void FitPosition::save(FitState& state) const {
 FitPosition FitPosition::restore(const FitState& state) {
   const std::vector<std::int64_t> counts = tensor_of(state, "fit/counts").to_ints();
   require(counts.size() == 6, "'fit/counts' of the checkpoint: expected 6 numbers, found {}", counts.size());
-  const std::vector<double> losses = numbers_of(state, "fit/losses", 2);
+  const std::vector<double> losses = numbers_of(state, "fit/losses", 3);
   FitPosition position{.epoch = counts[0],
                        .samples = counts[1],
                        .sum = losses.at(0),
+                       .rate = losses.at(2),
                        .batches = counts[2],
                        .best = optional(losses.at(1)),
                        .best_epoch = counts[3],

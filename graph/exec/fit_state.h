@@ -31,6 +31,7 @@ struct FitPosition {
   std::int64_t epoch = 1;    // the one that is being done, or that comes next
   std::int64_t samples = 0;  // done of it
   double sum = 0;            // of their losses, by batch
+  double rate = 0;           // of the last update
   std::int64_t batches = 0;
   std::optional<double> best;
   std::int64_t best_epoch = 0, without_better = 0;

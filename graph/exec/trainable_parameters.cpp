@@ -1,5 +1,6 @@
 // Which initializers of a model are its parameters.
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 #include <string_view>
@@ -44,27 +45,85 @@ bool is_setting(const Node& node, std::size_t index) {
   return found != settings.end() && found->second.contains(index);
 }
 
-bool is_trained_through(const Use& use, std::int64_t elements) {
+bool is_trained_through(const Use& use, std::int64_t elements, std::int64_t least_elements) {
   const Node& node = *use.node;
   if (is_setting(node, use.index)) return false;
   const auto found = parameter_inputs().find(node.op_type());
   if (found != parameter_inputs().end()) return found->second.contains(use.index);
-  return elements > 1;
+  return elements >= least_elements;
 }
 
-}  // namespace
+// What training never makes of a weight: infinities, NaN, and numbers that mask what they are added to.
+bool is_mask(const Tensor& tensor) {
+  constexpr double least_masking = -9999;
+  const Tensor wide = tensor.cast(DType::float64);
+  return std::ranges::any_of(wide.data<double>(), [](double value) { return !(value > least_masking && std::isfinite(value)); });
+}
 
-std::vector<std::string> trainable_parameters(const Model& model) {
+bool only_adds(const Value& value) {
+  return std::ranges::all_of(value.uses(), [](const Use& use) { return use.node->is("Add") || use.node->is("Sub") || use.node->is("Where"); });
+}
+
+bool is_finite(const Tensor& tensor) {
+  const Tensor wide = tensor.cast(DType::float64);
+  return std::ranges::all_of(wide.data<double>(), [](double value) { return std::isfinite(value); });
+}
+
+std::vector<std::string> parameters(const Model& model, std::int64_t least_elements) {
   std::vector<std::string> names;
   for (const Value* value : model.graph.initializers()) {
     const Tensor* tensor = value->constant();
     if (tensor == nullptr || !is_float(tensor->dtype()) || tensor->size() == 0) continue;
     const bool is_read = std::ranges::any_of(value->uses(), [&](const Use& use) {
-      return is_trained_through(use, tensor->size());
+      return is_trained_through(use, tensor->size(), least_elements);
     });
-    if (is_read) names.push_back(value->name());
+    if (!is_read) continue;
+    if (only_adds(*value) ? !is_mask(*tensor) : is_finite(*tensor)) names.push_back(value->name());
   }
   return names;
+}
+
+}  // namespace
+
+std::vector<std::string> trainable_parameters(const Model& model) { return parameters(model, 2); }
+
+std::vector<std::string> selectable_parameters(const Model& model) { return parameters(model, 1); }
+
+std::size_t constant_node_weights(const Model& model) {
+  std::size_t count = 0;
+  for (const Node* node : model.graph.nodes()) {
+    const Value* made = node->is("Constant") ? node->output(0) : nullptr;
+    const Attribute* attribute = made ? node->attribute("value") : nullptr;
+    const auto* held = attribute ? std::get_if<NamedTensor>(&attribute->value) : nullptr;
+    if (held == nullptr || !is_float(held->tensor.dtype()) || held->tensor.size() < 2) continue;
+    count += std::ranges::any_of(made->uses(), [&](const Use& use) {
+      return parameter_inputs().contains(use.node->op_type()) && is_trained_through(use, held->tensor.size(), 2);
+    });
+  }
+  return count;
+}
+
+std::set<std::string> initializers_before(const Model& model, const std::vector<std::string>& values) {
+  std::set<std::string> found;
+  std::set<const Value*> seen;
+  std::vector<const Value*> pending;
+  for (const std::string& name : values) pending.push_back(model.graph.find(name));
+  while (!pending.empty()) {
+    const Value* value = pending.back();
+    pending.pop_back();
+    if (value == nullptr || !seen.insert(value).second) continue;
+    if (value->initializer()) found.insert(value->name());
+    const Node* node = value->producer();
+    if (node == nullptr) continue;
+    for (const Value* input : node->inputs()) pending.push_back(input);
+    for (const Graph* nested : node->subgraphs())
+      nested->for_each_graph([&](const Graph& graph) {
+        for (const Node* inner : graph.nodes())
+          for (const Value* input : inner->inputs()) pending.push_back(input);
+        for (const Value* output : graph.outputs()) pending.push_back(output);
+      });
+  }
+  return found;
 }
 
 }  // namespace onnxpress

@@ -36,7 +36,7 @@ void add_scaled(ThreadPool& pool, Tensor& total, const Tensor& added, double sha
   });
 }
 
-// Parameters of float16 and bfloat16 that become float32: their readers cast to that anyway.
+// Parameters of float16 and bfloat16 that nothing widened yet.
 void widen_parameters(Model& model, const std::set<std::string>& names) {
   Graph& graph = model.graph;
   for (const std::string& name : names) {
@@ -78,7 +78,7 @@ struct Trainer::State {
         trained(std::move(names)) {
     std::unique_ptr<Model> model = source.clone();
     inline_functions(*model);
-    if (auto wide = widened_half(*model)) {
+    if (auto wide = widened_for_training(*model)) {
       model = std::move(wide);
       widen_parameters(*model, {trained.begin(), trained.end()});
     }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -20,9 +21,17 @@ namespace onnxpress {
 
 // The initializers of the main graph that are trained unless something else is asked for: float
 // weights, biases, scales and tables, in order. Running statistics of BatchNormalization, bounds,
-// constants of one element that are no parameter of their reader, quantization scales and what only
-// shape computations read are not among them.
+// constants of one element that are no parameter of their reader, quantization scales, masks (what is added
+// and holds -9999 or less), what is not finite and what only shape computations read are not among them.
 std::vector<std::string> trainable_parameters(const Model& model);
+// Those, and constants of one element: an exported 0.5 looks like a learned factor of 0.5.
+std::vector<std::string> selectable_parameters(const Model& model);
+
+// Constant nodes of the main graph that make weights of operators: nothing trains them.
+std::size_t constant_node_weights(const Model& model);
+
+// Names of the initializers that the values (of the main graph, by name) are computed from.
+std::set<std::string> initializers_before(const Model& model, const std::vector<std::string>& values);
 
 struct TrainerOptions {
   OptimizerOptions optimizer;

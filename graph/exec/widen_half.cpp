@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <map>
 #include <unordered_map>
 
 #include "graph/ir/clone.h"
@@ -112,6 +113,10 @@ class Widening {
 
   void run() { widen(model_.graph); }
 
+  // Values that were half, by name, and what they are in float32.
+  const std::map<std::string, Value*>& constants() const { return constants_; }
+  const std::map<std::string, Value*>& results() const { return results_; }
+
  private:
   void widen(Graph& graph) {
     for (Node* node : graph.nodes()) {
@@ -140,6 +145,7 @@ class Widening {
     Graph& graph = value->graph();
     if (const Tensor* tensor = value->constant()) {
       known = graph.add_initializer(graph.unique_name(value->name()), tensor->cast(DType::float32));
+      constants_.emplace(value->name(), known);
       return known;
     }
     Node* first = graph.holder(reader);
@@ -190,6 +196,7 @@ class Widening {
         types_.forget(narrow);  // whose address may have been another's
         casts_[narrow] = type;
         wide_[narrow] = made->output(i);
+        if (!old->is_output()) results_.emplace(old->name(), made->output(i));
         graph.replace_uses(old, narrow);
       } else {
         made->output(i)->type = old->type;
@@ -205,6 +212,7 @@ class Widening {
   TypeInference types_;
   std::unordered_map<const Value*, DType> casts_;  // back to half, by result
   std::unordered_map<const Value*, Value*> wide_;  // half values in float32
+  std::map<std::string, Value*> constants_, results_;
 };
 
 }  // namespace
@@ -213,6 +221,28 @@ std::unique_ptr<Model> widened_half(const Model& model) {
   if (!has_half(model)) return nullptr;
   std::unique_ptr<Model> wide = model.clone();
   Widening(*wide).run();
+  return wide;
+}
+
+std::unique_ptr<Model> widened_for_training(const Model& model) {
+  if (!has_half(model)) return nullptr;
+  std::unique_ptr<Model> wide = model.clone();
+  Widening widening(*wide);
+  widening.run();
+  for (const auto& [name, replacement] : widening.constants()) {
+    Graph& graph = replacement->graph();
+    Value* const value = graph.find(name);
+    if (value->is_output()) continue;
+    if (!value->is_unused()) {
+      NodeSpec cast{.op_type = "Cast", .inputs = {replacement}};
+      cast.attributes["to"] = static_cast<std::int64_t>(value->constant()->dtype());
+      graph.replace_uses(value, graph.add_node(std::move(cast), graph.nodes().front())->output());
+    }
+    graph.remove_initializer(value);
+    graph.rename(replacement, name);
+  }
+  for (const auto& [name, value] : widening.results())
+    if (value->graph().unique_name(name) == name) value->graph().rename(value, name);
   return wide;
 }
 

@@ -13,4 +13,8 @@ namespace onnxpress {
 // theirs. nullptr when the model has no such weight and no such input.
 std::unique_ptr<Model> widened_half(const Model& model);
 
+// The same, of values that training names: the widened form of a constant takes its name (readers of its
+// own type, if any, get it through a Cast), and so does that of a result, unless it is a graph output.
+std::unique_ptr<Model> widened_for_training(const Model& model);
+
 }  // namespace onnxpress

@@ -1,5 +1,6 @@
 // Labels that no loss can be computed of, found before anything is trained.
 #include <algorithm>
+#include <cmath>
 
 #include "graph/exec/class_scores.h"
 #include "passes/common/loss_choice.h"
@@ -29,7 +30,7 @@ LabelCheck::LabelCheck(const ChosenLosses& losses, const FirstBatch& first) {
     }
     const auto dims = first.outputs.find(term.output);
     const bool is_checked =
-        term.kind == Kind::cross_entropy || term.kind == Kind::ctc || term.kind == Kind::binary_cross_entropy;
+        term.kind == Kind::cross_entropy || term.kind == Kind::ctc || term.kind == Kind::binary_cross_entropy || term.kind == Kind::kl;
     if (!is_checked || dims == first.outputs.end() || rule.source.kind == Source::computed) continue;
     rule.dims = dims->second;
     rules_.push_back(std::move(rule));
@@ -41,7 +42,9 @@ void LabelCheck::operator()(const Batch& batch, const BatchPlace& place) const {
     const Tensor& labels = tensor_of(rule.source, batch);
     if (rule.term.kind == Kind::binary_cross_entropy)
       check_numbers(rule, labels, place);
-    else if (is_integer(labels.dtype()))
+    else if (!is_integer(labels.dtype()))
+      check_probabilities(rule, labels, place);
+    else if (rule.term.kind != Kind::kl)
       check_classes(rule, labels, rule.lengths ? tensor_of(*rule.lengths, batch) : Tensor(), place);
   }
 }
@@ -55,6 +58,26 @@ void LabelCheck::check_numbers(const Rule& rule, const Tensor& labels, const Bat
       throw Unsuitable(
           fmt::format("label {} of sample {}: expected 0 to 1: the loss of output '{}' is binary_cross_entropy",
                       values[i], place.samples[i / each], rule.term.output));
+}
+
+void LabelCheck::check_probabilities(const Rule& rule, const Tensor& labels, const BatchPlace& place) {
+  constexpr double most_off = 1e-2;  // of a sum, of 16-bit floats for instance
+  const std::size_t each = static_cast<std::size_t>(labels.size()) / place.samples.size();
+  const Tensor wide = labels.cast(DType::float64);
+  const auto values = wide.data<double>();
+  const bool are_rows = labels.rank() == 2;
+  for (std::size_t sample = 0; sample < place.samples.size(); ++sample) {
+    double sum = 0;
+    for (const double value : values.subspan(sample * each, each)) {
+      if (!(value >= 0))
+        throw Unsuitable(fmt::format("label {} of sample {}: expected probabilities of classes: the loss of output '{}' is {}", value,
+                                     place.samples[sample], rule.term.output, name(rule.term.kind)));
+      sum += value;
+    }
+    if (are_rows && !(std::fabs(sum - 1) <= most_off))
+      throw Unsuitable(fmt::format("labels of sample {}: expected probabilities that sum up to 1, found a sum of {:.6g}: the loss of output "
+                                   "'{}' is {}", place.samples[sample], sum, rule.term.output, name(rule.term.kind)));
+  }
 }
 
 void LabelCheck::check_classes(const Rule& rule, const Tensor& labels, const Tensor& lengths, const BatchPlace& place) {

@@ -38,6 +38,17 @@ bool is_binary(const Tensor& labels) {
   return std::ranges::all_of(wide.data<double>(), [](double value) { return value == 0 || value == 1; });
 }
 
+// [samples, classes] of 0 and 1: whether each row has a single 1.
+bool is_one_hot(const Tensor& labels) {
+  if (labels.rank() != 2 || labels.dim(1) < 2) return false;
+  const Tensor wide = labels.cast(DType::float64);
+  const auto values = wide.data<double>();
+  const auto classes = static_cast<std::size_t>(labels.dim(1));
+  for (std::size_t row = 0; row < values.size(); row += classes)
+    if (std::ranges::count(values.subspan(row, classes), 1.0) != 1) return false;
+  return true;
+}
+
 class Chooser {
  public:
   Chooser(const Model& model, const FirstBatch& first, double label_smoothing)
@@ -88,8 +99,11 @@ class Chooser {
       if (!is_one_each && element_count(scores) != labels.size()) continue;
       if (tail == Tail::softmax) return said("cross_entropy", *output, "probabilities and a Softmax's output");
       if (tail == Tail::sigmoid) return said("binary_cross_entropy", *output, "a Sigmoid's output");
-      if (is_integer(labels.dtype()) && is_binary(labels))
+      if (is_binary(labels)) {
+        if (!is_integer(labels.dtype()) && labels.dims() == scores && is_one_hot(labels))
+          return said("cross_entropy", *output, "rows of labels that are 1 for one class and 0 for the others");
         return said("binary_cross_entropy", *output, "labels that are 0 or 1 of one score each");
+      }
       return said("mse", *output, "numbers of the output's size");
     }
     refuse("the labels {}{} fit no loss for the outputs {}: say one (option loss)", onnxpress::name(labels.dtype()),
@@ -259,6 +273,12 @@ class Chooser {
         value_of(spec.values[1]);
         term.log_variance = spec.values[1];
         chosen_.samples[term.output] = term.log_variance;
+        break;
+      case Kind::kl:
+        if (output.producer() && output.producer()->is("Softmax"))
+          refuse("loss kl: output '{}' is a Softmax's, expected logarithms of probabilities: cross_entropy has the same gradients",
+                 output.name());
+        chosen_.targets.push_back(element_source(spec, output));
         break;
       case Kind::huber:
         term.delta = spec.number("delta", 1);

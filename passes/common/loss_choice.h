@@ -36,6 +36,7 @@ struct ChosenLosses {
 //   the labels have the size of one,
 // - `ctc` for class sequences with lengths (data arrays y_len or x_len),
 // - `cross_entropy` for class numbers that fit an output's class axis, and for targets of a Softmax,
+// - `cross_entropy` for rows of floats that are 1 for one class and 0 for the others,
 // - `binary_cross_entropy` for a Sigmoid's output, and for labels that are 0 or 1 of one score,
 // - `mse` for other labels of an output's size,
 // - without labels: `elbo` where there are outputs called mean and log variance, else the reconstruction of the
@@ -46,7 +47,7 @@ ChosenLosses choose_losses(const Model& model, const std::vector<LossSpec>& spec
                            double label_smoothing = 0);
 
 // Throws Unsuitable for samples whose labels are no class of their output (cross_entropy, ctc) or
-// outside 0 to 1 (binary_cross_entropy); names sample and label.
+// outside 0 to 1 (binary_cross_entropy) or no probabilities (cross_entropy of floats, kl); names sample and label.
 class LabelCheck {
  public:
   LabelCheck(const ChosenLosses& losses, const FirstBatch& first);
@@ -60,6 +61,7 @@ class LabelCheck {
     Dims dims;                            // of the output
   };
   static void check_numbers(const Rule& rule, const Tensor& labels, const BatchPlace& place);
+  static void check_probabilities(const Rule& rule, const Tensor& labels, const BatchPlace& place);
   static void check_classes(const Rule& rule, const Tensor& labels, const Tensor& lengths, const BatchPlace& place);
 
   std::vector<Rule> rules_;

@@ -148,7 +148,7 @@ constexpr OptionSpec shared_options[] = {
              "train, and also "
              "behind convolutions it was folded into",
      .choices = "train|keep|rebuild"},
-    {.name = "select", .kind = Kind::selector, .help = "parameters that are trained, by node or tensor; default: all"},
+    {.name = "select", .kind = Kind::selector, .help = "parameters that are trained, by node or tensor (tensor:NAME also of one number); default: all"},
     {.name = "freeze", .kind = Kind::selector, .help = "parameters that are not"},
     {.name = "keep_zeros",
      .kind = Kind::flag,
@@ -216,6 +216,9 @@ void check_idle(const Options& options, const TrainingSettings& settings) {
        std::ranges::any_of(settings.losses,
                            [](const LossSpec& loss) { return loss.name == "auto" || loss.name == "cross_entropy"; }),
        "loss=cross_entropy"},
+      {"label_smoothing",
+       std::ranges::any_of(settings.losses, [](const LossSpec& loss) { return !loss.settings.contains("label_smoothing"); }),
+       "losses that do not say it"},
       {"patience", settings.fit.patience == 0 || settings.fit.hold_out > 0, "hold_out above 0"},
       {"keep_best", !settings.fit.keep_best || settings.fit.hold_out > 0, "hold_out above 0"},
   };
@@ -232,7 +235,9 @@ std::vector<OptionSpec> training_options(std::initializer_list<OptionSpec> own) 
 }
 
 TrainingSettings TrainingSettings::from(const Options& options) {
-  TrainingSettings settings{.trained = Selector(options.text("select")), .frozen = Selector(options.text("freeze"))};
+  TrainingSettings settings{.trained = Selector(options.text("select")),
+                            .frozen = Selector(options.text("freeze")),
+                            .names_tensors = options.text("select").find("tensor:") != std::string::npos};
   settings.losses = in_context([] { return "option 'loss'"; }, [&] { return parse_losses(options.text("loss")); });
   settings.label_smoothing = options.number("label_smoothing");
   settings.fit = {.epochs = options.integer("epochs"),

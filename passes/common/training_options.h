@@ -31,6 +31,7 @@ struct TrainingSettings {
   bool keeps_dropout = true;
   bool keeps_zeros = true;
   Selector trained, frozen;      // of parameters; `frozen` is nothing where it was not said
+  bool names_tensors = false;    // `trained` does: numbers by themselves, too
   bool freezes = false;
 
   // Throws Error for values that contradict each other, and for options that do nothing beside the others.

@@ -1,6 +1,7 @@
 #include "passes/common/training_stage.h"
 
 #include <algorithm>
+#include <set>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -44,7 +45,7 @@ bool same_initializers(const Model& model, const Model& other) {
 // What the task says, else all parameters that the options leave.
 std::vector<std::string> parameters_of(const Model& model, const TrainingTask& task, const TrainingSettings& settings) {
   if (!task.parameters.empty()) return task.parameters;
-  std::vector<std::string> names = trainable_parameters(model);
+  std::vector<std::string> names = settings.names_tensors ? selectable_parameters(model) : trainable_parameters(model);
   std::erase_if(names, [&](const std::string& name) {
     const Value& value = *model.graph.find(name);
     return std::ranges::find(task.further_parameters, name) != task.further_parameters.end() ||
@@ -106,8 +107,8 @@ class Stage {
     const auto of_model = [this](const std::string& name) {
       return std::ranges::find(task_.further_parameters, name) == task_.further_parameters.end();
     };
-    const std::size_t frozen =
-        static_cast<std::size_t>(std::ranges::count_if(trainable_parameters(model_), of_model)) - parameters_.size();
+    const std::vector<std::string> all = settings_.names_tensors ? selectable_parameters(model_) : trainable_parameters(model_);
+    const std::size_t frozen = static_cast<std::size_t>(std::ranges::count_if(all, of_model)) - parameters_.size();
     if (parameters_.empty())
       throw Unsuitable(frozen > 0
                            ? "all parameters are frozen: there is nothing to train"
@@ -115,6 +116,26 @@ class Stage {
                              "'simplify' before)");
     if (frozen > 0)
       report_.notes.push_back(fmt::format("{} of {} parameters are frozen", frozen, frozen + parameters_.size()));
+    if (const std::size_t made = constant_node_weights(model_))
+      report_.notes.push_back(fmt::format("{} weights are made by Constant nodes and are not trained: run simplify before", made));
+    check_reach();
+  }
+
+  // Parameters that the loss does not depend on.
+  void check_reach() {
+    std::vector<std::string> values;
+    for (const LossTerm& term : losses_.terms) {
+      values.push_back(term.output);
+      if (!term.log_variance.empty()) values.push_back(term.log_variance);
+    }
+    const std::set<std::string> reached = initializers_before(model_, values);
+    std::vector<std::string> idle;
+    for (const std::string& name : parameters_)
+      if (!reached.contains(name)) idle.push_back(name);
+    if (idle.size() == parameters_.size()) throw Unsuitable(fmt::format("the loss {} depends on no parameter", losses_.text));
+    if (!idle.empty())
+      report_.notes.push_back(fmt::format("the loss does not depend on {} of {} parameters, the first: '{}'", idle.size(),
+                                          parameters_.size(), idle.front()));
   }
 
   TrainerOptions trainer_options() {

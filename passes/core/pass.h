@@ -165,6 +165,8 @@ class Pass {
   virtual const PassInfo& info() const = 0;
   // The opset this step needs for this model with these options; at least info().min_opset.
   virtual std::int64_t required_opset(const Model&, const Options&) const { return info().min_opset; }
+  // Why a step that trains cannot keep a checkpoint (TrainingSupport::checkpoint) with these options; empty: it can.
+  virtual std::string checkpoint_obstacle(const Options&) const { return {}; }
   // What this step needs with these options; options may only add to info().needs what it allows:
   // a pass of optional_calibration may make it calibration.
   virtual Needs needs(const Options&) const { return info().needs; }

@@ -6,6 +6,8 @@ namespace onnxpress {
 
 void check_needs(const PipelineStep& step, const RunOptions& options) {
   const Pass& pass = *step.pass;
+  if (const std::string obstacle = options.support.checkpoint.empty() ? "" : pass.checkpoint_obstacle(step.options); !obstacle.empty())
+    fail("pass '{}': {}", pass.info().name, obstacle);
   switch (pass.needs(step.options)) {
     case Needs::nothing:
     case Needs::optional_calibration:

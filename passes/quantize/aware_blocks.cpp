@@ -60,9 +60,6 @@ class BlockTrainer {
       : model_(model), fake_(fake), how_(how), options_(options), context_(context) {}
 
   TrainingReport run() {
-    if (!context_.support.checkpoint.empty())
-      throw Unsuitable(
-          "objective=blocks trains many times and keeps no checkpoint: expected another objective, or no --checkpoint");
     read_samples();
     const std::vector<Block> blocks =
         find_blocks(model_, trained_weights(), [this](const Value& value) { return may_end(value); });

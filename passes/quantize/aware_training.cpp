@@ -75,7 +75,9 @@ class AwareTraining {
       for (const std::optional<LearnedGrid>& grid : *list) {
         if (!grid) continue;
         if (learns) add_learned(grid->scale, mean_magnitude(*fake.model->graph.find(grid->scale)->constant()));
-        if (options_.flag("learn_zero_points") && !grid->zero_point.empty()) add_learned(grid->zero_point, 1);
+        // A step is a share of the range, as it is of a scale.
+        if (options_.flag("learn_zero_points") && !grid->zero_point.empty())
+          learned_[parameters_.emplace_back(grid->zero_point)] = options_.number("scale_rate") * grid->reach;
       }
     masks_ = zero_masks(model, parameters_);
     if (parameters_.empty()) throw Unsuitable("all parameters are frozen: there is nothing to train");
@@ -145,6 +147,8 @@ class AwareTraining {
 void check_aware(const Options& options, const QuantizeRequest& request) {
   const TrainingSettings settings = TrainingSettings::from(options);
   const std::string& objective = options.text("objective");
+  const bool symmetric_activations = request.symmetric_activations.value_or(request.target.symmetric_activations());
+  const bool has_zero_points = !request.symmetric || (request.scheme == Scheme::static_ranges && !symmetric_activations);
   const bool reads_labels = objective != "teacher" && objective != "blocks";
   const OptionPlace places[] = {
       {"teacher_share", objective == "both", "objective=both"},
@@ -153,8 +157,10 @@ void check_aware(const Options& options, const QuantizeRequest& request) {
       {"loss", reads_labels, "objective=labels or both"},
       {"label_smoothing", reads_labels, "objective=labels or both"},
       {"learn_scales", !options.flag("power_of_two"), "scales that are no powers of two"},
-      {"scale_rate", options.flag("learn_scales") || options.flag("learn_zero_points"),
-       "learn_scales or learn_zero_points"},
+      {"scale_rate",
+       (options.flag("learn_scales") && !options.flag("power_of_two")) || options.flag("learn_zero_points"),
+       "learn_scales (of scales that are no powers of two) or learn_zero_points"},
+      {"learn_zero_points", has_zero_points, "grids with zero points (symmetric=false, or act_symmetric=false)"},
   };
   refuse_idle(options, places);
   require(!settings.max_norm.is_given() && settings.max_norm.rules().empty(),

@@ -33,6 +33,12 @@ class QuantizeAware final : public QuantizePass {
     check_aware(given, request(given));
   }
 
+  std::string checkpoint_obstacle(const Options& given) const override {
+    return given.text("objective") == "blocks"
+               ? "objective=blocks trains many times and keeps no checkpoint: expected another objective, or no --checkpoint"
+               : "";
+  }
+
   Outcome run(Model& model, PassContext& context) const override {
     SpreadDataset few(*context.training, context.options.integer("calibration_samples"));
     PassContext inner = context;

@@ -231,21 +231,28 @@ std::vector<DistillationSettings::Pair> Distillation::output_pairs(const Teacher
   return pairs;
 }
 
-// What fits the output: a Sigmoid's is binary, one score or labels of the output's dims are a
-// regression, other outputs are scores of classes.
-LossTerm::Kind Distillation::soft_kind(const std::string& output) const {
-  if (settings_.soft != Soft::automatic) return kind_of(settings_.soft);
-  Value* value = model_->graph.find(output);
-  Value* logits = logits_of(value);
-  if (logits != value) {
-    const bool is_sigmoid =
-        std::ranges::any_of(logits->uses(), [](const Use& use) { return use.node->is("Sigmoid"); });
-    return is_sigmoid ? Kind::binary_cross_entropy : Kind::distillation;
+// What fits both outputs: behind a Sigmoid they are binary, behind a Softmax scores of classes; as they are,
+// class labels tell scores, and one score, labels of the output's dims or none a regression.
+LossTerm::Kind Distillation::soft_kind(const std::string& output, const Value& of_teacher) const {
+  const auto ends_in = [](const Value& value, std::string_view op) {
+    Value* logits = logits_of(const_cast<Value*>(&value));
+    return logits != &value && std::ranges::any_of(logits->uses(), [&](const Use& use) { return use.node->is(op); });
+  };
+  const Value& own = *model_->graph.find(output);
+  const bool is_binary = ends_in(own, "Sigmoid") || ends_in(of_teacher, "Sigmoid");
+  if (settings_.soft != Soft::automatic) {
+    const Kind said = kind_of(settings_.soft);
+    if (said == Kind::distillation && ends_in(of_teacher, "Sigmoid") && logits_of(const_cast<Value*>(&own)) == &own)
+      refuse("soft=distillation: output '{}' of the teacher ends in a Sigmoid: it holds no scores of classes; "
+             "binary_cross_entropy is meant", of_teacher.name());
+    return said;
   }
+  if (is_binary) return Kind::binary_cross_entropy;
+  if (logits_of(const_cast<Value*>(&own)) != &own || logits_of(const_cast<Value*>(&of_teacher)) != &of_teacher) return Kind::distillation;
   const Dims& dims = first_.outputs.at(output);
   if (dims.size() < 2 || dims.back() == 1) return Kind::mse;
   const Tensor& labels = first_.batch.labels;
-  const bool is_regression = labels.defined() && is_float(labels.dtype()) && labels.dims() == dims;
+  const bool is_regression = !labels.defined() || (is_float(labels.dtype()) && labels.dims() == dims);
   return is_regression ? Kind::mse : Kind::distillation;
 }
 
@@ -264,14 +271,19 @@ void Distillation::add_soft(std::size_t teacher, double share) {
     if (output == outputs.end() || !is_float((*output)->type.elem))
       refuse("option 'outputs': expected an output of floats of the student, found '{}'; there are {}", pair.student,
              listed(outputs));
-    const Kind kind = soft_kind(pair.student);
+    const Value* of_teacher = sources_[teacher].model->graph.find(pair.teacher);
+    if (of_teacher == nullptr)
+      refuse("option 'outputs': expected a value '{}' of teacher '{}', found none", pair.teacher, sources_[teacher].name);
+    const Kind kind = soft_kind(pair.student, *of_teacher);
     if (kind == Kind::decoupled_distillation && !(has_labels_ && is_integer(first_.batch.labels.dtype())))
       refuse("decoupled_distillation: expected data with class labels, found none");
     LossTerm term{.kind = kind, .output = pair.student, .weight = settings_.alpha * share};
     if (is_on_logits(kind)) term.temperature = settings_.temperature;
     term.target_weight = settings_.target_weight;
     term.other_weight = settings_.other_weight;
-    soft_.push_back({term, teacher, want(teacher, {.name = pair.teacher, .as_logits = is_on_logits(kind)})});
+    soft_.push_back({term, teacher, want(teacher, {.name = pair.teacher,
+                                                      .as_logits = is_on_logits(kind),
+                                                      .as_probabilities = kind == Kind::binary_cross_entropy})});
   }
 }
 

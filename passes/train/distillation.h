@@ -63,7 +63,7 @@ class Distillation {
   };
 
   std::vector<DistillationSettings::Pair> output_pairs(const TeacherSource& teacher) const;
-  LossTerm::Kind soft_kind(const std::string& output) const;
+  LossTerm::Kind soft_kind(const std::string& output, const Value& of_teacher) const;
   void choose_hard(const TrainingSettings& training, const std::string& data);
   void add_hard(const TrainingSettings& training);
   void add_soft(std::size_t teacher, double share);

@@ -44,7 +44,7 @@ std::string key_of(const TeacherSource& teacher, const std::vector<TeacherValue>
   Hasher hasher;
   hasher.add(training.hash()).add(structural_hash(*teacher.model, true)).add(teacher.preprocessing);
   for (const TeacherValue& value : values) {
-    hasher.add(value.name).add(std::int64_t{value.as_logits});
+    hasher.add(value.name).add(std::int64_t{value.as_logits}).add(std::int64_t{value.as_probabilities});
     for (const std::int64_t size : value.positions.value_or(Dims{})) hasher.add(size);
     hasher.add(std::int64_t{-1});
   }
@@ -123,6 +123,8 @@ void TeacherTargets::prepare(const Model& source, int threads) {
                for (const TeacherValue& value : values_) {
                  Value* found = graph.find(value.name);
                  if (found == nullptr) throw Unsuitable(fmt::format("expected a value '{}', found none", value.name));
+                 if (value.as_probabilities && logits_of(found) == found)
+                   found = graph.add_node({.op_type = "Sigmoid", .inputs = {found}})->output();
                  wanted.push_back(value.as_logits ? logits_of(found) : found);
                }
                while (!graph.outputs().empty()) graph.remove_output(0);

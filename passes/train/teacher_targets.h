@@ -19,6 +19,7 @@ namespace onnxpress {
 struct TeacherValue {
   std::string name;        // of its main graph: an output, or any value
   bool as_logits = false;  // what its final Softmax, LogSoftmax or Sigmoid was applied to
+  bool as_probabilities = false;  // behind a Sigmoid, put there if none of these is the last
   // Dims behind [samples, channels] that maps are brought to by averaging; nothing: as they are.
   std::optional<Dims> positions = {};
 

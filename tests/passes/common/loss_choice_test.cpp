@@ -155,6 +155,25 @@ output log_var: float32[n,2]
         "'y' [16,3]");
 }
 
+TEST_CASE("floats that are 0 or 1 are classes, and targets that are no probabilities are refused") {
+  const auto floats = [](std::vector<float> cycle) {
+    std::vector<float> all;
+    for (std::size_t i = 0; i < 60; ++i) all.push_back(cycle[i % cycle.size()]);
+    return Tensor::of<float>({20, 3}, all);
+  };
+  LabelledData one_hot({x}, floats({0, 1, 0, 1, 0, 0, 0, 0, 1})), many({x}, floats({0, 1, 1, 1}));
+  CHECK(chosen(*net("Identity", 3), one_hot).text == "cross_entropy(y)");
+  CHECK(chosen(*net("Identity", 3), many).text == "binary_cross_entropy(y)");
+  LabelledData negative({x}, floats({0.5F, -0.5F, 1})), large({x}, floats({0, 255, 0}));
+  CHECK(refusal(*net("Identity", 3), negative, "cross_entropy") ==
+        "label -0.5 of sample 0: expected probabilities of classes: the loss of output 'y' is cross_entropy");
+  CHECK(refusal(*net("Identity", 3), large, "cross_entropy") ==
+        "labels of sample 0: expected probabilities that sum up to 1, found a sum of 255: the loss of output 'y' is cross_entropy");
+  CHECK(refusal(*net("LogSoftmax", 3), large, "kl").starts_with("labels of sample 0: expected probabilities"));
+  CHECK(refusal(*net("Softmax", 3), one_hot, "kl").starts_with("loss kl: output 'y' is a Softmax's"));
+  CHECK(refusal(*net("LogSoftmax", 3), one_hot, "kl") == "accepted");
+}
+
 TEST_CASE("labels and outputs that fit no loss are named with both shapes") {
   LabelledData outside({x}, integers({20}, {0, 1, 7}));
   CHECK(refusal(*net("Softmax", 3), outside) == "label 7 of sample 2: expected 0 to 2: output 'y' has 3 classes");

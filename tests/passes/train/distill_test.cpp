@@ -1,5 +1,6 @@
 // Students trained after teachers.
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -135,6 +136,31 @@ TEST_CASE("final activations are taken off on both sides") {
                                 net(6, 1, "l = Gemm(h, w2, b2)\ny: float32[n,4] = Sigmoid(l)\n"));
   CHECK(binary.outcome.training["loss"] == "1*binary_cross_entropy(y)");
   CHECK(distance(*binary.after, *sigmoid) < 0.5 * distance(*binary.before, *sigmoid));
+}
+
+TEST_CASE("outputs of both sides tell what is compared") {
+  const std::string scores = "y: float32[n,4] = Gemm(h, w2, b2)\n", sigmoid = "l = Gemm(h, w2, b2)\ny: float32[n,4] = Sigmoid(l)\n";
+  const auto loss = [](const std::string& teacher_tail, const std::string& student_tail, bool is_labelled, const std::string& options = "") {
+    const auto teacher = net(12, 2, teacher_tail);
+    Points points(160, is_labelled);
+    return distil("alpha=1" + options, {{.name = "T", .model = teacher.get()}}, points, net(6, 1, student_tail))
+        .outcome.training["loss"]
+        .get<std::string>();
+  };
+  CHECK(loss(scores, scores, true) == "1*distillation(y) at temperature 4");
+  CHECK(loss(scores, scores, false) == "1*mse(y)");  // they may be any numbers
+  CHECK(loss(sigmoid, scores, false) == "1*binary_cross_entropy(y)");
+  CHECK(loss(scores, sigmoid, false) == "1*binary_cross_entropy(y)");
+  // The other's outputs are logits: a perfect student's loss is that of the right probabilities.
+  const auto teacher = net(6, 2, scores), same = net(6, 2, sigmoid);
+  Points points(160, false);
+  const PassRun run = distil("alpha=1, hold_out=0.2", {{.name = "T", .model = teacher.get()}}, points, same->clone());
+  const double held = run.outcome.training["epochs"][0]["held_out_loss"].get<double>();
+  CHECK(held > 0);
+  CHECK(held < std::log(2.0));
+  Points more(160, false);
+  const auto binary = net(12, 2, sigmoid);
+  CHECK(refusal("soft=distillation", {{.name = "T", .model = binary.get()}}, more).starts_with("soft=distillation: output 'y' of the teacher ends in a Sigmoid"));
 }
 
 TEST_CASE("the teacher runs once, and not at all when the cache has what it gives") {
@@ -284,7 +310,7 @@ TEST_CASE("what does not match is refused with both shapes") {
         "of teacher "
         "'T': say which with outputs=STUDENT=TEACHER");
   CHECK(refusal("soft=mse, outputs='y=b'", {{.name = "T", .model = two.get()}}, points).empty());
-  CHECK(refusal("soft=mse, outputs='y=q'", teachers, points) == "expected a value 'q', found none");
+  CHECK(refusal("soft=mse, outputs='y=q'", teachers, points) == "option 'outputs': expected a value 'q' of teacher 'T', found none");
   CHECK(refusal("soft=mse, outputs='h=y'", teachers, points) ==
         "option 'outputs': expected an output of floats of the student, found 'h'; there are 'y' float32[n,4]");
   CHECK(refusal("soft=none, hints='q=h'", teachers, points) ==

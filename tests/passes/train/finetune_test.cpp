@@ -86,6 +86,69 @@ TEST_CASE("fine-tuning lowers the held-out loss, and says what it did") {
   CHECK(structural_hash(*finetuned(std::string(usual) + ",recompute=true").after) == structural_hash(*run.after));
 }
 
+TEST_CASE("models of 16-bit floats are trained in float32, in their own names") {
+  const auto half = [](const std::string& type) {
+    std::string text = net;
+    for (std::size_t at = 0; (at = text.find("float32", at)) != std::string::npos;) text.replace(at, 7, type);
+    text.replace(text.find("input x: " + type), 9 + type.size(), "input x: float32");
+    const std::size_t first = text.find("h = Gemm");
+    text.insert(first, "c = Cast(x) {to=" + std::string(type == "float16" ? "10" : "16") + "}\n");
+    text.replace(text.find("Gemm(x,"), 7, "Gemm(c,");
+    return text;
+  };
+  for (const std::string type : {"float16", "bfloat16"}) {
+    CAPTURE(type);
+    const PassRun run = finetuned(usual, half(type));
+    const Json& epochs = run.outcome.training["epochs"];
+    CHECK(epochs[15]["held_out_accuracy"].get<double>() > 0.9);
+    for (const std::string name : {"w1", "b1", "w2"}) {
+      CHECK(onnxpress::name(initializer(*run.after, name).dtype()) == type);
+      CHECK_FALSE(initializer(*run.after, name).equals(initializer(*run.before, name)));
+    }
+    // Values inside keep their names: dropout finds its places.
+    CHECK(finetuned(std::string(usual) + ",dropout=0.2", half(type)).outcome.changed);
+  }
+}
+
+TEST_CASE("masks, infinities and single numbers are no parameters, unless these are named") {
+  const std::string model = R"(model ir=8 opset=17
+input x: float32[n,2]
+initializer w1: float32[2,16] = random(1)
+initializer w2: float32[16,4] = random(2)
+initializer mask: float32[16] = {0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,-10000}
+initializer endless: float32[4] = {0,0,0,-inf}
+initializer factor: float32[] = {1.5}
+h = MatMul(x, w1)
+m = Add(h, mask)
+r = Softmax(m)
+s = Mul(r, factor)
+l = MatMul(s, w2)
+zero = Sub(l, l)
+y: float32[n,4] = Add(l, zero)
+z = Max(y, endless)
+output y: float32[n,4]
+)";
+  const PassRun run = finetuned(usual, model);
+  CHECK(run.outcome.training["tensors"] == 2);
+  for (const char* name : {"mask", "endless", "factor"})
+    CHECK(initializer(*run.after, name).equals(initializer(*run.before, name)));
+  const PassRun named = finetuned(std::string(usual) + ",select='*;tensor:factor'", model);
+  CHECK(named.outcome.training["tensors"] == 3);
+  CHECK_FALSE(initializer(*named.after, "factor").equals(initializer(*named.before, "factor")));
+}
+
+TEST_CASE("a loss that depends on no parameter is refused, and parameters it does not reach are told") {
+  LabelledData data = quadrants(100);
+  CHECK(refusal("finetune{loss='mse(x,target=x)'}", net, data) ==
+        "pass finetune: the loss mse(x,target=x) depends on no parameter");
+  std::string two = net;
+  two.insert(two.find("output y"), "initializer w3: float32[16,3] = random(3)\nz: float32[n,3] = MatMul(r, w3)\n");
+  const PassRun run = finetuned(usual, two + "output z: float32[n,3]\n");
+  CHECK(std::ranges::any_of(run.outcome.notes, [](const std::string& note) {
+    return note == "the loss does not depend on 1 of 4 parameters, the first: 'w3'";
+  }));
+}
+
 TEST_CASE("a start that no epoch improves on is kept") {
   const PassRun run = finetuned("finetune{epochs=2,optimizer=sgd,learning_rate=0");
   CHECK_FALSE(run.outcome.changed);
