@@ -44,7 +44,7 @@ float storable_scale(const QuantizationParameters& parameters, const QuantizedTy
 }
 
 std::int64_t QuantizedType::min() const {
-  if (symmetric) return -((std::int64_t{1} << (bits - 1)) - 1);
+  if (symmetric) return -((std::int64_t{1} << (bits - 1)) - (all_codes ? 0 : 1));
   return is_signed_integer(storage) ? -(std::int64_t{1} << (bits - 1)) : 0;
 }
 
@@ -72,6 +72,7 @@ QuantizationParameters min_max_parameters(float low, float high, const Quantized
   const double width = centered ? 2.0 * std::max(-static_cast<double>(low), static_cast<double>(high))
                                 : static_cast<double>(high) - static_cast<double>(low);
   const double steps = type.has_float_codes() ? 2.0 * static_cast<double>(type.largest())
+                       : type.symmetric       ? 2.0 * static_cast<double>(type.max())
                                               : static_cast<double>(type.max() - type.min());
   const double scale = width / steps;
   QuantizationParameters parameters{.scale = std::max(static_cast<float>(scale), std::numeric_limits<float>::min())};

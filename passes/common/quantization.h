@@ -21,8 +21,11 @@ struct QuantizedType {
   int bits = 8;
   bool symmetric = true;
   DType storage = DType::int8;
+  // Of a symmetric grid, the most negative code as well: worth a level where a method chooses scales and codes
+  // by the error they make. Scales that cover a range leave it alone.
+  bool all_codes = false;
 
-  // Symmetric grids leave the most negative code out, so that they have a zero in the middle:
+  // Symmetric grids otherwise leave the most negative code out, so that they have a zero in the middle:
   // [-(2^(b-1) - 1), 2^(b-1) - 1]. Asymmetric ones use all codes: [0, 2^b - 1], or
   // [-2^(b-1), 2^(b-1) - 1] in a signed type. Integer types only.
   std::int64_t min() const;

@@ -91,6 +91,10 @@ struct QuantizeRequest {
 
   // The method looks at the inputs that weights meet.
   bool rounds_by_inputs() const { return rounding == Rounding::gptq || rounding == Rounding::adaround; }
+  // QuantizedType::all_codes of a symmetric weight of so many bits: one level more is much where there are few.
+  bool uses_all_codes(int width) const {
+    return scheme == Scheme::weights && width <= 4 && rounding != Rounding::automatic && rounding != Rounding::nearest;
+  }
 
   // Throws Error for values that contradict each other, and for options that do nothing beside the others.
   static QuantizeRequest from(const Options& options);

@@ -190,7 +190,10 @@ class Planner {
   }
 
   void choose_contrib(StoredWeight& stored, int width) {
-    stored.type = {.bits = width, .symmetric = request_.symmetric, .storage = storage_type(width, request_.symmetric)};
+    stored.type = {.bits = width,
+                   .symmetric = request_.symmetric,
+                   .storage = storage_type(width, request_.symmetric),
+                   .all_codes = request_.symmetric && request_.uses_all_codes(width)};
     stored.granularity = Granularity::per_block(*stored.weight.input_axis, request_.block);
     stored.grid.scale_type = DType::undefined;
     stored.opset = opset_of(stored);
@@ -232,11 +235,12 @@ class Planner {
     if (request_.weight_type) {
       const DType type = *request_.weight_type;
       if (is_float(type)) return {{bits(type), true, type}};
-      return {{width, request_.symmetric && is_signed_integer(type), type}};
+      const bool symmetric = request_.symmetric && is_signed_integer(type);
+      return {{width, symmetric, type, symmetric && request_.uses_all_codes(width)}};
     }
     std::vector<QuantizedType> types;
     for (int step = width; step <= std::max(width, 8); step = step <= 2 ? 4 : step <= 4 ? 8 : 17)
-      types.push_back({width, request_.symmetric, storage_type(step, request_.symmetric)});
+      types.push_back({width, request_.symmetric, storage_type(step, request_.symmetric), request_.symmetric && request_.uses_all_codes(width)});
     return types;
   }
 

@@ -345,5 +345,27 @@ TEST_CASE("a change is always a smaller file") {
   }
 }
 
+TEST_CASE("methods that choose scales by error use the most negative code of few bits") {
+  const std::string model =
+      "model ir=13 opset=25\ninput x: float32[2,64]\ninitializer w: float32[64,64] = random(1,-1,1)\ny = MatMul(x, w)\noutput y\n";
+  const auto least = [&](const std::string& options) {
+    const PassRun run = run_pass("quantize_weights{" + options + "}", model);
+    const Tensor codes = *run.after->graph.find("w_quantized")->constant();
+    return std::pair(std::ranges::min(codes.to_ints()), run.outcome.layers[0]["snr_db"].get<double>());
+  };
+  for (const int bits : {2, 3, 4}) {
+    CAPTURE(bits);
+    const std::string width = fmt::format("bits={}", bits);
+    const auto nearest = least(width + ",method=rtn"), chosen = least(width + ",method=mse");
+    CHECK(nearest.first == -(1 << (bits - 1)) + 1);
+    CHECK(chosen.first == -(1 << (bits - 1)));
+    CHECK(chosen.second > nearest.second);
+    // Blocks of com.microsoft's operators hold them too.
+    const PassRun packed = run_pass("quantize_weights{form=contrib,method=mse," + width + "}", model);
+    CHECK(packed.outcome.layers[0]["snr_db"].get<double>() > nearest.second);
+  }
+  CHECK(least("bits=8,method=mse").first >= -127);
+}
+
 }  // namespace
 }  // namespace onnxpress
