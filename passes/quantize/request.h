@@ -92,8 +92,9 @@ struct QuantizeRequest {
   // The method looks at the inputs that weights meet.
   bool rounds_by_inputs() const { return rounding == Rounding::gptq || rounding == Rounding::adaround; }
   // QuantizedType::all_codes of a symmetric weight of so many bits: one level more is much where there are few.
+  // Training moves scales and weights by itself.
   bool uses_all_codes(int width) const {
-    return scheme == Scheme::weights && width <= 4 && rounding != Rounding::automatic && rounding != Rounding::nearest;
+    return scheme == Scheme::weights && width <= 4 && !tune && rounding != Rounding::automatic && rounding != Rounding::nearest;
   }
 
   // Throws Error for values that contradict each other, and for options that do nothing beside the others.

@@ -178,11 +178,11 @@ TEST_CASE("training with 2-bit weights wins back what rounding alone loses") {
 
 TEST_CASE("the float model teaches without labels, as a whole and block by block") {
   const auto model = trained_net();
-  const double alone = accuracy(*aware("scheme=weights,bits=2,method=rtn,epochs=1,learning_rate=0", *model).after);
+  const double alone = accuracy(*aware("scheme=weights,bits=2,epochs=1,learning_rate=0", *model).after);
   for (const std::string objective : {"teacher", "both", "blocks"}) {
     CAPTURE(objective);
     const PassRun run =
-        aware("scheme=weights,bits=2,method=rtn,objective=" + objective + ",epochs=10,learning_rate=0.01,batch_size=20", *model);
+        aware("scheme=weights,bits=2,objective=" + objective + ",epochs=10,learning_rate=0.01,batch_size=20", *model);
     CHECK(accuracy(*run.after) > std::max(0.9, alone));
     CHECK(run.outcome.training["objective"] == objective);
     if (objective != "blocks") continue;
