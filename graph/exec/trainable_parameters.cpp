@@ -1,6 +1,7 @@
 // Which initializers of a model are its parameters.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 #include <string_view>
@@ -53,20 +54,14 @@ bool is_trained_through(const Use& use, std::int64_t elements, std::int64_t leas
   return elements >= least_elements;
 }
 
-// What training never makes of a weight: infinities, NaN, and numbers that mask what they are added to.
-bool is_mask(const Tensor& tensor) {
-  constexpr double least_masking = -9999;
-  const Tensor wide = tensor.cast(DType::float64);
-  return std::ranges::any_of(wide.data<double>(), [](double value) { return !(value > least_masking && std::isfinite(value)); });
+// Whether all numbers are finite and above `bound`: float32, the usual type, is not copied for it.
+bool are_above(const Tensor& tensor, float bound) {
+  const Tensor wide = tensor.dtype() == DType::float32 ? tensor : tensor.cast(DType::float32);
+  return std::ranges::all_of(wide.data<float>(), [bound](float value) { return value > bound && std::isfinite(value); });
 }
 
 bool only_adds(const Value& value) {
   return std::ranges::all_of(value.uses(), [](const Use& use) { return use.node->is("Add") || use.node->is("Sub") || use.node->is("Where"); });
-}
-
-bool is_finite(const Tensor& tensor) {
-  const Tensor wide = tensor.cast(DType::float64);
-  return std::ranges::all_of(wide.data<double>(), [](double value) { return std::isfinite(value); });
 }
 
 std::vector<std::string> parameters(const Model& model, std::int64_t least_elements) {
@@ -78,7 +73,9 @@ std::vector<std::string> parameters(const Model& model, std::int64_t least_eleme
       return is_trained_through(use, tensor->size(), least_elements);
     });
     if (!is_read) continue;
-    if (only_adds(*value) ? !is_mask(*tensor) : is_finite(*tensor)) names.push_back(value->name());
+    // What training never makes of a weight: numbers that mask what they are added to, infinities and NaN.
+    constexpr float masking = -9999;
+    if (are_above(*tensor, only_adds(*value) ? masking : -std::numeric_limits<float>::infinity())) names.push_back(value->name());
   }
   return names;
 }

@@ -24,9 +24,12 @@ Outcome run_scheme(Model& model, PassContext& context, const QuantizeRequest& re
 std::vector<std::string> idle_overrides(const Model& model, const QuantizeRequest& request) {
   constexpr int of_activations_too = 16;
   std::vector<std::string> notes;
+  if (request.overrides.empty()) return notes;
+  const std::vector<Weight> weights = collect_weights(model, WeightKinds::all, Selector(""), request.pass, nullptr);
   for (const BitsRule& rule : request.overrides) {
     if (rule.bits == 0 || (rule.bits == of_activations_too && request.scheme == Scheme::static_ranges)) continue;
-    if (collect_weights(model, WeightKinds::all, Selector(rule.selector), request.pass, nullptr).empty())
+    const Selector selector(rule.selector);
+    if (std::ranges::none_of(weights, [&](const Weight& weight) { return selector.matches(*weight.node, *weight.value); }))
       notes.push_back(fmt::format("overrides: '{}' has no weights that a width could be given to", rule.selector));
   }
   return notes;
@@ -108,6 +111,7 @@ Outcome QuantizePass::run(Model& model, PassContext& context) const {
 }
 
 Outcome QuantizePass::run_on(Model& model, PassContext& context, QuantizeRequest asked) const {
+  const std::vector<std::string> idle = idle_overrides(model, asked);
   BitsAssignment assigned;
   if (asked.automatic_bits) {
     assigned = assign_bits(model, context, asked);
@@ -115,7 +119,6 @@ Outcome QuantizePass::run_on(Model& model, PassContext& context, QuantizeRequest
     asked.automatic_bits = false;
   }
   if (context.calibration) context.calibration->rewind();
-  const std::vector<std::string> idle = idle_overrides(model, asked);
   Outcome outcome = convert(model, context, std::move(asked));
   outcome.notes.insert(outcome.notes.end(), idle.begin(), idle.end());
   outcome.notes.insert(outcome.notes.end(), assigned.notes.begin(), assigned.notes.end());
