@@ -33,6 +33,8 @@ DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / ".." / "s
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Of the training images' pixels, in 0 to 1."""
 BATCH, EPOCHS, RATE, DECAY, SHIFT, MOMENTUM = 128, 20, 0.05, 5e-4, 4, 0.9
+TEACHERS = (0, 1, 2)
+"""Seeds of the networks that teach together."""
 SEARCH_EPOCHS = 10
 """Of a training in the search, along the same schedule."""
 PREPROCESSING = {
@@ -146,20 +148,21 @@ class Experiment(Runs):
         evaluation = self.evaluated(model, self.data / "test", *flags)
         return evaluation["correct"] / evaluation["positions"]
 
-    def once(self, kind, seed, compute):
+    def once(self, kind, seed, compute, again=False):
         """Stores what `compute` gives (accuracy and more) as the seed's result of this kind, unless it is there."""
-        result = self.stored(f"seed-{seed}.json")
-        if kind not in result:
-            result[kind] = compute()
-            self.store(f"seed-{seed}.json", result)
+        name = f"seed-{seed}.json"
+        if not again and kind in self.stored(name):
+            return
+        found = compute()
+        self.store(name, self.stored(name) | {kind: found})
 
     def trained_by_onnxpress(self, kind, width, seed, options, teacher=None):
         out = self.folder / f"{kind}-{seed}.onnx"
         training, seconds = self.run(export(made(width, seed), self.folder / f"start-{kind}-{seed}.onnx"), options, out, teacher, seed)
         return {"options": options, "accuracy": self.accuracy(out), "loss": training["epochs"][-1]["loss"], "seconds": seconds}
 
-    def cnn(self):
-        for seed in self.seeds:
+    def cnn(self, seeds=None):
+        for seed in seeds or self.seeds:
             self.once("onnxpress", seed, lambda seed=seed: self.trained_by_onnxpress("onnxpress", 32, seed, {}))
 
     def pytorch(self):
@@ -178,9 +181,19 @@ class Experiment(Runs):
             self.once("pytorch", seed, lambda seed=seed: compute(seed))
 
     def teacher(self):
-        """The CNNs that onnxpress trained: their soft targets are averaged."""
-        self.cnn()
-        return ",".join(str(self.folder / f"onnxpress-{seed}.onnx") for seed in self.seeds)
+        """The CNNs that onnxpress trained: their soft targets are averaged. Results may have come without the models: then
+        these are trained again, to results of their own."""
+        self.cnn(TEACHERS)
+        paths = []
+        for seed in TEACHERS:
+            path = self.folder / f"onnxpress-{seed}.onnx"
+            if not path.exists():
+                path = self.folder / f"teacher-{seed}.onnx"
+                self.once(
+                    "teacher", seed, lambda seed=seed: self.trained_by_onnxpress("teacher", 32, seed, {}), again=not path.exists()
+                )
+            paths.append(str(path))
+        return ",".join(paths)
 
     def search(self):
         """Held-out accuracy of every setting at the last epoch; the best setting of each kind."""
@@ -219,6 +232,7 @@ class Experiment(Runs):
         rows = {
             "pytorch": ("32-64-128", "PyTorch"),
             "onnxpress": ("32-64-128", "onnxpress"),
+            "teacher": ("32-64-128", "onnxpress, again, as teachers"),
             "hard": ("16-32-64", "onnxpress, labels"),
             "soft": ("16-32-64", "onnxpress, labels and teachers"),
         }

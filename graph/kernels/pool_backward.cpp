@@ -73,12 +73,12 @@ struct Windows {
       }
   }
 
-  // Windows of 2 by 2 cells side by side that cover the input.
+  // Windows of 2 by 2 cells side by side that cover the input, but for the last row or column of an odd one.
   bool are_quarters() const {
     const WindowGeometry& g = geometry;
     const auto halves = [&](std::size_t axis) {
       return g.kernel[axis] == 2 && g.stride[axis] == 2 && g.dilation[axis] == 1 && g.pad[axis] == 0 &&
-             g.input[axis] == 2 * g.output[axis];
+             g.input[axis] / 2 == g.output[axis];
     };
     return g.input[0] == 1 && g.kernel[0] == 1 && g.pad[0] == 0 && halves(1) && halves(2);
   }
@@ -89,6 +89,7 @@ bool is_larger(float value, float best) { return value > best || (value != value
 
 void max_of_quarters(const WindowGeometry& g, const float* x, const float* dy, float* dx) {
   const std::int64_t width = g.input[2];
+  if (g.input[1] % 2 != 0) std::fill_n(dx + (g.input[1] - 1) * width, width, 0.0F);
   for (std::int64_t row = 0; row < g.output[1]; ++row, dy += g.output[2]) {
     const float *const upper = x + 2 * row * width, *const lower = upper + width;
     float *const to_upper = dx + 2 * row * width, *const to_lower = to_upper + width;
@@ -101,6 +102,7 @@ void max_of_quarters(const WindowGeometry& g, const float* x, const float* dy, f
       to_lower[2 * o] = is_lower && !below ? dy[o] : 0;
       to_lower[2 * o + 1] = is_lower && below ? dy[o] : 0;
     }
+    if (width % 2 != 0) to_upper[width - 1] = to_lower[width - 1] = 0;
   }
 }
 

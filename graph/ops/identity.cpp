@@ -31,7 +31,8 @@ Kernel prepare_dropout(const PrepareContext& plan) {
     const Tensor* ratio = context.input(1);
     if (const Tensor* training = context.input(2))
       require(!training->data<bool>()[0] || (ratio != nullptr && ratio->to_floats()[0] == 0.0f),
-              "Dropout in training mode cannot run");
+              "Dropout drops values at random (its input training_mode is true): export the model for "
+              "inference (PyTorch: training=TrainingMode.EVAL)");
     context.forward_output(0, x);
     if (!context.wants_output(1)) return;
     Tensor ones = Tensor::uninitialized(DType::boolean, x.dims());

@@ -291,8 +291,14 @@ NormalizedRows NormalizedRows::of(ThreadPool& pool, const Tensor& x, std::int64_
                                   const Tensor& given_bias) {
   const DType type = x.dtype();
   const RowTask task(x.dims(), axis);
-  const Tensor scale = stretched(given_scale, task.inner, type);
-  const Tensor bias = given_bias.defined() ? stretched(given_bias, task.inner, type) : Tensor();
+  // ONNX has them broadcast to a row, or (before the axis too) to the input.
+  const auto fits_row = [&](const Tensor& tensor) {
+    return !tensor.defined() || without_leading_ones(tensor.dims(), task.inner.size()).size() <= task.inner.size();
+  };
+  const bool is_by_row = fits_row(given_scale) && fits_row(given_bias);
+  const Dims& stretch = is_by_row ? task.inner : x.dims();
+  const Tensor scale = stretched(given_scale, stretch, type);
+  const Tensor bias = given_bias.defined() ? stretched(given_bias, stretch, type) : Tensor();
   Dims dims = task.outer;
   dims.resize(x.rank(), 1);
   NormalizedRows rows{.y = Tensor::uninitialized(type, x.dims()),
@@ -310,12 +316,13 @@ NormalizedRows NormalizedRows::of(ThreadPool& pool, const Tensor& x, std::int64_
       for (std::int64_t row = begin; row < end; ++row) {
         const T* from = in + row * width;
         T* to = out + row * width;
+        const std::int64_t at = is_by_row ? 0 : row * width;  // of scale and bias
         const Moments found = moments(from, width);
         const double mean = centered ? found.mean : 0;
         const double power = centered ? found.variance : found.variance + found.mean * found.mean;
         const double inverse = 1 / std::sqrt(power + epsilon);
         for (std::int64_t i = 0; i < width; ++i)
-          to[i] = static_cast<T>((from[i] - mean) * inverse) * a[i] + (b != nullptr ? b[i] : T(0));
+          to[i] = static_cast<T>((from[i] - mean) * inverse) * a[at + i] + (b != nullptr ? b[at + i] : T(0));
         mean_out[row] = mean;
         inverse_out[row] = inverse;
       }

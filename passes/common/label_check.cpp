@@ -1,6 +1,7 @@
 // Labels that no loss can be computed of, found before anything is trained.
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "graph/exec/class_scores.h"
 #include "passes/common/loss_choice.h"
@@ -25,7 +26,7 @@ LabelCheck::LabelCheck(const ChosenLosses& losses, const FirstBatch& first) {
     Rule rule{.term = term, .source = losses.targets.at(next++)};
     if (term.kind == Kind::decoupled_distillation) ++next;
     if (term.kind == Kind::ctc) {
-      if (term.has_lengths) ++next;
+      if (term.has_lengths) rule.steps = losses.targets.at(next++);
       if (term.has_target_lengths) rule.lengths = losses.targets.at(next++);
     }
     const auto dims = first.outputs.find(term.output);
@@ -44,8 +45,12 @@ void LabelCheck::operator()(const Batch& batch, const BatchPlace& place) const {
       check_numbers(rule, labels, place);
     else if (!is_integer(labels.dtype()))
       check_probabilities(rule, labels, place);
-    else if (rule.term.kind != Kind::kl)
-      check_classes(rule, labels, rule.lengths ? tensor_of(*rule.lengths, batch) : Tensor(), place);
+    else if (rule.term.kind != Kind::kl) {
+      const Tensor lengths = rule.lengths ? tensor_of(*rule.lengths, batch) : Tensor();
+      check_classes(rule, labels, lengths, place);
+      if (rule.term.kind == Kind::ctc)
+        check_alignments(rule, labels, lengths, rule.steps ? tensor_of(*rule.steps, batch) : Tensor(), place);
+    }
   }
 }
 
@@ -97,6 +102,28 @@ void LabelCheck::check_classes(const Rule& rule, const Tensor& labels, const Ten
     if (is_ctc && values[i] == rule.term.blank)
       throw Unsuitable(fmt::format("label {} of sample {}: it is the blank of ctc, expected the other classes",
                                    values[i], place.samples[i / each]));
+  }
+}
+
+// A path has a step for each class of the target, and one for a blank between two that are the same (Graves
+// et al. 2006, section 3): on fewer steps no path gives the target, and the loss is infinite.
+void LabelCheck::check_alignments(const Rule& rule, const Tensor& labels, const Tensor& lengths, const Tensor& steps,
+                                  const BatchPlace& place) {
+  const std::size_t width = static_cast<std::size_t>(labels.size()) / place.samples.size();
+  const std::vector<std::int64_t> sizes = lengths.defined() ? lengths.to_ints() : std::vector<std::int64_t>();
+  const std::vector<std::int64_t> given = steps.defined() ? steps.to_ints() : std::vector<std::int64_t>();
+  const std::vector<std::int64_t> values = labels.to_ints();
+  for (std::size_t sample = 0; sample < place.samples.size(); ++sample) {
+    const std::size_t size = sizes.empty() ? width : std::min(width, static_cast<std::size_t>(std::max<std::int64_t>(sizes[sample], 0)));
+    const auto line = std::span(values).subspan(sample * width, size);
+    std::int64_t blanks = 0;
+    for (std::size_t i = 1; i < size; ++i) blanks += line[i] == line[i - 1];
+    const std::int64_t present = given.empty() ? rule.dims[rule.term.batch_first ? 1 : 0] : given[sample];
+    const std::int64_t needed = static_cast<std::int64_t>(size) + blanks;
+    if (present < needed)
+      throw Unsuitable(fmt::format("sample {}: a target of {} classes, {} of them the same as the one before, needs {} "
+                                   "steps of output '{}', found {}: no path of ctc gives it; leave the sample out",
+                                   place.samples[sample], size, blanks, needed, rule.term.output, present));
   }
 }
 

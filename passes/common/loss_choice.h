@@ -57,12 +57,15 @@ class LabelCheck {
   struct Rule {
     LossTerm term;
     TargetSource source;
-    std::optional<TargetSource> lengths;  // of the targets of ctc
+    std::optional<TargetSource> steps;    // of ctc: how many of the output's steps count
+    std::optional<TargetSource> lengths;  // of ctc: of the targets
     Dims dims;                            // of the output
   };
   static void check_numbers(const Rule& rule, const Tensor& labels, const BatchPlace& place);
   static void check_probabilities(const Rule& rule, const Tensor& labels, const BatchPlace& place);
   static void check_classes(const Rule& rule, const Tensor& labels, const Tensor& lengths, const BatchPlace& place);
+  static void check_alignments(const Rule& rule, const Tensor& labels, const Tensor& lengths, const Tensor& steps,
+                               const BatchPlace& place);
 
   std::vector<Rule> rules_;
 };

@@ -14,6 +14,15 @@
 namespace onnxpress {
 namespace {
 
+// Whether the types are the same as far as they are known. Exports compute the dims of attention from
+// the input's, which inference does not follow; a 1 would broadcast.
+bool may_be_same(const Type& a, const Type& b) {
+  if (!a.is_tensor() || !b.is_tensor() || a.elem != b.elem || !a.shape || !b.shape) return false;
+  return std::ranges::equal(*a.shape, *b.shape, [](const Dim& left, const Dim& right) {
+    return same_dim(left, right) || (left.value() != 1 && right.value() != 1 && (!left.is_known() || !right.is_known()));
+  });
+}
+
 // One Add that brings a value back.
 struct Connection {
   Node* add = nullptr;
@@ -45,7 +54,7 @@ class Finder {
     for (std::size_t i = 0; i < connections_.size(); ++i) {
       const std::optional<std::size_t> before = predecessor(connections_[i].skip, by_add);
       const bool follows = before && chain_of.contains(*before) && chains[chain_of[*before]].back() == *before &&
-                           same_type(connections_[*before].skip->type, connections_[i].skip->type);
+                           may_be_same(connections_[*before].skip->type, connections_[i].skip->type);
       if (!follows) chains.emplace_back();
       chain_of[i] = follows ? chain_of[*before] : chains.size() - 1;
       chains[chain_of[i]].push_back(i);
@@ -92,11 +101,9 @@ class Finder {
 
   std::optional<Connection> read(Node& add) {
     Value *const a = add.input(0), *const b = add.input(1);
-    if (a == b || a->is_constant() || b->is_constant() || !same_type(a->type, b->type) ||
-        !same_type(a->type, add.output()->type))
-      return std::nullopt;
+    if (a == b || a->is_constant() || b->is_constant() || !may_be_same(a->type, b->type)) return std::nullopt;
     for (Value* skip : {a, b}) {
-      if (&skip->graph() != &graph_) continue;
+      if (&skip->graph() != &graph_ || !may_be_same(skip->type, add.output()->type)) continue;
       const std::set<Node*> branch = branch_of(add, skip);
       if (std::ranges::none_of(branch, [](const Node* node) { return has_weight(*node); })) continue;
       std::vector<Node*> nodes(branch.begin(), branch.end());

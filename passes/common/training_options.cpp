@@ -105,7 +105,7 @@ constexpr OptionSpec shared_options[] = {
     {.name = "warmup",
      .kind = Kind::number,
      .default_value = "0",
-     .help = "epochs over which the rate rises",
+     .help = "epochs over which the rate rises; with one_cycle 0.3 of all epochs unless said",
      .min = 0,
      .max = most_epochs},
     {.name = "weight_decay",
@@ -261,6 +261,9 @@ TrainingSettings TrainingSettings::from(const Options& options) {
                        .final_rate = options.number("final_rate")};
   settings.step_epochs = options.number("step_epochs");
   settings.warmup_epochs = options.number("warmup");
+  constexpr double usual_rise = 0.3;  // of a cycle, as in PyTorch's OneCycleLR
+  if (settings.schedule.kind == Schedule::Kind::one_cycle && !options.given("warmup"))
+    settings.warmup_epochs = usual_rise * static_cast<double>(settings.fit.epochs);
   settings.clip_norm = options.number("clip_norm");
   settings.clip_value = options.number("clip_value");
   settings.rate_factors = selected(options, "rate_factors", 1, 1e6);

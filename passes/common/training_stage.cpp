@@ -1,10 +1,11 @@
 #include "passes/common/training_stage.h"
 
 #include <algorithm>
-#include <set>
+#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "graph/exec/gradients.h"
@@ -256,9 +257,22 @@ class Stage {
                       {"stopped_early", result.stopped_early}};
     if (settings_.fit.keep_best && start_.held_out > 0 && result.best_epoch == 0)
       report_.notes.push_back("no epoch made the held-out loss lower: the parameters are those of the start");
+    note_risen_loss(result.epochs);
     if (result.stopped_early)
       report_.notes.push_back(fmt::format("stopped after epoch {}: no lower held-out loss for {} epochs",
                                           result.epochs.back().epoch, settings_.fit.patience));
+  }
+
+  // Where the parameters are those of the last epoch.
+  void note_risen_loss(const std::vector<EpochRecord>& epochs) {
+    constexpr double noise = 1.1;  // how much higher the loss of another epoch may be without a reason
+    if (settings_.fit.keep_best && start_.held_out > 0) return;
+    const auto first = std::ranges::find_if(epochs, [](const EpochRecord& epoch) { return epoch.epoch > 0; });
+    if (first == epochs.end()) return;
+    const EpochRecord& last = epochs.back();
+    if (last.loss > first->loss + (noise - 1) * std::fabs(first->loss))
+      report_.notes.push_back(fmt::format("the loss rose from {:.4g} in epoch {} to {:.4g} in epoch {}: a lower learning_rate may help",
+                                          first->loss, first->epoch, last.loss, last.epoch));
   }
 
   Model& model_;

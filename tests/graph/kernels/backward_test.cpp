@@ -215,7 +215,8 @@ TEST_CASE("pooling's gradients by tables are those of the reference") {
     check_vector(fmt::format("input x: float32[{}]\n", x), call, opset, "direct");
   };
   pool("2,3,6,8", "MaxPool(x) {kernel_shape=[2,2], strides=[2,2]}");
-  pool("2,3,7,8", "MaxPool(x) {kernel_shape=[2,2], strides=[2,2]}");
+  for (const char* odd : {"2,3,7,8", "2,3,6,7", "2,3,7,7", "2,3,3,2"})
+    pool(odd, "MaxPool(x) {kernel_shape=[2,2], strides=[2,2]}");
   pool("2,3,7,8", "MaxPool(x) {kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]}");
   pool("2,3,6,5", "MaxPool(x) {kernel_shape=[3,2], pads=[1,0,1,1], strides=[2,1], dilations=[1,2]}");
   pool("2,2,7", "MaxPool(x) {kernel_shape=[3], strides=[2], ceil_mode=1}");

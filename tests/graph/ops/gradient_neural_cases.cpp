@@ -67,8 +67,9 @@ std::vector<GradientCase> neural_gradient_cases() {
   norm("InstanceNormalization", "2,3,4,2", "3", "3", "epsilon=0.01");
   norm("GroupNormalization", "2,4,3,2", "2", "2", "num_groups=2", 18);
   norm("GroupNormalization", "2,4,3,2", "4", "4", "num_groups=2", 21);
-  add("initializer x: float64[2,3,4] = random(1)\ninitializer s: float64[4] = random(2)\n"
-      "y = RMSNormalization(x, s)\n", 23);
+  for (const char* dims : {"4", "2,3,4", "2,1,4", "3,1"})
+    add(fmt::format("initializer x: float64[2,3,4] = random(1)\ninitializer s: float64[{}] = random(2)\n"
+                    "y = RMSNormalization(x, s)\n", dims), 23);
   add("initializer x: float64[2,3,4] = random(1)\ninitializer s: float64[4] = random(2)\n"
       "y = LayerNormalization(x, s)\n");
   const auto batch_norm = [&](const char* x, const char* results, const char* attributes,

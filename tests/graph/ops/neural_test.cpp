@@ -254,6 +254,11 @@ y, mean, inverse = LayerNormalization(x, s, b) {epsilon=0.0}
   check_close(layer["y"], parse_tensor("float32[2,2]{-1,3,-1,3}"));
   check_close(layer["mean"], parse_tensor("float32[2,1]{2,20}"));
   check_close(layer["inverse"], parse_tensor("float32[2,1]{1,0.1}"));
+  // Root mean square 5; a scale for each element, or for each row.
+  const std::string rows = "initializer x: float32[2,2] = {7,1,5,5}\n";
+  check_y(rows + "initializer s: float32[2] = {1,2}\ny = RMSNormalization(x, s) {epsilon=0.0}\n", "float32[2,2]{1.4,0.4,1,2}", 23);
+  check_y(rows + "initializer s: float32[2,2] = {1,2,3,4}\ny = RMSNormalization(x, s) {epsilon=0.0}\n", "float32[2,2]{1.4,0.4,3,4}", 23);
+  check_y(rows + "initializer s: float32[2,1] = {1,2}\ny = RMSNormalization(x, s) {epsilon=0.0}\n", "float32[2,2]{1.4,0.2,2,2}", 23);
   check_y(R"(initializer x: float32[1,2,2] = {1,3,10,30}
 initializer s: float32[2] = {1,2}
 initializer b: float32[2] = {0,1}

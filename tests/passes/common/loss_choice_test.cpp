@@ -98,6 +98,18 @@ output y: float32[n,t,5]
   CHECK(all.targets.size() == 1);
   CHECK_FALSE(all.terms.at(0).has_lengths);
 
+  // Two that are the same need a blank between them.
+  LabelledData repeated({sequences}, integers({20, 3}, {2, 2, 2}),
+                        {{"y_len", integers({20}, {2, 3})}, {"x_len", integers({20}, {3, 5})}});
+  CHECK(refusal(*frames, repeated) == "accepted");
+  LabelledData longer({sequences}, integers({20, 3}, {2, 2, 2}),
+                      {{"y_len", integers({20}, {2, 3})}, {"x_len", integers({20}, {3, 4})}});
+  CHECK(refusal(*frames, longer) ==
+        "sample 1: a target of 3 classes, 2 of them the same as the one before, needs 5 steps of output 'y', found 4: no "
+        "path of ctc gives it; leave the sample out");
+  LabelledData short_frames({normal_tensor({20, 2, 4}, 5)}, integers({20, 3}, {1, 2, 3}));
+  CHECK(refusal(*frames, short_frames, "ctc").starts_with("sample 0: a target of 3 classes, 0 of them"));
+
   const auto autoencoder = parse_model(R"(model ir=8 opset=17
 input x: float32[n,4]
 initializer w: float32[4,2] = random(1)

@@ -283,6 +283,21 @@ TEST_CASE("attention and feed-forward network of a layer go together") {
   for (const char* name : {"u0", "v0", "u2", "v2"}) CHECK(run.after->graph.find(name) != nullptr);
 }
 
+TEST_CASE("blocks are found where dims are computed") {
+  // As exporters write attention: rows and samples as one axis, and back by computed dims.
+  std::string text = "input x: float32[n,t,4]\ninitializer r: int64[2] = {-1,4}\n", value = "x";
+  for (int i = 0; i < 2; ++i) {
+    text += fmt::format(
+        "initializer u{0}: float32[4,4] = random({0})\ns{0} = Shape({1})\nf{0} = Reshape({1}, r)\nh{0} = MatMul(f{0}, u{0})\n"
+        "initializer one{0}: int64[] = {{1}}\nm{0} = Mul(s{0}, one{0})\ng{0} = Reshape(h{0}, m{0})\na{0} = Add({1}, g{0})\n",
+        i, value);
+    value = fmt::format("a{}", i);
+  }
+  const PassRun run = derived("depth=0.5", text + "y = Relu(" + value + ")\noutput y: float32[n,t,4]\n");
+  CHECK(run.after->graph.find("u0") == nullptr);
+  CHECK(run.after->graph.find("u1") != nullptr);
+}
+
 TEST_CASE("what cannot be derived is refused with the reason") {
   const auto message = [](const std::string& options, const std::string& body) {
     try {

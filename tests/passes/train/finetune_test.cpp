@@ -149,6 +149,29 @@ TEST_CASE("a loss that depends on no parameter is refused, and parameters it doe
   }));
 }
 
+TEST_CASE("a loss that rose is told where nothing was held out") {
+  const std::string risen = "the loss rose from ";
+  const auto is_told = [&](const std::string& options) {
+    const PassRun run = finetuned(options);
+    return std::ranges::any_of(run.outcome.notes, [&](const std::string& note) { return note.starts_with(risen); });
+  };
+  const std::string few = "finetune{epochs=3,batch_size=20,optimizer=sgd,";
+  CHECK(is_told(few + "learning_rate=300,warmup=2,hold_out=0"));
+  CHECK_FALSE(is_told(few + "learning_rate=0.05,hold_out=0"));
+}
+
+TEST_CASE("the rate of one_cycle rises over three tenths of the epochs unless a warm-up is said") {
+  const std::string cycle = "finetune{epochs=10,batch_size=20,learning_rate=0.02,schedule=one_cycle,keep_best=false";
+  const auto rate = [](const PassRun& run, std::size_t epoch) {
+    return run.outcome.training["epochs"][epoch - 1]["learning_rate"].get<double>();
+  };
+  const PassRun usual_rise = finetuned(cycle), early = finetuned(cycle + ",warmup=1");
+  CHECK(rate(usual_rise, 1) < 0.01);
+  CHECK(rate(usual_rise, 3) > 0.019);
+  CHECK(rate(early, 1) > 0.019);
+  CHECK(rate(early, 10) < 0.001);
+}
+
 TEST_CASE("a start that no epoch improves on is kept") {
   const PassRun run = finetuned("finetune{epochs=2,optimizer=sgd,learning_rate=0");
   CHECK_FALSE(run.outcome.changed);
