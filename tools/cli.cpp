@@ -84,6 +84,7 @@ class Command {
     app_.set_help_flag("-h,--help", "print help");
     flags_.declare(app_);
     app_.allow_extras();
+    app_.require_subcommand(0, 1);  // words behind the verb are its own: a pass may have a verb's name
     for (const auto& verb : verbs_) {
       CLI::App* sub = app_.add_subcommand(verb->name(), verb->summary());
       sub->set_help_flag("-h,--help", "print help")->group("");

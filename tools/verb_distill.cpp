@@ -39,6 +39,7 @@ class DistillVerb : public Verb {
     require(flags_.teacher_given(), "distill: expected --teacher MODEL");
     require(!student_.empty(), "distill: expected --student MODEL, or --student auto:width=0.5");
     require(!job_.output.empty(), "distill: expected -o OUT");
+    require(student_ != "auto", "--student auto: expected what the student keeps, as in auto:width=0.5,depth=0.5");
     job_.kind = name();
     const bool is_derived = student_.starts_with(derived);
     if (is_derived) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string_view>
 #include <tuple>
 
 #include "graph/base/error.h"
@@ -64,6 +65,19 @@ class Row {
   std::int64_t stride_, classes_;
 };
 
+// The one score of every position as scores of the classes 0 and 1.
+Tensor both_classes(const Tensor& scores, bool is_probability) {
+  const Tensor floats = scores.cast(DType::float32);
+  Tensor both = Tensor::uninitialized(DType::float32, {scores.size(), 2});
+  const auto to = both.mutable_data<float>();
+  std::size_t next = 0;
+  for (const float score : floats.data<float>()) {
+    to[next++] = is_probability ? 1 - score : 0;
+    to[next++] = score;
+  }
+  return both;
+}
+
 double ratio(std::int64_t part, std::int64_t whole) {
   return whole ? static_cast<double>(part) / static_cast<double>(whole) : 0.0;
 }
@@ -85,9 +99,25 @@ std::optional<ClassLayout> ClassLayout::fit(const Dims& output, Dims labels) {
   return std::nullopt;
 }
 
+bool is_sigmoid_output(const Value& output) {
+  constexpr std::string_view passing[] = {"Identity", "Reshape",   "Squeeze", "Unsqueeze",      "Flatten",
+                                          "Transpose", "Cast",     "Slice",   "QuantizeLinear", "DequantizeLinear"};
+  const Value* value = &output;
+  while (value != nullptr && value->producer() != nullptr) {
+    const Node& node = *value->producer();
+    if (node.op_type() == "Sigmoid" || node.op_type() == "QLinearSigmoid") return true;
+    if (std::ranges::find(passing, node.op_type()) == std::end(passing)) return false;
+    value = node.input(0);
+  }
+  return false;
+}
+
 void ClassificationSums::judge(const Tensor& scores, const ClassLayout& layout,
                                const Tensor& labels, std::int64_t count,
                                std::int64_t first_sample) {
+  if (layout.classes == 1)
+    return judge(both_classes(scores, layout.is_probability),
+                 {.classes = 2, .positions = layout.positions, .ignored = layout.ignored}, labels, count, first_sample);
   const Tensor floats = scores.cast(DType::float32);
   const float* data = floats.data<float>().data();
   if (is_float(labels.dtype())) {
@@ -111,6 +141,7 @@ void ClassificationSums::judge(const Tensor& scores, const ClassLayout& layout,
   for (std::int64_t i = 0; i < count * layout.positions; ++i) {
     const std::int64_t sample = i / layout.positions, position = i % layout.positions;
     const std::int64_t label = truth[static_cast<std::size_t>(i)];
+    if (label == unlabelled || label == layout.ignored) continue;
     require(label >= 0 && label < layout.classes,
             "label {} of sample {}: expected 0 to {}, the output has {} classes", label,
             first_sample + sample, layout.classes - 1, layout.classes);

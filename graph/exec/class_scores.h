@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "graph/exec/metrics.h"
+#include "graph/ir/model.h"
 
 namespace onnxpress {
 
@@ -16,10 +17,19 @@ struct ClassLayout {
   std::int64_t classes = 0;
   std::int64_t positions = 1;  // labels per sample
   bool class_major = false;
+  // Of one class: its score says how likely label 1 is, as a probability or (false) a logit; 0 is all else.
+  bool is_probability = false;
+  std::optional<std::int64_t> ignored = std::nullopt;  // a label that is not judged, beside `unlabelled`
 
   // The layout of an output for labels of the given dims, or nothing when they do not fit.
   static std::optional<ClassLayout> fit(const Dims& output, Dims labels);
 };
+
+// Labels that are not judged anywhere: what PyTorch and others put where there is no label (its ignore_index).
+inline constexpr std::int64_t unlabelled = -100;
+
+// Whether the output is a Sigmoid's, reshaped or in codes perhaps.
+bool is_sigmoid_output(const Value& output);
 
 // Sums over judged positions; adding them in a fixed order keeps figures equal on any thread count.
 struct ClassificationSums {

@@ -64,6 +64,9 @@ HeldOutJudge::HeldOutJudge(const Model& model, std::span<const LossTerm> losses,
   classified_ = 0;
   for (std::size_t i = 0; i < outputs.size(); ++i)
     if (outputs[i]->name() == losses.front().output) classified_ = i;
+  is_binary_ = losses.front().kind == LossTerm::Kind::binary_cross_entropy;
+  is_probability_ = !outputs.empty() && is_sigmoid_output(*outputs[*classified_]);
+  ignored_ = losses.front().ignored;
 }
 
 std::pair<double, std::optional<double>> HeldOutJudge::judge(const Trainer& trainer, const Samples& samples,
@@ -92,9 +95,12 @@ std::pair<double, std::optional<double>> HeldOutJudge::judge(const Trainer& trai
     count += fresh;
     are_classes = are_classes && is_integer(part.labels.dtype());
     if (!are_classes) continue;
-    const auto layout = ClassLayout::fit(results[*classified_].dims(), part.labels.dims());
-    are_classes = layout.has_value();
-    if (are_classes) sums.judge(results[*classified_], *layout, part.labels, fresh, begin);
+    auto layout = ClassLayout::fit(results[*classified_].dims(), part.labels.dims());
+    are_classes = layout.has_value() && (layout->classes > 1 || is_binary_);
+    if (!are_classes) continue;
+    layout->is_probability = is_probability_;
+    layout->ignored = ignored_;
+    sums.judge(results[*classified_], *layout, part.labels, fresh, begin);
   }
   std::optional<double> accuracy;
   if (are_classes && sums.positions > 0)

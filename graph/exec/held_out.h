@@ -39,6 +39,9 @@ class HeldOutJudge {
   std::unique_ptr<Model> model_;
   AppendedLoss loss_;
   std::optional<std::size_t> classified_;  // the output that labels are compared with
+  bool is_binary_ = false;                 // by binary_cross_entropy: one score is two classes
+  bool is_probability_ = false;            // of one score: not a logit
+  std::optional<std::int64_t> ignored_;    // a label that counts nowhere
   bool is_fixed_;                          // the batch
 };
 

@@ -38,6 +38,7 @@ bool same_after_first(const Dims& a, const Dims& b) {
 struct Judgement {
   std::size_t output = 0;
   bool classification = false, squares = false;
+  bool is_probability = false;  // of an output with one class
 };
 
 struct BatchSums {
@@ -118,9 +119,10 @@ class Evaluator {
     BatchSums sums{.samples = batch.samples};
     count_non_finite(output, batch.samples, sums.non_finite);
     if (judgement.classification) {
-      const auto layout = ClassLayout::fit(output.dims(), batch.labels.dims());
+      auto layout = ClassLayout::fit(output.dims(), batch.labels.dims());
       require(layout.has_value(), "an output of shape {} does not fit labels of shape {}",
               to_string(output.dims()), to_string(batch.labels.dims()));
+      layout->is_probability = judgement.is_probability;
       sums.classes.judge(output, *layout, batch.labels, batch.samples, first_sample);
     }
     if (judgement.squares) {
@@ -145,6 +147,7 @@ class Evaluator {
               name(metric), name(batch.labels.dtype()));
     }
     judgement.output = choose_output(model_, outputs, batch.labels, judgement, options_.output);
+    judgement.is_probability = is_sigmoid_output(*model_.graph.outputs()[judgement.output]);
     return judgement;
   }
 

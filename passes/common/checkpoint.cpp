@@ -50,7 +50,8 @@ Checkpoint parse(std::span<const std::byte> bytes) {
   std::size_t length = 0;
   for (std::size_t i = length_bytes; i-- > 0;) length = length << 8 | std::to_integer<std::size_t>(bytes[i]);
   require(length <= most_header_bytes && length <= bytes.size() - length_bytes,
-          "expected a header of {} bytes, found {}", length, bytes.size() - length_bytes);
+          "it is no checkpoint, or a damaged one: expected a header of {} bytes, found {}", length,
+          bytes.size() - length_bytes);
   const auto text = bytes.subspan(length_bytes, length);
   Checkpoint checkpoint;
   try {

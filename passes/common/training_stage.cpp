@@ -10,6 +10,7 @@
 
 #include "graph/exec/gradients.h"
 #include "passes/common/batch_augmentation.h"
+#include "passes/common/batch_norm.h"
 #include "passes/common/checkpoint.h"
 #include "passes/common/dropout_places.h"
 #include "passes/common/loss_choice.h"
@@ -79,6 +80,9 @@ class Stage {
 
  private:
   void prepare() {
+    if (const Node* node = find_batch_norm_in_training(model_))
+      throw Unsuitable(fmt::format("{} has training_mode=1, which makes its results depend on the other samples of a batch: export the "
+                                   "model for inference (PyTorch: model.eval()); training then has statistics of its batches", node->describe()));
     const FirstBatch first = look_at_first_batch(model_, data_, context_.pool.size());
     choose(first);
     choose_parameters();
@@ -110,16 +114,33 @@ class Stage {
     };
     const std::vector<std::string> all = settings_.names_tensors ? selectable_parameters(model_) : trainable_parameters(model_);
     const std::size_t frozen = static_cast<std::size_t>(std::ranges::count_if(all, of_model)) - parameters_.size();
-    if (parameters_.empty())
-      throw Unsuitable(frozen > 0
-                           ? "all parameters are frozen: there is nothing to train"
-                           : "the model has no floating-point initializers to train (weights in Constant nodes: run "
-                             "'simplify' before)");
+    if (parameters_.empty()) throw Unsuitable(without_parameters(frozen));
     if (frozen > 0)
       report_.notes.push_back(fmt::format("{} of {} parameters are frozen", frozen, frozen + parameters_.size()));
     if (const std::size_t made = constant_node_weights(model_))
       report_.notes.push_back(fmt::format("{} weights are made by Constant nodes and are not trained: run simplify before", made));
+    note_shared();
     check_reach();
+  }
+
+  std::string without_parameters(std::size_t frozen) const {
+    if (frozen > 0) return "all parameters are frozen: there is nothing to train";
+    if (constant_node_weights(model_) > 0)
+      return "the model has no floating-point initializers to train: its weights are made by Constant nodes, run 'simplify' before";
+    const bool has_codes =
+        std::ranges::any_of(model_.graph.nodes(), [](const Node* node) { return node->is("DequantizeLinear"); });
+    return has_codes ? "the model has no floating-point weights to train, it is quantized: train before, or use 'quantize_aware'"
+                     : "the model has no floating-point initializers to train";
+  }
+
+  // Equal weights that were stored once (by exporters, or by simplify) look like weights tied on purpose.
+  void note_shared() {
+    const auto is_shared = [this](const std::string& name) { return model_.graph.find(name)->uses().size() > 1; };
+    const auto first = std::ranges::find_if(parameters_, is_shared);
+    if (first == parameters_.end()) return;
+    const auto count = std::ranges::count_if(parameters_, is_shared);
+    report_.notes.push_back(fmt::format("{} of {} parameters {} read in several places and stay{} the same in all of them, the first: '{}'",
+                                        count, parameters_.size(), count == 1 ? "is" : "are", count == 1 ? "s" : "", *first));
   }
 
   // Parameters that the loss does not depend on.

@@ -172,6 +172,7 @@ TEST_CASE("usage: nearest names, exact values") {
   CHECK(has(compress({"--passes", "simplify", "extra.onnx"}), "unexpected argument 'extra.onnx'"));
   CHECK(has(failure(scratch, {"compress", cnn, "--passes", "simplify"}), "expected -o OUT"));
   CHECK(has(failure(scratch, {"passes", "simplfy"}), "did you mean 'simplify'?"));
+  CHECK(has(failure(scratch, {"passes", "eval"}), "unknown pass 'eval'"));  // a verb's name
   CHECK(has(failure(scratch, {"inspect", cnn, "--input-shape", "z=1x1"}), "no input 'z'"));
   CHECK(has(failure(scratch, {"inspect", cnn, "--input-shape", "x=0x1x8x8"}), "at least 1"));
   CHECK(has(failure(scratch, {"inspect", cnn, "--input-shape", "x=999999999999x1x8x8"}),

@@ -98,6 +98,36 @@ TEST_CASE("cross-entropy of distributions is of their logarithm") {
   CHECK(value(evaluate(*model, sure), Metric::cross_entropy) == Approx(23 * std::log(2.0)));
 }
 
+TEST_CASE("one score is a logit of class 1, or a Sigmoid's probability") {
+  const Tensor scores = floats({4, 1}, {-2, 0.25f, 3, -1});
+  GivenData logits(scores, ints({4}, {0, 1, 1, 1}), 3);
+  const Evaluation found = evaluate(*identity("n,1"), logits);
+  CHECK(found.correct == 3);
+  const auto loss = [](double score, int label) { return std::log1p(std::exp(label == 1 ? -score : score)); };
+  CHECK(value(found, Metric::cross_entropy) == Approx((loss(-2, 0) + loss(0.25, 1) + loss(3, 1) + loss(-1, 1)) / 4));
+  const auto sigmoid = parse_model(
+      "model ir=8 opset=17\ninput x: float32[n,1]\np = Sigmoid(x)\ninitializer r: int64[2] = {-1,1}\n"
+      "y: float32[n,1] = Reshape(p, r)\noutput y: float32[n,1]\n");
+  for (const Tensor& labels : {ints({4}, {0, 1, 1, 1}), ints({4, 1}, {0, 1, 1, 1}), floats({4}, {0, 1, 1, 1})}) {
+    GivenData data(scores, labels, 3);
+    const Evaluation same = evaluate(*sigmoid, data);
+    CHECK(same.correct == 3);
+    CHECK(value(same, Metric::cross_entropy) == Approx(value(found, Metric::cross_entropy)));
+  }
+  // By position: a map of one channel.
+  GivenData map(floats({1, 1, 2, 2}, {1, -1, 2, -2}), ints({1, 2, 2}, {1, 0, 0, 0}), 1);
+  CHECK(evaluate(*identity("n,1,2,2"), map).correct == 3);
+  GivenData beyond(scores, ints({4}, {0, 1, 2, 1}), 3);
+  CHECK(error_of(*identity("n,1"), beyond).find("label 2 of sample 2") != std::string::npos);
+}
+
+TEST_CASE("what is not labelled is not judged") {
+  GivenData data(floats({4, 2}, {2, 1, 0, 3, 1, 0, 0, 2}), ints({4}, {0, -100, 1, -100}), 3);
+  const Evaluation found = evaluate(*identity("n,2"), data);
+  CHECK(found.positions == 2);
+  CHECK(found.correct == 1);
+}
+
 TEST_CASE("equal scores rank by class number; top-5") {
   GivenData data(floats({2, 7}, {1, 1, 1, 1, 1, 1, 1, 7, 6, 5, 4, 3, 2, 1}), ints({2}, {4, 5}), 1);
   const Evaluation found =

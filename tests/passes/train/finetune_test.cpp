@@ -331,6 +331,50 @@ output y: float32[n,4]
   CHECK_THROWS_AS(ran("finetune{weight_decay='nowhere=1'}", net, data), Error);
 }
 
+TEST_CASE("one score is judged as two classes, and labels that count nowhere are not judged") {
+  const auto held_out_accuracy = [](std::string_view model, const std::string& options, Dims dims, std::vector<std::int64_t> cycle) {
+    Tensor labels(DType::int64, std::move(dims));
+    std::size_t next = 0;
+    for (auto& label : labels.mutable_data<std::int64_t>()) label = cycle[next++ % cycle.size()];
+    LabelledData data({Tensor(DType::float32, {40, 2})}, labels);
+    return run_pass("finetune{epochs=1,hold_out=0.5," + options + "}", parse_model(model), {.training = &data})
+        .outcome.training["epochs"][1]["held_out_accuracy"];
+  };
+  const std::string binary = "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer w: float32[2,1] = {0,0}\n"
+                             "initializer b: float32[1] = {9}\nh = Gemm(x, w, b)\n";
+  for (const char* end : {"y: float32[n,1] = Sigmoid(h)\noutput y: float32[n,1]\n", "y: float32[n,1] = Identity(h)\noutput y: float32[n,1]\n"})
+    for (const Dims& dims : {Dims{40}, Dims{40, 1}})
+      CHECK(held_out_accuracy(binary + end, "loss=binary_cross_entropy,learning_rate=1e-6", dims, {1}) == 1.0);
+  CHECK(held_out_accuracy(net, "loss='cross_entropy(ignore=7)'", {40}, {1, 7}).is_number());
+  CHECK(held_out_accuracy(net, "loss='cross_entropy(ignore=-100)'", {40}, {1, -100}).is_number());
+}
+
+TEST_CASE("models in training mode and quantized ones are refused with what to do") {
+  LabelledData data = quadrants(64);
+  const std::string start = "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer s: float32[2] = {1,1}\n"
+                            "initializer m: float32[2] = {0,0}\ninitializer w: float32[2,4] = random(1)\n";
+  const std::string message = refusal("finetune", start + "n, rm, rv = BatchNormalization(x, s, m, m, s) {training_mode=1}\n"
+                                      "y: float32[n,4] = MatMul(n, w)\noutput y: float32[n,4]\n", data);
+  CHECK_MESSAGE(message.find("has training_mode=1") != std::string::npos, message);
+  const std::string coded = refusal("finetune", "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer c: int8[2,4] = {1,2,3,4,5,6,7,8}\n"
+                                    "initializer s: float32[] = {0.5}\nw = DequantizeLinear(c, s)\n"
+                                    "y: float32[n,4] = MatMul(x, w)\noutput y: float32[n,4]\n", data);
+  CHECK_MESSAGE(coded.find("it is quantized") != std::string::npos, coded);
+}
+
+TEST_CASE("parameters that are read in several places are told") {
+  const auto is_told = [](const std::string& model) {
+    LabelledData data = quadrants(64);
+    const auto notes = run_pass("finetune{epochs=1}", parse_model(model), {.training = &data}).outcome.notes;
+    return std::ranges::any_of(notes, [](const std::string& note) { return note.find("read in several places") != std::string::npos; });
+  };
+  const std::string tied = "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer u: float32[2,2] = random(1)\n"
+                           "initializer w: float32[2,4] = random(2)\nh = MatMul(x, u)\nt = Tanh(h)\ng = MatMul(t, u)\n"
+                           "y: float32[n,4] = MatMul(g, w)\noutput y: float32[n,4]\n";
+  CHECK(is_told(tied));
+  CHECK_FALSE(is_told(net));
+}
+
 TEST_CASE("options that do nothing beside the others are refused, with what they belong to") {
   LabelledData data = quadrants(64);
   const auto told = [&](const std::string& options) -> std::string {
