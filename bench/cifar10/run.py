@@ -10,7 +10,7 @@ images, judged on the others), `hard`, `soft` (one student a seed), `table`. The
 the last evaluation of a trained model.
 
 Results go to results/ beside this script: search.json and one seed-N.json for each seed. What a file has is not computed
-again, so that an interrupted run goes on. Data and models are kept in --folder. Needs torch and Pillow.
+again (but for students whose options the search has changed), so that an interrupted run goes on. Data and models are kept in --folder. Needs torch and Pillow.
 """
 
 import os
@@ -55,13 +55,16 @@ RECIPE = PREPROCESSING | {
     "keep_best": "false",
 }
 GRID = {
-    "hard": [{"learning_rate": rate, "l2": decay} for rate in (0.05, 0.1) for decay in (0, 5e-4)],
+    "hard": [{"learning_rate": rate, "l2": decay} for rate in (0.05, 0.1) for decay in (0, 5e-4)]
+    + [{"learning_rate": rate, "l2": 5e-4, "warmup": 1} for rate in (0.02, 0.05)],
     "soft": [
         {"learning_rate": rate, "l2": 0, "temperature": temperature, "alpha": 0.9}
         for rate in (0.02, 0.05)
         for temperature in (2, 4)
-    ],
+    ]
+    + [{"learning_rate": rate, "l2": 5e-4, "warmup": 1, "temperature": 4, "alpha": 0.9} for rate in (0.01, 0.02)],
 }
+"""With the factor T^2, soft gradients are larger than hard ones: lower rates."""
 
 
 class Cnn(nn.Sequential):
@@ -149,7 +152,7 @@ class Experiment(Runs):
         return evaluation["correct"] / evaluation["positions"]
 
     def once(self, kind, seed, compute, again=False):
-        """Stores what `compute` gives (accuracy and more) as the seed's result of this kind, unless it is there."""
+        """Stores what `compute` gives (accuracy and more) as the seed's result of this kind, unless it is there or `again`."""
         name = f"seed-{seed}.json"
         if not again and kind in self.stored(name):
             return
@@ -215,9 +218,11 @@ class Experiment(Runs):
     def students(self, kind):
         options = self.search()[kind]
         for seed in self.seeds:
+            known = self.stored(f"seed-{seed}.json").get(kind, {})
             self.once(
                 kind, seed,
                 lambda seed=seed: self.trained_by_onnxpress(kind, 16, seed, options, self.teacher() if kind == "soft" else None),
+                again=known.get("options") != options,
             )  # fmt: skip
 
     def hard(self):

@@ -6,7 +6,7 @@
 A teacher 784-1200-1200-10 is trained with dropout, bounded weights and images jittered by two pixels; a student
 784-800-800-10 on the labels alone, and the same student on soft targets at temperature 20 without jitter. Steps, all of
 them unless some are named: `search` (options of the teacher and of each kind of student on 50,000 of the training images,
-judged on the other 10,000), `teacher` (one, for all seeds), `hard` and `soft` (one student a seed, on all 60,000 images),
+judged on the other 10,000, by successive halving), `teacher` (one, for all seeds), `hard` and `soft` (one student a seed, on all 60,000 images),
 `table`. The test images are looked at by nothing but the last evaluation of a trained model.
 
 Results go to results/ beside this script: teacher.json, hard-SEED.json, soft-SEED.json and search-KIND.json. What a file has
@@ -31,11 +31,11 @@ from training_runs import Runs  # noqa: E402
 
 DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / ".." / "shared")) / "data"
 SHARED = {"input_scale": "1/255", "batch_size": 128, "optimizer": "momentum", "momentum": 0.9, "schedule": "cosine"}
-TEACHER = {"epochs": 100, "warmup": 1, "augment": "shift=2"}
+TEACHER = {"epochs": 150, "warmup": 1, "augment": "shift=2"}
 STUDENT = {"epochs": 60, "warmup": 1}
-SOFT = {"temperature": 20, "soft": "distillation", "epochs": 120}
-SEARCH = {"teacher": 20, "hard": 15, "soft": 60}
-"""Epochs of a training in the search."""
+SOFT = {"temperature": 20, "soft": "distillation"}
+SEARCH = {"teacher": ({"epochs": 20}, {"epochs": 60}), "hard": ({"epochs": 15},), "soft": ({},)}
+"""What the trainings of each round of the search have instead: all settings in the first, the better half in the next."""
 GRID = {
     "teacher": [
         {"learning_rate": 0.1, "dropout": dropout, "max_norm": bound}
@@ -43,7 +43,8 @@ GRID = {
     ],
     "hard": [{"learning_rate": rate, "weight_decay": decay} for rate in (0.03, 0.1) for decay in (0, 1e-3)],
     "soft": [
-        {"learning_rate": 0.05, "alpha": 0.98, "weight_decay": decay} for decay in (0, 1e-3, 5e-3, 2e-2)
+        {"learning_rate": 0.05, "alpha": 0.98, "weight_decay": decay, "epochs": epochs}
+        for decay, epochs in ((0, 60), (1e-3, 60), (5e-3, 60), (2e-2, 60), (3e-3, 150))
     ],
 }
 """With the factor T^2, soft gradients are larger than hard ones: lower rates (0.1 diverges). In trainings of 15 epochs a rate of
@@ -107,22 +108,28 @@ class Experiment(Runs):
         return out
 
     def best(self, kind):
-        """The setting with the best held-out accuracy at the last epoch of a shorter training with the same schedule."""
+        """The setting with the best held-out accuracy at the last epoch."""
+        settings = GRID[kind]
+        for instead in SEARCH[kind]:
+            settings = sorted(settings, key=lambda options: self.held_out_accuracy(kind, options | instead), reverse=True)
+            settings = settings[: (len(settings) + 1) // 2]
+        return settings[0]
+
+    def held_out_accuracy(self, kind, options):
         name = f"search-{kind}.json"
-        done = self.stored(name) or []
+        for entry in self.stored(name) or []:
+            if entry["options"] == options:
+                return entry["held_out_accuracy"]
         common = TEACHER if kind == "teacher" else STUDENT | (SOFT if kind == "soft" else {})
-        common = common | {"epochs": SEARCH[kind], "hold_out": 1 / 6, "keep_best": "false"}
-        for options in GRID[kind]:
-            if any(entry["options"] == options for entry in done):
-                continue
-            teacher = self.teacher() if kind == "soft" else None
-            start = self.started("teacher" if kind == "teacher" else "student", 100)
-            training, seconds = self.run(start, common | options, self.folder / f"search-{kind}.onnx", teacher, seed=100)
-            last = training["epochs"][-1]
-            done.append({"options": options, "held_out_accuracy": last["held_out_accuracy"], "held_out_loss": last["held_out_loss"],
-                         "seconds": seconds})  # fmt: skip
-            self.store(name, done)
-        return max(done, key=lambda entry: entry["held_out_accuracy"])["options"]
+        start = self.started("teacher" if kind == "teacher" else "student", 100)
+        out = self.folder / f"search-{kind}-{len(self.stored(name))}.onnx"
+        teacher = self.teacher() if kind == "soft" else None
+        training, seconds = self.run(start, common | options | {"hold_out": 1 / 6, "keep_best": "false"}, out, teacher, seed=100)
+        last = training["epochs"][-1]
+        found = {"options": options, "held_out_accuracy": last["held_out_accuracy"], "held_out_loss": last["held_out_loss"],
+                 "seconds": seconds}  # fmt: skip
+        self.store(name, (self.stored(name) or []) + [found])
+        return found["held_out_accuracy"]
 
     def search(self):
         for kind in GRID:
