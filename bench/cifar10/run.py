@@ -10,7 +10,8 @@ images, judged on the others), `hard`, `soft` (one student a seed), `table`. The
 the last evaluation of a trained model.
 
 Results go to results/ beside this script: search.json and one seed-N.json for each seed. What a file has is not computed
-again (but for students whose options the search has changed), so that an interrupted run goes on. Data and models are kept in --folder. Needs torch and Pillow.
+again (but for students whose options the search has changed), so that an interrupted run goes on. Data and models are kept in
+--folder. Needs torch and Pillow.
 """
 
 import os
