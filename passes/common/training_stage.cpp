@@ -129,7 +129,7 @@ class Stage {
       return "the model has no floating-point initializers to train: its weights are made by Constant nodes, run 'simplify' before";
     const bool has_codes =
         std::ranges::any_of(model_.graph.nodes(), [](const Node* node) { return node->is("DequantizeLinear"); });
-    return has_codes ? "the model has no floating-point weights to train, it is quantized: train before, or use 'quantize_aware'"
+    return has_codes ? "the model has no floating-point weights to train, it is quantized: train before that ('quantize_aware' does both)"
                      : "the model has no floating-point initializers to train";
   }
 
