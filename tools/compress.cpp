@@ -7,6 +7,7 @@
 
 #include "graph/exec/engine.h"
 #include "graph/exec/input_shapes.h"
+#include "passes/common/inference_form.h"
 #include "passes/common/sample_slices.h"
 #include "passes/core/explained.h"
 #include "tools/cli.h"
@@ -114,6 +115,8 @@ class CompressRun {
     before_file_ = loaded.file;
     before_hash_ = std::move(loaded.sha256);
     notes_ = loaded.notes;
+    if (!job_.training.data.empty())
+      if (const std::string changed = set_inference_form(*loaded.model); !changed.empty()) notes_.push_back("the model " + changed);
     original_ = loaded.model->clone();
     if (!job_.explain_rule.empty()) check_explained(job_.explain_rule, job_.pipeline, *original_);
     if (!job_.shapes.empty())
@@ -175,6 +178,7 @@ class CompressRun {
       }
       teachers_.emplace(job_.teacher, job_.training.data, job_.preprocessing);
       session_.warn(teachers_->warnings());
+      notes_.insert(notes_.end(), teachers_->notes().begin(), teachers_->notes().end());
     }
     for (const Dataset* data : {eval_.get(), calib_.get(), train_.get()})
       if (data != nullptr) tell_notes(*data, session_, notes_);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "graph/exec/engine.h"
+#include "passes/common/inference_form.h"
 #include "tools/flags.h"
 #include "tools/judgement.h"
 #include "tools/model_file.h"
@@ -83,6 +84,8 @@ LoadedTeachers::LoadedTeachers(const TeacherJob& job, const std::string& train,
     in_context([&] { return fmt::format("--teacher '{}'", job.models[i]); },
                [&] {
                  LoadedModel loaded = load_model(job.models[i], DeflatedSize::off);
+                 if (const std::string changed = set_inference_form(*loaded.model); !changed.empty())
+                   notes_.push_back(fmt::format("teacher '{}' {}", job.models[i], changed));
                  require_engine_runs(*loaded.model);
                  warnings_.insert(warnings_.end(), loaded.warnings.begin(), loaded.warnings.end());
                  DataOptions options = job.data_options;

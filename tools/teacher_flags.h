@@ -45,12 +45,13 @@ class LoadedTeachers {
   // They point into this object.
   const std::vector<TeacherSource>& sources() const { return sources_; }
   const std::vector<std::string>& warnings() const { return warnings_; }
+  const std::vector<std::string>& notes() const { return notes_; }
   Json section() const;  // for the report: path, hash and weight of each
 
  private:
   std::vector<std::unique_ptr<Model>> models_;
   std::vector<std::unique_ptr<Dataset>> data_;
-  std::vector<std::string> hashes_, warnings_;
+  std::vector<std::string> hashes_, warnings_, notes_;
   std::vector<TeacherSource> sources_;
 };
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <string_view>
 #include <utility>
 
 #include "graph/exec/gradients.h"
@@ -120,7 +121,18 @@ class Stage {
     if (const std::size_t made = constant_node_weights(model_))
       report_.notes.push_back(fmt::format("{} weights are made by Constant nodes and are not trained: run simplify before", made));
     note_shared();
+    note_idle_modes();
     check_reach();
+  }
+
+  // What is asked of nodes that the model does not have.
+  void note_idle_modes() {
+    const auto has = [this](std::string_view op) {
+      return std::ranges::any_of(model_.graph.nodes(), [op](const Node* node) { return node->is(op); });
+    };
+    if (!settings_.keeps_dropout && !has("Dropout")) report_.notes.push_back("keep_dropout=false: the model has no Dropout");
+    if (options_.text("batch_norm") == "keep" && !has("BatchNormalization"))
+      report_.notes.push_back("batch_norm=keep: the model has no BatchNormalization");
   }
 
   std::string without_parameters(std::size_t frozen) const {

@@ -1,6 +1,10 @@
 #include "passes/common/untie_parameters.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <map>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -48,6 +52,25 @@ std::size_t untie_parameters(Model& model) {
     }
   }
   return added;
+}
+
+bool take_trained(Model& model, const Model& trained) {
+  const std::unique_ptr<Model> start = model.clone();
+  untie_parameters(*start);
+  std::map<std::string, Tensor> differing;
+  for (const Value* value : start->graph.initializers()) {
+    const Value* after = trained.graph.find(value->name());
+    if (value->constant() == nullptr || after == nullptr || after->constant() == nullptr) continue;
+    if (!value->constant()->equals(*after->constant())) differing.emplace(value->name(), *after->constant());
+  }
+  if (differing.empty()) return false;
+  untie_parameters(model);
+  for (const auto& [name, tensor] : differing) model.graph.set_initializer(model.graph.find(name), tensor);
+  return true;
+}
+
+std::string untied_note(std::size_t count) {
+  return fmt::format("{} parameters that were stored once because they were equal are trained apart", count);
 }
 
 }  // namespace onnxpress

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "graph/ir/model.h"
 
@@ -13,5 +14,12 @@ namespace onnxpress {
 // own, under its name, and every BatchNormalization its own scale, bias, mean and variance. Weights
 // that several nodes read as they are stay shared: tied on purpose. Returns how many were added.
 std::size_t untie_parameters(Model& model);
+
+// `trained` is a copy of `model` that was untied, then trained. Gives `model` its initializers, untied as well; where no value
+// has changed, leaves it as it is, and returns false.
+bool take_trained(Model& model, const Model& trained);
+
+// What a pass says of `count` parameters that it has untied.
+std::string untied_note(std::size_t count);
 
 }  // namespace onnxpress

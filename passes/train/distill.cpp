@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "passes/common/training_stage.h"
+#include "passes/common/untie_parameters.h"
 #include "passes/core/fingerprint.h"
 #include "passes/core/registry.h"
 #include "passes/train/distillation.h"
@@ -102,11 +103,14 @@ class Distill final : public Pass {
                         "before that make a student of it",
                         teacher.name));
     const DistillationSettings settings = DistillationSettings::from(context.options);
-    const std::unique_ptr<Distillation> distillation = prepared(model, settings, context);
+    const std::unique_ptr<Model> student = model.clone();
+    const std::size_t untied = untie_parameters(*student);
+    const std::unique_ptr<Distillation> distillation = prepared(*student, settings, context);
     TrainingReport report = train_stage(distillation->model(), distillation->task(), context.options, context);
     Outcome outcome;
-    outcome.changed = take_over(model, distillation->model());
+    outcome.changed = take_trained(model, distillation->model());
     outcome.notes = distillation->notes();
+    if (untied > 0 && outcome.changed) outcome.notes.push_back(untied_note(untied));
     outcome.notes.insert(outcome.notes.end(), report.notes.begin(), report.notes.end());
     outcome.counts["epochs"] = report.record["epochs"].size();
     outcome.training = std::move(report.record);
@@ -124,20 +128,6 @@ class Distill final : public Pass {
     } catch (const Error& error) {
       throw Unsuitable(error.what());
     }
-  }
-
-  // The trained initializers; whether any differs.
-  static bool take_over(Model& model, const Model& trained) {
-    bool changed = false;
-    for (Value* value : model.graph.initializers()) {
-      const Value* other = trained.graph.find(value->name());
-      if (other == nullptr || other->constant() == nullptr || value->constant() == nullptr ||
-          value->constant()->equals(*other->constant()))
-        continue;
-      model.graph.set_initializer(value, *other->constant());
-      changed = true;
-    }
-    return changed;
   }
 
   PassInfo info_{.name = "distill",

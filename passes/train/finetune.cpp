@@ -17,13 +17,13 @@ class Finetune final : public Pass {
   }
 
   Outcome run(Model& model, PassContext& context) const override {
-    const std::size_t untied = untie_parameters(model);
-    TrainingReport report = train_stage(model, {}, context.options, context);
+    const std::unique_ptr<Model> trained = model.clone();
+    const std::size_t untied = untie_parameters(*trained);
+    TrainingReport report = train_stage(*trained, {}, context.options, context);
     Outcome outcome;
-    outcome.changed = report.changed || untied > 0;
+    outcome.changed = take_trained(model, *trained);
     outcome.notes = std::move(report.notes);
-    if (untied > 0)
-      outcome.notes.push_back(fmt::format("{} parameters that were stored once because they were equal are trained apart", untied));
+    if (untied > 0 && outcome.changed) outcome.notes.push_back(untied_note(untied));
     outcome.counts["epochs"] = report.record["epochs"].size();
     outcome.training = std::move(report.record);
     return outcome;

@@ -122,6 +122,57 @@ def test_accuracy_that_the_report_says_is_what_the_runtime_gets(onnxpress, tmp_p
     assert accuracy > report["accuracy"]["before"]["metrics"]["top1"]["value"]
 
 
+def with_dropout(path, out, in_training):
+    """digits_cnn with Dropout in front of its last product; in training mode as PyTorch's TrainingMode.TRAINING writes it, or not."""
+    model = onnx.load(path)
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.array(0.3, np.float32), "ratio"))
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "training"))
+    at = max(i for i, node in enumerate(graph.node) if node.op_type == "Gemm")
+    inputs = [graph.node[at].input[0], "ratio"] + (["training"] if in_training else [])
+    graph.node.insert(at, onnx.helper.make_node("Dropout", inputs, ["dropped"]))
+    graph.node[at + 1].input[0] = "dropped"
+    for i, node in enumerate(graph.node):
+        if in_training and node.op_type == "BatchNormalization":
+            kept = [attribute for attribute in node.attribute if attribute.name != "training_mode"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, onnx.helper.make_attribute("training_mode", 1)])
+            node.output.extend([f"running_mean_{i}", f"running_variance_{i}"])
+    if not in_training:
+        del graph.initializer[-1]
+    onnx.checker.check_model(model)
+    onnx.save(model, out)
+    return out
+
+
+def test_models_exported_in_training_mode_train_as_those_for_inference(onnxpress, tmp_path):
+    model = with_noise("digits_cnn", tmp_path)
+    data, _ = training_data("digits_cnn", tmp_path)
+    written = {}
+    for in_training in (True, False):
+        start = with_dropout(model, tmp_path / f"start-{in_training}.onnx", in_training)
+        for verb in ("finetune", "distill"):
+            out = tmp_path / f"{verb}-{in_training}.onnx"
+            models = [start] if verb == "finetune" else ["--teacher", start, "--student", TESTDATA / "digits_mlp.onnx"]
+            report = onnxpress.report(
+                verb, *models, "-o", out, "--train", data, "--eval", TESTDATA / "digits_test.npz", "--epochs", 2,
+                "--threads", 1, folder=tmp_path,
+            )  # fmt: skip
+            told = [note for note in report["notes"] if "was exported in training mode" in note]
+            assert len(told) == in_training
+            written[verb, in_training] = onnx.load(out)
+    for verb in ("finetune", "distill"):
+        nodes = written[verb, True].graph.node
+        assert all(len(node.output) == 1 and "training_mode" not in str(node) for node in nodes)
+        assert all(len(node.input) < 3 for node in nodes if node.op_type == "Dropout")
+        arrays = [
+            {tensor.name: numpy_helper.to_array(tensor) for tensor in written[verb, mode].graph.initializer}
+            for mode in (True, False)
+        ]
+        assert all((arrays[0][name] == array).all() for name, array in arrays[1].items())
+    session(tmp_path / "finetune-True.onnx")
+
+
 def test_a_checkpoint_is_a_safetensors_file(onnxpress, tmp_path):
     data, _ = training_data("digits_mlp", tmp_path)
     state = tmp_path / "state.safetensors"

@@ -124,6 +124,32 @@ TEST_CASE("a student comes near its teacher, with labels or without, by every lo
   CHECK(run.outcome.training["loss"] == "0.5*mse(y)");
 }
 
+TEST_CASE("parameters of an untrained student that are equal are trained apart") {
+  const auto teacher = net(12, 2);
+  Points points(160);
+  const PassRun run = distil("hold_out=0", {{.name = "T", .model = teacher.get()}}, points, parse_model(R"(model ir=8 opset=17
+input x: float32[n,2]
+initializer w1: float32[2,4] = random(1)
+initializer w2: float32[4,4] = random(2)
+initializer ones: float32[4] = ones
+initializer zeros: float32[4] = zeros
+scale2 = Identity(ones)
+a = MatMul(x, w1)
+b = BatchNormalization(a, ones, zeros, zeros, ones)
+r = Tanh(b)
+c = MatMul(r, w2)
+y: float32[n,4] = BatchNormalization(c, scale2, zeros, zeros, ones)
+output y: float32[n,4]
+)"));
+  std::vector<const Value*> scales;
+  for (const Node* node : run.after->graph.nodes())
+    if (node->is("BatchNormalization")) scales.push_back(node->input(1));
+  REQUIRE(scales.size() == 2);
+  CHECK_FALSE(scales[0]->constant()->equals(*scales[1]->constant()));
+  const std::vector<std::string>& notes = run.outcome.notes;
+  CHECK(std::ranges::find(notes, "6 parameters that were stored once because they were equal are trained apart") != notes.end());
+}
+
 TEST_CASE("final activations are taken off on both sides") {
   const auto teacher = net(12, 2, "l = Gemm(h, w2, b2)\ny: float32[n,4] = Softmax(l)\n");
   Points points(160);

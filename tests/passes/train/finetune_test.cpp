@@ -235,8 +235,7 @@ TEST_CASE("dropout goes in front of products behind the first layer, or where se
         without.outcome.training["epochs"][1]["loss"].get<double>());
 }
 
-TEST_CASE("parameters of an untrained export that are equal are trained apart") {
-  const PassRun run = finetuned("finetune{epochs=2,learning_rate=0.02,batch_size=20,keep_best=false", R"(model ir=8 opset=17
+constexpr const char* equal_parameters = R"(model ir=8 opset=17
 input x: float32[n,2]
 initializer w1: float32[2,4] = random(1)
 initializer w2: float32[4,4] = random(2)
@@ -250,7 +249,10 @@ r = Tanh(b)
 c = MatMul(r, w2)
 y: float32[n,4] = BatchNormalization(c, scale2, zeros, mean2, ones)
 output y: float32[n,4]
-)");
+)";
+
+TEST_CASE("parameters of an untrained export that are equal are trained apart") {
+  const PassRun run = finetuned("finetune{epochs=2,learning_rate=0.02,batch_size=20,keep_best=false", equal_parameters);
   std::vector<Tensor> parameters;
   for (const Node* node : run.after->graph.nodes())
     if (node->is("BatchNormalization"))
@@ -263,6 +265,12 @@ output y: float32[n,4]
     for (std::size_t k = 0; k < i; ++k) CHECK_FALSE(parameters[i].equals(parameters[k]));
   }
   CHECK(run.after->graph.find("scale2") != nullptr);
+}
+
+TEST_CASE("equal parameters stay one where training keeps the start") {
+  const PassRun run = finetuned("finetune{epochs=1,learning_rate=1e6,hold_out=0.5", equal_parameters);
+  CHECK_FALSE(run.outcome.changed);
+  CHECK(structural_hash(*run.after, true) == structural_hash(*run.before, true));
 }
 
 TEST_CASE("a run that was stopped goes on from its checkpoint to the same bytes") {
@@ -360,6 +368,14 @@ TEST_CASE("models in training mode and quantized ones are refused with what to d
                                     "initializer s: float32[] = {0.5}\nw = DequantizeLinear(c, s)\n"
                                     "y: float32[n,4] = MatMul(x, w)\noutput y: float32[n,4]\n", data);
   CHECK_MESSAGE(coded.find("it is quantized") != std::string::npos, coded);
+}
+
+TEST_CASE("modes of nodes that the model does not have are told") {
+  const std::vector<std::string> notes = finetuned("finetune{epochs=1,keep_dropout=false,batch_norm=keep").outcome.notes;
+  for (const char* note : {"keep_dropout=false: the model has no Dropout", "batch_norm=keep: the model has no BatchNormalization"})
+    CHECK_MESSAGE(std::ranges::find(notes, note) != notes.end(), note);
+  const std::vector<std::string> others = finetuned("finetune{epochs=1,batch_norm=keep", equal_parameters).outcome.notes;
+  CHECK(std::ranges::none_of(others, [](const std::string& note) { return note.find("batch_norm") != std::string::npos; }));
 }
 
 TEST_CASE("parameters that are read in several places are told") {

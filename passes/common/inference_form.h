@@ -1,0 +1,15 @@
+// Models that were exported in training mode, as PyTorch's TrainingMode.TRAINING does.
+#pragma once
+
+#include <string>
+
+#include "graph/ir/model.h"
+
+namespace onnxpress {
+
+// Lets nodes that say they are in training mode do what they do in inference: BatchNormalization reads its running
+// statistics, Dropout hands its input on. Subgraphs and functions are included. Nodes whose running statistics are read, or
+// whose mode is an input of the model, stay. Returns what was changed, for a note, or "".
+std::string set_inference_form(Model& model);
+
+}  // namespace onnxpress
