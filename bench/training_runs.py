@@ -25,6 +25,16 @@ def steps_of(options, steps, error):
     return options.steps or steps
 
 
+def best_of(settings, rounds, kept, score):
+    """The best of `settings`: all are tried in the first of the `rounds`, the best `kept` of them in each one after it, as in
+    successive halving (Jamieson and Talwalkar 2016). `score(options)` takes a setting with what the round has instead."""
+    for i, instead in enumerate(rounds):
+        settings = sorted(settings, key=lambda options: score(options | instead), reverse=True)
+        if i + 1 < len(rounds):
+            settings = settings[:kept]
+    return settings[0]
+
+
 def cpu_seconds():
     """Of the children of this process that have ended: other work on the machine and pauses are not in it."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -64,6 +74,18 @@ class Runs:
         self.command(*begin, "--train", data, "-o", out, "--seed", seed, "--threads", self.threads, "--report", report,
                      "--log", out.with_suffix(".log"), *flags)  # fmt: skip
         return json.loads(report.read_text())["passes"][-1]["training"], round(cpu_seconds() - began, 1)
+
+    def held_out_score(self, name, options, train):
+        """Accuracy and negative loss on held-out data at the last epoch, from the list in the file `name`, where `train(out)`, as
+        `trained`, is put if `options` are not in it."""
+        entries = self.stored(name) or []
+        found = next((entry for entry in entries if entry["options"] == options), None)
+        if not found:
+            training, seconds = train(self.folder / f"{pathlib.Path(name).stem}-{len(entries)}.onnx")
+            found = {"options": options} | {key: training["epochs"][-1][key] for key in ("held_out_accuracy", "held_out_loss")}
+            found["seconds"] = seconds
+            self.store(name, (self.stored(name) or []) + [found])
+        return found["held_out_accuracy"], -found["held_out_loss"]
 
     def evaluated(self, model, data, *preprocessing):
         """The evaluation's part of the report: `positions`, `correct` ..."""

@@ -6,12 +6,12 @@ Conv 32-64-128, Dense 128-10 is exported by PyTorch without training and trained
 with momentum, a rate along a cosine, weight decay, images mirrored and shifted (RECIPE). The student has half of the
 channels, a quarter of the weights; its teacher is the mean of the CNNs that onnxpress trained. Steps, all of them unless
 some are named: `cnn`, `pytorch` (one training a seed each), `search` (the students' options on nine tenths of the training
-images, judged on the others), `hard`, `soft` (one student a seed), `table`. The test images are looked at by nothing but
-the last evaluation of a trained model.
+images, judged on the others, the best four for longer), `hard`, `soft` (one student a seed), `table`. The test images are
+looked at by nothing but the last evaluation of a trained model.
 
-Results go to results/ beside this script: search.json and one seed-N.json for each seed. What a file has is not computed
-again (but for students whose options the search has changed), so that an interrupted run goes on. Data and models are kept in
---folder. Needs torch and Pillow.
+Results go to results/ beside this script: search-KIND.json and one seed-N.json for each seed. What a file has is not
+computed again (but for students whose options the search has changed), so that an interrupted run goes on, and parts may
+run side by side. Data and models are kept in --folder. Needs torch and Pillow.
 """
 
 import os
@@ -36,8 +36,8 @@ MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 BATCH, EPOCHS, RATE, DECAY, SHIFT, MOMENTUM = 128, 20, 0.05, 5e-4, 4, 0.9
 TEACHERS = (0, 1, 2)
 """Seeds of the networks that teach together."""
-SEARCH_EPOCHS = 10
-"""Of a training in the search, along the same schedule."""
+SEARCH = ({"epochs": 10}, {"epochs": EPOCHS})
+"""What the trainings of each round of the search have instead: all settings in the first, the best four in the next."""
 PREPROCESSING = {
     "input_scale": "1/255",
     "input_mean": ",".join(map(str, MEAN)),
@@ -56,16 +56,23 @@ RECIPE = PREPROCESSING | {
     "keep_best": "false",
 }
 GRID = {
-    "hard": [{"learning_rate": rate, "l2": decay} for rate in (0.05, 0.1) for decay in (0, 5e-4)]
-    + [{"learning_rate": rate, "l2": 5e-4, "warmup": 1} for rate in (0.02, 0.05)],
+    "hard": [{"learning_rate": rate, "l2": decay} for rate in (0.05, 0.1) for decay in (0, DECAY)]
+    + [{"learning_rate": rate, "l2": DECAY, "warmup": 1} for rate in (0.02, 0.05)]
+    + [{"learning_rate": 0.05, "l2": decay} for decay in (2 * DECAY, 4 * DECAY, 8 * DECAY)],
     "soft": [
         {"learning_rate": rate, "l2": 0, "temperature": temperature, "alpha": 0.9}
         for rate in (0.02, 0.05)
         for temperature in (2, 4)
     ]
-    + [{"learning_rate": rate, "l2": 5e-4, "warmup": 1, "temperature": 4, "alpha": 0.9} for rate in (0.01, 0.02)],
+    + [
+        {"learning_rate": rate, "l2": decay, "warmup": 1, "temperature": temperature, "alpha": 0.9}
+        for rate, temperature, decay in (
+            (0.01, 4, DECAY), (0.02, 4, DECAY), (0.05, 4, DECAY), (0.02, 2, DECAY), (0.05, 2, DECAY), (0.1, 2, DECAY),
+            (0.05, 2, 2 * DECAY), (0.05, 2, 4 * DECAY),
+        )
+    ],
 }
-"""With the factor T^2, soft gradients are larger than hard ones: lower rates."""
+"""With the factor T^2, soft gradients are larger than hard ones: they need a warm-up."""
 
 
 class Cnn(nn.Sequential):
@@ -199,25 +206,25 @@ class Experiment(Runs):
             paths.append(str(path))
         return ",".join(paths)
 
-    def search(self):
-        """Held-out accuracy of every setting at the last epoch; the best setting of each kind."""
-        found = self.stored("search.json")
-        for kind, settings in GRID.items():
-            done = found.setdefault(kind, [])
-            for options in settings:
-                if any(entry["options"] == options for entry in done):
-                    continue
-                start = export(made(16, 100), self.folder / "start-search.onnx")
+    def best(self, kind):
+        """The setting with the best held-out accuracy at the last epoch."""
+
+        def score(options):
+            def train(out):
                 teacher = self.teacher() if kind == "soft" else None
-                training, seconds = self.run(start, options | {"hold_out": 0.1, "epochs": SEARCH_EPOCHS}, self.folder / "search.onnx", teacher, 100)
-                last = training["epochs"][-1]
-                done.append({"options": options, "held_out_accuracy": last["held_out_accuracy"], "held_out_loss": last["held_out_loss"],
-                             "seconds": seconds})  # fmt: skip
-                self.store("search.json", found)
-        return {kind: max(entries, key=lambda entry: entry["held_out_accuracy"])["options"] for kind, entries in found.items()}
+                start = export(made(16, 100), out.with_suffix(".start.onnx"))
+                return self.run(start, options | {"hold_out": 0.1}, out, teacher, seed=100)
+
+            return self.held_out_score(f"search-{kind}.json", options, train)
+
+        return training_runs.best_of(GRID[kind], SEARCH, 4, score)
+
+    def search(self):
+        for kind in GRID:
+            self.best(kind)
 
     def students(self, kind):
-        options = self.search()[kind]
+        options = self.best(kind)
         for seed in self.seeds:
             known = self.stored(f"seed-{seed}.json").get(kind, {})
             self.once(

@@ -6,8 +6,8 @@
 A teacher 784-1200-1200-10 is trained with dropout, bounded weights and images jittered by two pixels; a student
 784-800-800-10 on the labels alone, and the same student on soft targets at temperature 20 without jitter. Steps, all of
 them unless some are named: `search` (options of the teacher and of each kind of student on 50,000 of the training images,
-judged on the other 10,000, by successive halving), `teacher` (one, for all seeds), `hard` and `soft` (one student a seed, on all 60,000 images),
-`table`. The test images are looked at by nothing but the last evaluation of a trained model.
+judged on the other 10,000, the best two for longer), `teacher` (one, for all seeds), `hard` and `soft` (one student a seed,
+on all 60,000 images), `table`. The test images are looked at by nothing but the last evaluation of a trained model.
 
 Results go to results/ beside this script: teacher.json, hard-SEED.json, soft-SEED.json and search-KIND.json. What a file has
 is not computed again, so that an interrupted run goes on, and parts may run side by side; delete the file, or the entry, to
@@ -34,8 +34,8 @@ SHARED = {"input_scale": "1/255", "batch_size": 128, "optimizer": "momentum", "m
 TEACHER = {"epochs": 150, "warmup": 1, "augment": "shift=2"}
 STUDENT = {"epochs": 60, "warmup": 1}
 SOFT = {"temperature": 20, "soft": "distillation"}
-SEARCH = {"teacher": ({"epochs": 20}, {"epochs": 60}), "hard": ({"epochs": 15},), "soft": ({},)}
-"""What the trainings of each round of the search have instead: all settings in the first, the better half in the next."""
+SEARCH = {"teacher": ({"epochs": 20}, {"epochs": 60}, {"epochs": 150}), "hard": ({"epochs": 15},), "soft": ({},)}
+"""What the trainings of each round of the search have instead: all settings in the first, the best two in the next."""
 GRID = {
     "teacher": [
         {"learning_rate": 0.1, "dropout": dropout, "max_norm": bound}
@@ -109,27 +109,17 @@ class Experiment(Runs):
 
     def best(self, kind):
         """The setting with the best held-out accuracy at the last epoch."""
-        settings = GRID[kind]
-        for instead in SEARCH[kind]:
-            settings = sorted(settings, key=lambda options: self.held_out_accuracy(kind, options | instead), reverse=True)
-            settings = settings[: (len(settings) + 1) // 2]
-        return settings[0]
+        return training_runs.best_of(GRID[kind], SEARCH[kind], 2, lambda options: self.held_out_score_of(kind, options))
 
-    def held_out_accuracy(self, kind, options):
-        name = f"search-{kind}.json"
-        for entry in self.stored(name) or []:
-            if entry["options"] == options:
-                return entry["held_out_accuracy"]
+    def held_out_score_of(self, kind, options):
         common = TEACHER if kind == "teacher" else STUDENT | (SOFT if kind == "soft" else {})
-        start = self.started("teacher" if kind == "teacher" else "student", 100)
-        out = self.folder / f"search-{kind}-{len(self.stored(name))}.onnx"
-        teacher = self.teacher() if kind == "soft" else None
-        training, seconds = self.run(start, common | options | {"hold_out": 1 / 6, "keep_best": "false"}, out, teacher, seed=100)
-        last = training["epochs"][-1]
-        found = {"options": options, "held_out_accuracy": last["held_out_accuracy"], "held_out_loss": last["held_out_loss"],
-                 "seconds": seconds}  # fmt: skip
-        self.store(name, (self.stored(name) or []) + [found])
-        return found["held_out_accuracy"]
+
+        def train(out):
+            start = self.started("teacher" if kind == "teacher" else "student", 100)
+            teacher = self.teacher() if kind == "soft" else None
+            return self.run(start, common | options | {"hold_out": 1 / 6, "keep_best": "false"}, out, teacher, seed=100)
+
+        return self.held_out_score(f"search-{kind}.json", options, train)
 
     def search(self):
         for kind in GRID:
