@@ -8,6 +8,7 @@
 #include "passes/core/runner.h"
 #include "tests/graph/base/temporary_folder.h"
 #include "tests/passes/pass_fixture.h"
+#include "tests/passes/train/equal_parameters.h"
 
 namespace onnxpress {
 namespace {
@@ -127,20 +128,7 @@ TEST_CASE("a student comes near its teacher, with labels or without, by every lo
 TEST_CASE("parameters of an untrained student that are equal are trained apart") {
   const auto teacher = net(12, 2);
   Points points(160);
-  const PassRun run = distil("hold_out=0", {{.name = "T", .model = teacher.get()}}, points, parse_model(R"(model ir=8 opset=17
-input x: float32[n,2]
-initializer w1: float32[2,4] = random(1)
-initializer w2: float32[4,4] = random(2)
-initializer ones: float32[4] = ones
-initializer zeros: float32[4] = zeros
-scale2 = Identity(ones)
-a = MatMul(x, w1)
-b = BatchNormalization(a, ones, zeros, zeros, ones)
-r = Tanh(b)
-c = MatMul(r, w2)
-y: float32[n,4] = BatchNormalization(c, scale2, zeros, zeros, ones)
-output y: float32[n,4]
-)"));
+  const PassRun run = distil("hold_out=0", {{.name = "T", .model = teacher.get()}}, points, parse_model(equal_parameters));
   std::vector<const Value*> scales;
   for (const Node* node : run.after->graph.nodes())
     if (node->is("BatchNormalization")) scales.push_back(node->input(1));

@@ -15,6 +15,7 @@
 #include "passes/core/runner.h"
 #include "tests/passes/common/labelled_data.h"
 #include "tests/passes/pass_fixture.h"
+#include "tests/passes/train/equal_parameters.h"
 
 namespace onnxpress {
 namespace {
@@ -234,22 +235,6 @@ TEST_CASE("dropout goes in front of products behind the first layer, or where se
   CHECK(with.outcome.training["epochs"][1]["loss"].get<double>() >
         without.outcome.training["epochs"][1]["loss"].get<double>());
 }
-
-constexpr const char* equal_parameters = R"(model ir=8 opset=17
-input x: float32[n,2]
-initializer w1: float32[2,4] = random(1)
-initializer w2: float32[4,4] = random(2)
-initializer ones: float32[4] = ones
-initializer zeros: float32[4] = zeros
-scale2 = Identity(ones)
-mean2 = Identity(zeros)
-a = MatMul(x, w1)
-b = BatchNormalization(a, ones, zeros, zeros, ones)
-r = Tanh(b)
-c = MatMul(r, w2)
-y: float32[n,4] = BatchNormalization(c, scale2, zeros, mean2, ones)
-output y: float32[n,4]
-)";
 
 TEST_CASE("parameters of an untrained export that are equal are trained apart") {
   const PassRun run = finetuned("finetune{epochs=2,learning_rate=0.02,batch_size=20,keep_best=false", equal_parameters);
