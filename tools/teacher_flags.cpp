@@ -86,6 +86,7 @@ LoadedTeachers::LoadedTeachers(const TeacherJob& job, const std::string& train,
                  LoadedModel loaded = load_model(job.models[i], DeflatedSize::off);
                  if (const std::string changed = set_inference_form(*loaded.model); !changed.empty())
                    notes_.push_back(fmt::format("teacher '{}' {}", job.models[i], changed));
+                 require_inference_form(*loaded.model);
                  require_engine_runs(*loaded.model);
                  warnings_.insert(warnings_.end(), loaded.warnings.begin(), loaded.warnings.end());
                  DataOptions options = job.data_options;

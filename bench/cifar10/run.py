@@ -100,7 +100,7 @@ def export(net, path):
 
 
 def jittered(images, draw):
-    """Mirrored with probability 1/2, then moved by up to SHIFT pixels along both axes; zeros come in before normalization."""
+    """Mirrored with probability 1/2, then moved by up to SHIFT pixels along both axes; zeros come in."""
     flipped = torch.where(torch.rand(len(images), 1, 1, 1, generator=draw) < 0.5, images.flip(3), images)
     padded = nn.functional.pad(flipped, [SHIFT] * 4)
     rows, columns = (torch.randint(2 * SHIFT + 1, (len(images), 1), generator=draw) + torch.arange(32) for _ in range(2))

@@ -5,14 +5,15 @@
 
 A teacher 784-1200-1200-10 is trained with dropout, bounded weights and images jittered by two pixels; a student
 784-800-800-10 on the labels alone, and the same student on soft targets at temperature 20 without jitter. Steps, all of
-them unless some are named: `search` (options of the teacher and of each kind of student on 50,000 of the training images,
-judged on the other 10,000, the best two for longer), `teacher` (one, for all seeds), `hard` and `soft` (one student a seed,
-on all 60,000 images), `table`. The test images are looked at by nothing but the last evaluation of a trained model.
+them unless some are named: `teacher` (one, for all seeds), `search` (options of the teacher, which `teacher` searches too, and
+of each kind of student on 50,000 of the training images, judged on the other 10,000, the best two for longer), `hard` and
+`soft` (one student a seed, on all 60,000 images), `table`. The test images are looked at by nothing but the last evaluation
+of a trained model.
 
 Results go to results/ beside this script: teacher.json, hard-SEED.json, soft-SEED.json and search-KIND.json. What a file has
-is not computed again, so that an interrupted run goes on, and parts may run side by side; delete the file, or the entry, to
-do it again. Models and the teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, results
-in --folder too.
+is not computed again (but for the teacher, where its model is gone and a student needs it), so that an interrupted run goes
+on, and parts may run side by side; delete the file, or the entry, to do it again. Models and the teacher's outputs are kept
+in --folder. --smoke: one epoch of everything on 2,000 images, results in --folder too.
 """
 
 import os

@@ -83,7 +83,7 @@ struct Call {
       batch_variance = wanted(std::type_identity<double>(), 4, channels);
     }
     const Planes channel = channel_of(planes);
-    const double momentum = attrs.momentum, count = static_cast<double>(planes.batch * planes.cells);
+    const double count = static_cast<double>(planes.batch * planes.cells), momentum = attrs.momentum_for(count);
     const double unbiased = attrs.unbiased && count > 1 ? count / (count - 1) : 1;
     context.pool().parallel_for(planes.channels, 1, [&](std::int64_t c, std::int64_t) {
       const std::int64_t start = c * planes.cells;

@@ -46,12 +46,13 @@ void normalize(KernelContext& context, const BatchNormAttrs& attrs) {
     T* out = y.mutable_data<T>().data();
     if (attrs.training) {
       BatchStatistics batch = BatchStatistics::of(context.pool(), planes, x);
-      put_running(context, 1, used.mean, batch.mean, attrs.momentum, context.required_input(3));
-      std::vector<double> variance = batch.variance;
       const auto count = static_cast<double>(planes.batch * planes.cells);
+      const float momentum = attrs.momentum_for(count);
+      put_running(context, 1, used.mean, batch.mean, momentum, context.required_input(3));
+      std::vector<double> variance = batch.variance;
       if (attrs.unbiased && count > 1)
         for (double& value : variance) value *= count / (count - 1);
-      put_running(context, 2, used.variance, variance, attrs.momentum, context.required_input(4));
+      put_running(context, 2, used.variance, variance, momentum, context.required_input(4));
       if (attrs.keeps_statistics) {
         const Dims& dims = context.required_input(3).dims();
         context.forward_output(3, Tensor::of<double>(dims, batch.mean));

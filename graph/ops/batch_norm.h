@@ -23,6 +23,10 @@ struct BatchNormAttrs {
   // operator of the training domain (graph/ops/training_loss.h) computes the batch's statistics
   // whatever the opset, unbiased running variances, and for its gradient what it has used.
   static BatchNormAttrs from(const Node& node);
+
+  // What running statistics keep of themselves in a batch of `count` values per channel: one value has no variance of a
+  // sample, they stay.
+  float momentum_for(double count) const { return unbiased && count <= 1 ? 1 : momentum; }
 };
 
 // The inputs seen as [batch, channels, cells].

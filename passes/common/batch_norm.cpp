@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <string_view>
 
-#include "graph/ops/batch_norm.h"
-
 namespace onnxpress {
 
 bool has_unfolded_batch_norm(const Model& model) {
@@ -18,12 +16,6 @@ bool has_unfolded_batch_norm(const Model& model) {
     }
   });
   return found;
-}
-
-const Node* find_batch_norm_in_training(const Model& model) {
-  for (const Node* node : model.graph.nodes())
-    if (node->is("BatchNormalization") && BatchNormAttrs::from(*node).training) return node;
-  return nullptr;
 }
 
 }  // namespace onnxpress

@@ -9,7 +9,4 @@ namespace onnxpress {
 // ConvTranspose, Gemm, MatMul) or the Add of a product's bias.
 bool has_unfolded_batch_norm(const Model& model);
 
-// A BatchNormalization of the main graph with training_mode=1: its results depend on the other samples of the batch.
-const Node* find_batch_norm_in_training(const Model& model);
-
 }  // namespace onnxpress

@@ -24,11 +24,13 @@ bool change_batch_norm(Graph& graph, Node* node) {
   spec.attributes["epsilon"] = attrs.epsilon;
   spec.attributes["momentum"] = attrs.momentum;
   if (node->opset() < 7) spec.attributes["is_test"] = std::int64_t{1};
+  const std::string name = node->output()->name();
   Node* added = graph.add_node(std::move(spec), node);
   added->doc_string = node->doc_string;
   added->metadata = node->metadata;
   graph.replace_uses(node->output(), added->output());
   graph.remove(node);
+  if (added->output()->name() != name) graph.rename(added->output(), name);
   return true;
 }
 
@@ -55,7 +57,19 @@ std::string set_inference_form(Model& model) {
     }
   });
   if (norms + dropouts == 0) return "";
-  return fmt::format("was exported in training mode: {} BatchNormalization and {} Dropout are in inference form now", norms, dropouts);
+  const std::string parts = norms == 0      ? fmt::format("{} Dropout", dropouts)
+                            : dropouts == 0 ? fmt::format("{} BatchNormalization", norms)
+                                            : fmt::format("{} BatchNormalization and {} Dropout", norms, dropouts);
+  return fmt::format("was exported in training mode: {} put into inference form", parts);
+}
+
+void require_inference_form(const Model& model) {
+  for (const Node* node : model.graph.nodes()) {
+    if (!node->is("BatchNormalization") || !BatchNormAttrs::from(*node).training) continue;
+    fail("{} is in training mode{} and depends on the other samples of a batch: export the model for inference (PyTorch: model.eval()); "
+         "training then has statistics of its batches",
+         node->describe(), reads_running_statistics(*node) ? " (its running statistics are read or outputs)" : "");
+  }
 }
 
 }  // namespace onnxpress

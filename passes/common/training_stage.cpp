@@ -11,9 +11,9 @@
 
 #include "graph/exec/gradients.h"
 #include "passes/common/batch_augmentation.h"
-#include "passes/common/batch_norm.h"
 #include "passes/common/checkpoint.h"
 #include "passes/common/dropout_places.h"
+#include "passes/common/inference_form.h"
 #include "passes/common/loss_choice.h"
 #include "passes/common/rebuild_batch_norm.h"
 #include "passes/common/weights.h"
@@ -81,9 +81,8 @@ class Stage {
 
  private:
   void prepare() {
-    if (const Node* node = find_batch_norm_in_training(model_))
-      throw Unsuitable(fmt::format("{} has training_mode=1, which makes its results depend on the other samples of a batch: export the "
-                                   "model for inference (PyTorch: model.eval()); training then has statistics of its batches", node->describe()));
+    require_inference_form(model_);
+    note_idle_modes();
     const FirstBatch first = look_at_first_batch(model_, data_, context_.pool.size());
     choose(first);
     choose_parameters();
@@ -121,7 +120,6 @@ class Stage {
     if (const std::size_t made = constant_node_weights(model_))
       report_.notes.push_back(fmt::format("{} weights are made by Constant nodes and are not trained: run simplify before", made));
     note_shared();
-    note_idle_modes();
     check_reach();
   }
 
@@ -345,8 +343,9 @@ TrainingReport train_stage(Model& model, const TrainingTask& task, const Options
     TrainingReport report = Stage(*rebuilt, task, options, context).run();
     fold_batch_norm(*rebuilt, weights, model);
     report.changed = !same_initializers(model, *before);
-    report.notes.push_back(fmt::format("BatchNormalization behind {} convolution{} while training, folded again",
-                                       weights.size(), weights.size() == 1 ? "" : "s"));
+    report.notes.push_back(weights.empty() ? "batch_norm=rebuild: there is no trained convolution with a bias that can have one"
+                                           : fmt::format("BatchNormalization behind {} convolution{} while training, folded again",
+                                                         weights.size(), weights.size() == 1 ? "" : "s"));
     return report;
   } catch (const NotFinite&) {
     throw;

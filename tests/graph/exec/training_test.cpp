@@ -289,6 +289,33 @@ TEST_CASE("running statistics follow the batches, unless they are frozen") {
   CHECK(same->graph.find("m")->constant()->equals(*model->graph.find("m")->constant()));
 }
 
+TEST_CASE("a batch of one value per channel leaves running statistics as they are") {
+  for (const char* type : {"float32", "float64"}) {
+    const auto model = parse_model(fmt::format(R"(model ir=8 opset=17
+input x: {0}[n,4]
+initializer s: {0}[4] = ones
+initializer b: {0}[4] = zeros
+initializer m: {0}[4] = random(2)
+initializer v: {0}[4] = {{0.9,1,1.1,1.2}}
+initializer w: {0}[4,3] = random(1)
+h = BatchNormalization(x, s, b, m, v)
+y: {0}[n,3] = MatMul(h, w)
+output y: {0}[n,3]
+)", type));
+    const auto after = [&](std::int64_t samples, const char* name) {
+      Trainer trainer(*model, trainable_parameters(*model), cross_entropy, options_of(OptimizerOptions::Kind::sgd, 0.1));
+      trainer.step(std::vector{uniform(model->graph.find("x")->type.elem, {samples, 4}, 3)}, std::vector{labels(samples, 3)});
+      const auto stored = model->clone();
+      trainer.store(*stored);
+      return *stored->graph.find(name)->constant();
+    };
+    for (const char* name : {"m", "v"}) {
+      CHECK(after(1, name).equals(*model->graph.find(name)->constant()));
+      CHECK_FALSE(after(2, name).equals(*model->graph.find(name)->constant()));
+    }
+  }
+}
+
 TEST_CASE("float16 parameters are trained in float32 and stored as they were") {
   const auto model = parse_model(R"(model ir=8 opset=17
 input x: float16[n,4]
