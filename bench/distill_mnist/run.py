@@ -11,9 +11,9 @@ of each kind of student on 50,000 of the training images, judged on the other 10
 of a trained model.
 
 Results go to results/ beside this script: teacher.json, hard-SEED.json, soft-SEED.json and search-KIND.json. What a file has
-is not computed again (but for the teacher, where its model is gone and a student needs it), so that an interrupted run goes
-on, and parts may run side by side; delete the file, or the entry, to do it again. Models and the teacher's outputs are kept
-in --folder. --smoke: one epoch of everything on 2,000 images, results in --folder too.
+is not computed again (but where the search has chosen other options since, and for the teacher, where its model is gone and a
+student needs it), so that an interrupted run goes on, and parts may run side by side; delete the file, or the entry, to do it
+again. Models and the teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, results in --folder too.
 """
 
 import os
@@ -101,11 +101,10 @@ class Experiment(Runs):
         return path
 
     def teacher(self):
-        result, out = self.stored("teacher.json"), self.folder / "teacher.onnx"
-        if not result or not out.exists():
-            options = TEACHER | self.best("teacher")
-            result = self.final("teacher", 0, options, out)
-            self.store("teacher.json", result)
+        """Trained again where the model is gone, or the search has chosen other options since."""
+        options, out = TEACHER | self.best("teacher"), self.folder / "teacher.onnx"
+        if not out.exists() or self.stored("teacher.json").get("options") != options:
+            self.store("teacher.json", self.final("teacher", 0, options, out))
         return out
 
     def best(self, kind):
@@ -133,12 +132,15 @@ class Experiment(Runs):
         return {"options": options, "errors": self.errors(out), "seconds": seconds, "loss": training["epochs"][-1]["loss"]}
 
     def student(self, kind, seed):
-        name = f"{kind}-{seed}.json"
-        if self.stored(name):
+        """What its file has is kept unless the options, or those of the teacher, are others now."""
+        name, options = f"{kind}-{seed}.json", STUDENT | (SOFT if kind == "soft" else {}) | self.best(kind)
+        teachers = {"teacher": TEACHER | self.best("teacher")} if kind == "soft" else {}
+        known = self.stored(name)
+        if known.get("options") == options and known.get("teacher") == teachers.get("teacher"):
             return
-        options = STUDENT | (SOFT if kind == "soft" else {}) | self.best(kind)
         teacher = self.teacher() if kind == "soft" else None
-        self.store(name, self.final(kind, seed, options, self.folder / f"{kind}-{seed}.onnx", teacher))
+        result = self.final(kind, seed, options, self.folder / f"{kind}-{seed}.onnx", teacher)
+        self.store(name, result | teachers)
 
     def table(self):
         teacher = self.stored("teacher.json")
