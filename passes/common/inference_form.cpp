@@ -17,9 +17,16 @@ bool reads_running_statistics(const Node& node) {
   return false;
 }
 
+// In the body of a function attributes may be left to its calls: these are not judged.
+bool is_batch_norm_in_training(const Node& node) {
+  const auto is_open = [](const auto& entry) { return !entry.second.ref.empty(); };
+  return node.is("BatchNormalization") && std::ranges::none_of(node.attributes(), is_open) && BatchNormAttrs::from(node).training;
+}
+
 bool change_batch_norm(Graph& graph, Node* node) {
+  if (!is_batch_norm_in_training(*node)) return false;
   const BatchNormAttrs attrs = BatchNormAttrs::from(*node);
-  if (!attrs.training || !attrs.per_channel || reads_running_statistics(*node)) return false;
+  if (!attrs.per_channel || reads_running_statistics(*node)) return false;
   NodeSpec spec{.op_type = "BatchNormalization", .name = node->name, .inputs = {node->inputs().begin(), node->inputs().end()}};
   spec.attributes["epsilon"] = attrs.epsilon;
   spec.attributes["momentum"] = attrs.momentum;
@@ -52,8 +59,10 @@ std::string set_inference_form(Model& model) {
   std::size_t norms = 0, dropouts = 0;
   model.for_each_graph([&](Graph& graph) {
     for (Node* node : graph.nodes()) {
-      if (node->is("BatchNormalization")) norms += change_batch_norm(graph, node);
-      if (node->is("Dropout")) dropouts += change_dropout(graph, node);
+      if (node->is("Dropout"))
+        dropouts += change_dropout(graph, node);
+      else
+        norms += change_batch_norm(graph, node);
     }
   });
   if (norms + dropouts == 0) return "";
@@ -64,12 +73,14 @@ std::string set_inference_form(Model& model) {
 }
 
 void require_inference_form(const Model& model) {
-  for (const Node* node : model.graph.nodes()) {
-    if (!node->is("BatchNormalization") || !BatchNormAttrs::from(*node).training) continue;
-    fail("{} is in training mode{} and depends on the other samples of a batch: export the model for inference (PyTorch: model.eval()); "
-         "training then has statistics of its batches",
-         node->describe(), reads_running_statistics(*node) ? " (its running statistics are read or outputs)" : "");
-  }
+  model.for_each_graph([](const Graph& graph) {
+    for (const Node* node : graph.nodes()) {
+      if (!is_batch_norm_in_training(*node)) continue;
+      fail("{} is in training mode{} and depends on the other samples of a batch: export the model for inference (PyTorch: model.eval()); "
+           "training then has statistics of its batches",
+           node->describe(), reads_running_statistics(*node) ? " (its running statistics are read or outputs)" : "");
+    }
+  });
 }
 
 }  // namespace onnxpress

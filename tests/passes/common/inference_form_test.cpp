@@ -42,6 +42,15 @@ TEST_CASE("values keep their names, and what cannot be put into inference form i
   CHECK_THROWS_WITH(require_inference_form(*model), doctest::Contains("'norm' (BatchNormalization) is in training mode (its running statistics"));
 }
 
+TEST_CASE("attributes that a function leaves to its calls are not judged") {
+  const auto model = parse_model("model ir=8 opset=17 local=1\n" + norm_inputs +
+                                 "y: float32[n,2] = local.Norm(x, s, m) {mode=1}\noutput y: float32[n,2]\n"
+                                 "function local.Norm(mode) opset=17 {\n  input x\n  input s\n  input m\n"
+                                 "  r = BatchNormalization(x, s, m, m, s) {training_mode=@mode(int)}\n  output r\n}\n");
+  CHECK(set_inference_form(*model).empty());
+  CHECK_NOTHROW(require_inference_form(*model));
+}
+
 TEST_CASE("Dropout in training mode hands its input on") {
   const std::string start = "model ir=8 opset=17\ninput x: float32[n,2]\ninitializer r: float32[] = {0.5}\n";
   const std::string constant = changed(start + "initializer t: bool[] = {1}\ny: float32[n,2] = Dropout(x, r, t)\noutput y: float32[n,2]\n");
