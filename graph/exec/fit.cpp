@@ -89,7 +89,10 @@ class Fit {
  private:
   void check(const Samples& samples) const {
     if (!options_.check) return;
-    constexpr std::int64_t at_a_time = 4096;
+    // Few enough to add little to the memory that the samples take, of whatever size they are.
+    constexpr std::size_t most_bytes = std::size_t{16} << 20;
+    const std::size_t each = samples.bytes() / static_cast<std::size_t>(std::max<std::int64_t>(samples.count(), 1));
+    const auto at_a_time = static_cast<std::int64_t>(std::clamp<std::size_t>(most_bytes / std::max<std::size_t>(each, 1), 1, 4096));
     for (std::int64_t begin = 0; begin < samples.count(); begin += at_a_time) {
       std::vector<std::int64_t> indices, numbers;
       for (std::int64_t i = begin; i < std::min(samples.count(), begin + at_a_time); ++i) {

@@ -46,11 +46,12 @@ struct ChosenLosses {
 ChosenLosses choose_losses(const Model& model, const std::vector<LossSpec>& specs, const FirstBatch& first,
                            double label_smoothing = 0);
 
-// Throws Unsuitable for samples whose labels are no class of their output (cross_entropy, ctc) or
-// outside 0 to 1 (binary_cross_entropy) or no probabilities (cross_entropy of floats, kl); names sample and label.
-class LabelCheck {
+// Throws Unsuitable for samples with a NaN in an input or a target, and for those whose labels are no class of their output
+// (cross_entropy, ctc) or outside 0 to 1 (binary_cross_entropy) or no probabilities (cross_entropy of floats, kl); names
+// sample and value. Infinities are left: masks that are added to scores have them.
+class SampleCheck {
  public:
-  LabelCheck(const ChosenLosses& losses, const FirstBatch& first);
+  SampleCheck(const Model& model, const ChosenLosses& losses, const FirstBatch& first);
   void operator()(const Batch& batch, const BatchPlace& place) const;
 
  private:
@@ -68,6 +69,8 @@ class LabelCheck {
                                const BatchPlace& place);
 
   std::vector<Rule> rules_;
+  std::vector<std::string> inputs_;  // names, in the order of a batch's
+  std::vector<TargetSource> targets_;
 };
 
 }  // namespace onnxpress

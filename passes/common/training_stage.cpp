@@ -229,7 +229,7 @@ class Stage {
     fit_options_.transform = augmented(settings_.augmentation, model_, losses_, first, fit_options_.targets, context_,
                                        task_.transform, report_.notes);
     fit_options_.compute_targets = task_.compute_targets;
-    fit_options_.check = LabelCheck(losses_, first);
+    fit_options_.check = SampleCheck(model_, losses_, first);
   }
 
   void prepare_checkpoint(const FirstBatch& first) {

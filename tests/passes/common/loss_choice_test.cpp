@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <limits>
+
 #include "graph/ir/parse.h"
 #include "tests/passes/common/labelled_data.h"
 #include "tests/passes/common/listed_data.h"
@@ -32,7 +34,7 @@ std::string refusal(const Model& model, Dataset& data, const std::string& text =
   try {
     const FirstBatch first = look_at_first_batch(model, data, 1);
     const ChosenLosses losses = choose_losses(model, parse_losses(text), first);
-    const LabelCheck check(losses, first);
+    const SampleCheck check(model, losses, first);
     data.rewind();
     Batch batch;
     for (std::int64_t seen = 0; data.next(batch); seen += batch.samples) {
@@ -219,6 +221,28 @@ TEST_CASE("labels and outputs that fit no loss are named with both shapes") {
   LabelledData classes({x}, integers({20}, {0, 1, 2}));
   CHECK(refusal(*net("Softmax", 3), classes, "cross_entropy(z)").find("no output or value 'z'") != std::string::npos);
   CHECK(refusal(*net("Softmax", 3), classes, "cross_entropy(target=z)").find("target 'z'") != std::string::npos);
+}
+
+TEST_CASE("a sample with a NaN is named") {
+  const auto spoiled = [](Tensor tensor, std::size_t at, float value) {
+    tensor.mutable_data<float>()[at] = value;
+    return tensor;
+  };
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  LabelledData input({spoiled(x, 4 * 17 + 2, nan)}, integers({20}, {0, 1, 2}));
+  CHECK(refusal(*net("Softmax", 3), input) == "sample 17: input 'x' has a value that is not a number (nan)");
+  LabelledData infinite({spoiled(x, 0, -std::numeric_limits<float>::infinity())}, integers({20}, {0, 1, 2}));
+  CHECK(refusal(*net("Softmax", 3), infinite) == "accepted");
+  LabelledData label({x}, spoiled(normal_tensor({20, 3}, 6), 3 * 5, nan));
+  CHECK(refusal(*net("Identity", 3), label) == "sample 5: its label has a value that is not a number (nan)");
+  LabelledData half({x}, spoiled(normal_tensor({20, 3}, 6), 3 * 5, nan).cast(DType::float16));
+  CHECK(refusal(*net("Identity", 3), half) == "sample 5: its label has a value that is not a number (nan)");
+  // What no loss compares with is not looked at.
+  const Tensor lengths = spoiled(normal_tensor({20}, 7), 3, nan);
+  LabelledData idle({x}, integers({20}, {0, 1, 2}), {{"z", lengths}});
+  CHECK(refusal(*net("Softmax", 3), idle, "cross_entropy") == "accepted");
+  LabelledData further({x}, integers({20}, {0, 1, 2}), {{"z", lengths}});
+  CHECK(refusal(*net("Identity", 1), further, "mse(target=z)") == "sample 3: array 'z' has a value that is not a number (nan)");
 }
 
 }  // namespace

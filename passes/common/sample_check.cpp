@@ -1,9 +1,12 @@
-// Labels that no loss can be computed of, found before anything is trained.
+// Samples that no loss can be computed of, found before anything is trained.
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <span>
+#include <string_view>
 
 #include "graph/exec/class_scores.h"
+#include "graph/ops/dispatch.h"
 #include "passes/common/loss_choice.h"
 
 namespace onnxpress {
@@ -17,9 +20,27 @@ const Tensor& tensor_of(const TargetSource& source, const Batch& batch) {
   return source.kind == Source::input ? batch.inputs.at(source.index) : batch.labels;
 }
 
+// `what` names the array.
+void refuse_nan(const Tensor& tensor, const BatchPlace& place, std::string_view what) {
+  if (!tensor.defined() || !is_float(tensor.dtype()) || tensor.size() == 0) return;
+  const bool is_wide = tensor.dtype() == DType::float32 || tensor.dtype() == DType::float64;
+  const Tensor wide = is_wide ? tensor : tensor.cast(DType::float32);
+  const std::size_t each = static_cast<std::size_t>(tensor.size()) / place.samples.size();
+  dispatch_floats(wide.dtype(), [&]<class T>(std::type_identity<T>) {
+    const auto values = wide.data<T>();
+    const auto found = std::ranges::find_if(values, [](T value) { return std::isnan(value); });
+    if (found != values.end())
+      throw Unsuitable(fmt::format("sample {}: {} has a value that is not a number (nan)",
+                                   place.samples[static_cast<std::size_t>(found - values.begin()) / each], what));
+  });
+}
+
 }  // namespace
 
-LabelCheck::LabelCheck(const ChosenLosses& losses, const FirstBatch& first) {
+SampleCheck::SampleCheck(const Model& model, const ChosenLosses& losses, const FirstBatch& first) {
+  for (const Value* input : model.required_inputs()) inputs_.push_back(input->name());
+  std::ranges::copy_if(losses.targets, std::back_inserter(targets_),
+                       [](const TargetSource& source) { return source.kind == Source::labels || source.kind == Source::further; });
   std::size_t next = 0;
   for (const LossTerm& term : losses.terms) {
     if (term.kind == Kind::gaussian_kl) continue;
@@ -38,7 +59,11 @@ LabelCheck::LabelCheck(const ChosenLosses& losses, const FirstBatch& first) {
   }
 }
 
-void LabelCheck::operator()(const Batch& batch, const BatchPlace& place) const {
+void SampleCheck::operator()(const Batch& batch, const BatchPlace& place) const {
+  for (std::size_t i = 0; i < batch.inputs.size(); ++i)
+    refuse_nan(batch.inputs[i], place, fmt::format("input '{}'", inputs_.at(i)));
+  for (const TargetSource& target : targets_)
+    refuse_nan(tensor_of(target, batch), place, target.kind == Source::labels ? "its label" : fmt::format("array '{}'", target.name));
   for (const Rule& rule : rules_) {
     const Tensor& labels = tensor_of(rule.source, batch);
     if (rule.term.kind == Kind::binary_cross_entropy)
@@ -54,7 +79,7 @@ void LabelCheck::operator()(const Batch& batch, const BatchPlace& place) const {
   }
 }
 
-void LabelCheck::check_numbers(const Rule& rule, const Tensor& labels, const BatchPlace& place) {
+void SampleCheck::check_numbers(const Rule& rule, const Tensor& labels, const BatchPlace& place) {
   const std::size_t each = static_cast<std::size_t>(labels.size()) / place.samples.size();
   const Tensor wide = labels.cast(DType::float64);
   const auto values = wide.data<double>();
@@ -65,7 +90,7 @@ void LabelCheck::check_numbers(const Rule& rule, const Tensor& labels, const Bat
                       values[i], place.samples[i / each], rule.term.output));
 }
 
-void LabelCheck::check_probabilities(const Rule& rule, const Tensor& labels, const BatchPlace& place) {
+void SampleCheck::check_probabilities(const Rule& rule, const Tensor& labels, const BatchPlace& place) {
   constexpr double most_off = 1e-2;  // of a sum, of 16-bit floats for instance
   const std::size_t each = static_cast<std::size_t>(labels.size()) / place.samples.size();
   const Tensor wide = labels.cast(DType::float64);
@@ -85,7 +110,7 @@ void LabelCheck::check_probabilities(const Rule& rule, const Tensor& labels, con
   }
 }
 
-void LabelCheck::check_classes(const Rule& rule, const Tensor& labels, const Tensor& lengths, const BatchPlace& place) {
+void SampleCheck::check_classes(const Rule& rule, const Tensor& labels, const Tensor& lengths, const BatchPlace& place) {
   const std::size_t each = static_cast<std::size_t>(labels.size()) / place.samples.size();
   const bool is_ctc = rule.term.kind == Kind::ctc;
   const auto layout = ClassLayout::fit(rule.dims, labels.dims());
@@ -107,7 +132,7 @@ void LabelCheck::check_classes(const Rule& rule, const Tensor& labels, const Ten
 
 // A path has a step for each class of the target, and one for a blank between two that are the same (Graves
 // et al. 2006, section 3): on fewer steps no path gives the target, and the loss is infinite.
-void LabelCheck::check_alignments(const Rule& rule, const Tensor& labels, const Tensor& lengths, const Tensor& steps,
+void SampleCheck::check_alignments(const Rule& rule, const Tensor& labels, const Tensor& lengths, const Tensor& steps,
                                   const BatchPlace& place) {
   const std::size_t width = static_cast<std::size_t>(labels.size()) / place.samples.size();
   const std::vector<std::int64_t> sizes = lengths.defined() ? lengths.to_ints() : std::vector<std::int64_t>();
