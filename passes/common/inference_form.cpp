@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "graph/ops/batch_norm.h"
 #include "graph/ops/constant.h"
 #include "graph/ops/identity.h"
+#include "graph/rewrite/inline.h"
 
 namespace onnxpress {
 namespace {
@@ -17,7 +19,7 @@ bool reads_running_statistics(const Node& node) {
   return false;
 }
 
-// In the body of a function attributes may be left to its calls: these are not judged.
+// In the body of a function attributes may be left to its calls: these are not judged there.
 bool is_batch_norm_in_training(const Node& node) {
   const auto is_open = [](const auto& entry) { return !entry.second.ref.empty(); };
   return node.is("BatchNormalization") && std::ranges::none_of(node.attributes(), is_open) && BatchNormAttrs::from(node).training;
@@ -53,6 +55,17 @@ bool change_dropout(Graph& graph, Node* node) {
   return true;
 }
 
+void require_no_training(const Model& model) {
+  model.for_each_graph([](const Graph& graph) {
+    for (const Node* node : graph.nodes()) {
+      if (!is_batch_norm_in_training(*node)) continue;
+      fail("{} is in training mode{} and depends on the other samples of a batch: export the model for inference (PyTorch: model.eval()); "
+           "training then has statistics of its batches",
+           node->describe(), reads_running_statistics(*node) ? " (its running statistics are read or outputs)" : "");
+    }
+  });
+}
+
 }  // namespace
 
 std::string set_inference_form(Model& model) {
@@ -73,14 +86,13 @@ std::string set_inference_form(Model& model) {
 }
 
 void require_inference_form(const Model& model) {
-  model.for_each_graph([](const Graph& graph) {
-    for (const Node* node : graph.nodes()) {
-      if (!is_batch_norm_in_training(*node)) continue;
-      fail("{} is in training mode{} and depends on the other samples of a batch: export the model for inference (PyTorch: model.eval()); "
-           "training then has statistics of its batches",
-           node->describe(), reads_running_statistics(*node) ? " (its running statistics are read or outputs)" : "");
-    }
-  });
+  if (!model.functions.empty()) {
+    const std::unique_ptr<Model> inlined = model.clone();
+    inline_functions(*inlined);
+    require_no_training(*inlined);
+  } else {
+    require_no_training(model);
+  }
 }
 
 }  // namespace onnxpress

@@ -12,7 +12,8 @@ namespace onnxpress {
 // statistics are read, or whose mode is an input of the model or left to the calls of a function, stay. Returns what was changed, for a note, or "".
 std::string set_inference_form(Model& model);
 
-// Throws Error, naming the node, if a BatchNormalization is in training mode; subgraphs and functions are included.
+// Throws Error, naming the node, if a BatchNormalization is in training mode, by its own attributes or by those of the call of
+// the function it is in; subgraphs are included.
 void require_inference_form(const Model& model);
 
 }  // namespace onnxpress

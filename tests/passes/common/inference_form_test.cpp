@@ -42,13 +42,16 @@ TEST_CASE("values keep their names, and what cannot be put into inference form i
   CHECK_THROWS_WITH(require_inference_form(*model), doctest::Contains("'norm' (BatchNormalization) is in training mode (its running statistics"));
 }
 
-TEST_CASE("attributes that a function leaves to its calls are not judged") {
-  const auto model = parse_model("model ir=8 opset=17 local=1\n" + norm_inputs +
-                                 "y: float32[n,2] = local.Norm(x, s, m) {mode=1}\noutput y: float32[n,2]\n"
-                                 "function local.Norm(mode) opset=17 {\n  input x\n  input s\n  input m\n"
-                                 "  r = BatchNormalization(x, s, m, m, s) {training_mode=@mode(int)}\n  output r\n}\n");
+TEST_CASE("attributes that a function leaves to its calls are those of the calls") {
+  const auto called = [](const std::string& mode) {
+    return parse_model("model ir=8 opset=17 local=1\n" + norm_inputs + "y: float32[n,2] = local.Norm(x, s, m) {mode=" + mode +
+                       "}\noutput y: float32[n,2]\nfunction local.Norm(mode) opset=17 {\n  input x\n  input s\n  input m\n"
+                       "  r = BatchNormalization(x, s, m, m, s) {training_mode=@mode(int)}\n  output r\n}\n");
+  };
+  const auto model = called("1");
   CHECK(set_inference_form(*model).empty());
-  CHECK_NOTHROW(require_inference_form(*model));
+  CHECK_THROWS_WITH(require_inference_form(*model), doctest::Contains("(BatchNormalization) is in training mode"));
+  CHECK_NOTHROW(require_inference_form(*called("0")));
 }
 
 TEST_CASE("Dropout in training mode hands its input on") {
