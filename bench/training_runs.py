@@ -1,6 +1,7 @@
 """What experiments with trainings share: results kept in files, so that what was stopped goes on where it was."""
 
 import argparse
+import hashlib
 import json
 import pathlib
 import resource
@@ -26,12 +27,13 @@ def steps_of(options, steps, error):
 
 
 def best_of(settings, rounds, kept, score):
-    """The best of `settings`: all are tried in the first of the `rounds`, the best `kept` of them in each one after it, as in
-    successive halving (Jamieson and Talwalkar 2016). `score(options)` takes a setting with what the round has instead."""
+    """The best of `settings`: all are tried in the first of the `rounds`, the best `kept` of them in the second, half as many in
+    each one after it (successive halving, Jamieson and Talwalkar 2016). `score(options)` takes a setting with what the round has
+    instead."""
     for i, instead in enumerate(rounds):
         settings = sorted(settings, key=lambda options: score(options | instead), reverse=True)
         if i + 1 < len(rounds):
-            settings = settings[:kept]
+            settings = settings[: max(1, kept >> i)]
     return settings[0]
 
 
@@ -75,13 +77,18 @@ class Runs:
                      "--log", out.with_suffix(".log"), *flags)  # fmt: skip
         return json.loads(report.read_text())["passes"][-1]["training"], round(cpu_seconds() - began, 1)
 
+    def held_out_model(self, name, options):
+        """Where `held_out_score` has the model of `options` written."""
+        digest = hashlib.sha1(json.dumps(options, sort_keys=True).encode()).hexdigest()[:10]
+        return self.folder / f"{pathlib.Path(name).stem}-{digest}.onnx"
+
     def held_out_score(self, name, options, train):
         """Accuracy and negative loss on held-out data at the last epoch, from the list in the file `name`, where `train(out)`, as
         `trained`, is put if `options` are not in it."""
         entries = self.stored(name) or []
         found = next((entry for entry in entries if entry["options"] == options), None)
         if not found:
-            training, seconds = train(self.folder / f"{pathlib.Path(name).stem}-{len(entries)}.onnx")
+            training, seconds = train(self.held_out_model(name, options))
             found = {"options": options} | {key: training["epochs"][-1][key] for key in ("held_out_accuracy", "held_out_loss")}
             found["seconds"] = seconds
             self.store(name, (self.stored(name) or []) + [found])

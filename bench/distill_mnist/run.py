@@ -6,7 +6,7 @@
 A teacher 784-1200-1200-10 is trained with dropout, bounded weights and images jittered by two pixels; a student
 784-800-800-10 on the labels alone, and the same student on soft targets at temperature 20 without jitter. Steps, all of
 them unless some are named: `teacher` (one, for all seeds), `search` (options of the teacher, which `teacher` searches too, and
-of each kind of student on 50,000 of the training images, judged on the other 10,000, the best two for longer), `hard` and
+of each kind of student on 50,000 of the training images, judged on the other 10,000, the best few for longer), `hard` and
 `soft` (one student a seed, on all 60,000 images), `table`. The test images are looked at by nothing but the last evaluation
 of a trained model.
 
@@ -32,21 +32,40 @@ from training_runs import Runs  # noqa: E402
 
 DATA = pathlib.Path(os.environ.get("ONNXPRESS_DATA", HERE.parents[1] / ".." / "shared")) / "data"
 SHARED = {"input_scale": "1/255", "batch_size": 128, "optimizer": "momentum", "momentum": 0.9, "schedule": "cosine"}
-TEACHER = {"epochs": 150, "warmup": 1, "augment": "shift=2"}
-STUDENT = {"epochs": 60, "warmup": 1}
-SOFT = {"temperature": 20, "soft": "distillation"}
-SEARCH = {"teacher": ({"epochs": 20}, {"epochs": 60}, {"epochs": 150}), "hard": ({"epochs": 15},), "soft": ({},)}
-"""What the trainings of each round of the search have instead: all settings in the first, the best two in the next."""
+COMMON = {
+    "teacher": {"warmup": 1, "augment": "shift=2"},
+    "hard": {"warmup": 1},
+    "soft": {"warmup": 1, "temperature": 20, "soft": "distillation"},
+}
+SEARCH = {
+    "teacher": (4, [{"epochs": 20}, {"epochs": 60}, {"epochs": 150}]),
+    "hard": (2, [{"epochs": 15}, {"epochs": 60}]),
+    "soft": (2, [{"epochs": 60}, {"epochs": 150}]),
+}
+"""How many settings the second round of the search takes over, and for how long each round trains. The best are those of the best
+held-out accuracy; in the teacher's last round, those with the best student, trained as JUDGE says, in the students' last round the
+best means of trainings from the weights of several seeds (STARTS)."""
+STARTS = (100, 101, 102)
+JUDGE = {"learning_rate": 0.05, "alpha": 0.98, "weight_decay": 3e-3, "epochs": 150}
 GRID = {
     "teacher": [
-        {"learning_rate": 0.1, "dropout": dropout, "max_norm": bound}
-        for dropout, bound in (("0.5", 3), ("0.3;tensor:x=0.1", 3), ("0.2", 4))
+        {"learning_rate": rate, "dropout": dropout, "max_norm": bound}
+        for dropout, bound, rate in (
+            ("0.5", 3, 0.1),
+            ("0.3;tensor:x=0.1", 2, 0.1),
+            ("0.3;tensor:x=0.1", 3, 0.1),
+            ("0.3;tensor:x=0.1", 3, 0.2),
+            ("0.3", 3, 0.1),
+            ("0.25;tensor:x=0.1", 3, 0.1),
+            ("0.2;tensor:x=0.2", 3, 0.1),
+            ("0.2;tensor:x=0.1", 3, 0.1),
+            ("0.2;tensor:x=0.1", 4, 0.1),
+            ("0.2", 2, 0.1),
+            ("0.2", 4, 0.1),
+        )
     ],
-    "hard": [{"learning_rate": rate, "weight_decay": decay} for rate in (0.03, 0.1) for decay in (0, 1e-3)],
-    "soft": [
-        {"learning_rate": 0.05, "alpha": 0.98, "weight_decay": decay, "epochs": epochs}
-        for decay, epochs in ((0, 60), (1e-3, 60), (5e-3, 60), (2e-2, 60), (3e-3, 150))
-    ],
+    "hard": [{"learning_rate": rate, "weight_decay": decay} for rate in (0.03, 0.1) for decay in (0, 1e-3, 3e-3)],
+    "soft": [{"learning_rate": 0.05, "alpha": 0.98, "weight_decay": decay} for decay in (0, 1e-3, 3e-3, 1e-2)],
 }
 """With the factor T^2, soft gradients are larger than hard ones: lower rates (0.1 diverges). In trainings of 15 epochs a rate of
 0.03 was better than 0.01, and alpha 0.98 better than 0.9. Soft losses fall for longer than hard ones: more epochs."""
@@ -102,28 +121,54 @@ class Experiment(Runs):
 
     def teacher(self):
         """Trained again where the model is gone, or the search has chosen other options since."""
-        options, out = TEACHER | self.best("teacher"), self.folder / "teacher.onnx"
+        options, out = self.options("teacher"), self.folder / "teacher.onnx"
         if not out.exists() or self.stored("teacher.json").get("options") != options:
             self.store("teacher.json", self.final("teacher", 0, options, out))
         return out
 
-    def best(self, kind):
-        """The setting with the best held-out accuracy at the last epoch."""
-        return training_runs.best_of(GRID[kind], SEARCH[kind], 2, lambda options: self.held_out_score_of(kind, options))
+    def options(self, kind):
+        """Of the last training."""
+        return COMMON[kind] | self.choice(kind)
 
-    def held_out_score_of(self, kind, options):
-        common = TEACHER if kind == "teacher" else STUDENT | (SOFT if kind == "soft" else {})
+    def choice(self, kind):
+        """The setting that is best on the held-out images, as the last round has it."""
+        kept, rounds = SEARCH[kind]
+        teacher = self.choice("teacher") if kind == "soft" else None
+
+        def score(options):
+            is_last = options["epochs"] == rounds[-1]["epochs"]
+            if kind == "teacher":
+                return self.score("soft", JUDGE, teacher=options) if is_last else self.score(kind, options)
+            scores = [self.score(kind, options, teacher, start) for start in (STARTS if is_last else STARTS[:1])]
+            return [statistics.mean(part) for part in zip(*scores)]
+
+        return training_runs.best_of(GRID[kind], rounds, kept, score) | rounds[-1]
+
+    def score(self, kind, options, teacher=None, start=STARTS[0]):
+        """On the held-out images, of a training with these options. A soft student's teacher has not seen these images either."""
+        key = options | ({"teacher": teacher} if teacher else {}) | ({"start": start} if start != STARTS[0] else {})
 
         def train(out):
-            start = self.started("teacher" if kind == "teacher" else "student", 100)
-            teacher = self.teacher() if kind == "soft" else None
-            return self.run(start, common | options | {"hold_out": 1 / 6, "keep_best": "false"}, out, teacher, seed=100)
+            return self.search_run(kind, options, out, self.search_teacher(teacher) if teacher else None, start)
 
-        return self.held_out_score(f"search-{kind}.json", options, train)
+        return self.held_out_score(f"search-{kind}.json", key, train)
+
+    def search_run(self, kind, options, out, teacher=None, start=STARTS[0]):
+        """Weights to start from are drawn by `start`; which images are held out is the same for all."""
+        begin = self.started("teacher" if kind == "teacher" else "student", start)
+        return self.run(begin, COMMON[kind] | options | {"hold_out": 1 / 6, "keep_best": "false"}, out, teacher, seed=STARTS[0])
+
+    def search_teacher(self, options):
+        out = self.held_out_model("search-teacher.json", options)
+        if not out.exists():
+            self.score("teacher", options)
+        if not out.exists():  # its figures have come without the model
+            self.search_run("teacher", options, out)
+        return out
 
     def search(self):
         for kind in GRID:
-            self.best(kind)
+            self.options(kind)
 
     def final(self, kind, seed, options, out, teacher=None):
         """Trains on all images, and counts the errors on the test images."""
@@ -133,8 +178,8 @@ class Experiment(Runs):
 
     def student(self, kind, seed):
         """What its file has is kept unless the options, or those of the teacher, are others now."""
-        name, options = f"{kind}-{seed}.json", STUDENT | (SOFT if kind == "soft" else {}) | self.best(kind)
-        teachers = {"teacher": TEACHER | self.best("teacher")} if kind == "soft" else {}
+        name, options = f"{kind}-{seed}.json", self.options(kind)
+        teachers = {"teacher": self.options("teacher")} if kind == "soft" else {}
         known = self.stored(name)
         if known.get("options") == options and known.get("teacher") == teachers.get("teacher"):
             return
