@@ -13,7 +13,7 @@ of a trained model.
 Results go to results/ beside this script: teacher.json, hard-SEED.json, soft-SEED.json and search-KIND.json. What a file has
 is not computed again (but where the search has chosen other options since, and for the teacher, where its model is gone and a
 student needs it), so that an interrupted run goes on, and parts may run side by side; delete the file, or the entry, to do it
-again. Models and the teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, results in --folder too.
+again. Models and the teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, all of it in --folder/smoke.
 """
 
 import os
@@ -95,7 +95,8 @@ def write_net(path, widths, seed):
 
 class Experiment(Runs):
     def __init__(self, args):
-        super().__init__(args.onnxpress, args.folder, args.folder / "results" if args.smoke else HERE / "results", args.threads)
+        folder = args.folder / "smoke" if args.smoke else args.folder
+        super().__init__(args.onnxpress, folder, folder / "results" if args.smoke else HERE / "results", args.threads)
         self.args = args
         self.train, self.test = DATA / "mnist_train.npz", DATA / "mnist_test.npz"
         if args.smoke:

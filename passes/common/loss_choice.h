@@ -48,7 +48,8 @@ ChosenLosses choose_losses(const Model& model, const std::vector<LossSpec>& spec
 
 // Throws Unsuitable for samples with a NaN in an input or a target, and for those whose labels are no class of their output
 // (cross_entropy, ctc) or outside 0 to 1 (binary_cross_entropy) or no probabilities (cross_entropy of floats, kl); names
-// sample and value. Infinities are left: masks that are added to scores have them.
+// sample and value. Infinities are left: masks that are added to scores have them; so are NaN in inputs of models that
+// ask for them.
 class SampleCheck {
  public:
   SampleCheck(const Model& model, const ChosenLosses& losses, const FirstBatch& first);
@@ -69,7 +70,7 @@ class SampleCheck {
                                const BatchPlace& place);
 
   std::vector<Rule> rules_;
-  std::vector<std::string> inputs_;  // names, in the order of a batch's
+  std::vector<std::string> inputs_;  // names, in the order of a batch's; none where NaN are left
   std::vector<TargetSource> targets_;
 };
 

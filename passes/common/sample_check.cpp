@@ -1,4 +1,4 @@
-// Samples that no loss can be computed of, found before anything is trained.
+// Samples that no loss can be computed of, found before they are trained on.
 #include <algorithm>
 #include <cmath>
 #include <iterator>
@@ -20,6 +20,16 @@ const Tensor& tensor_of(const TargetSource& source, const Batch& batch) {
   return source.kind == Source::input ? batch.inputs.at(source.index) : batch.labels;
 }
 
+// By IsNaN, or by a comparison of x with itself: such a model may replace missing values.
+bool asks_for_nan(const Model& model) {
+  bool found = false;
+  model.for_each_graph([&](const Graph& graph) {
+    for (const Node* node : graph.nodes())
+      found |= node->is("IsNaN") || (node->is("Equal") && node->input(0) == node->input(1));
+  });
+  return found;
+}
+
 // `what` names the array.
 void refuse_nan(const Tensor& tensor, const BatchPlace& place, std::string_view what) {
   if (!tensor.defined() || !is_float(tensor.dtype()) || tensor.size() == 0) return;
@@ -38,7 +48,8 @@ void refuse_nan(const Tensor& tensor, const BatchPlace& place, std::string_view 
 }  // namespace
 
 SampleCheck::SampleCheck(const Model& model, const ChosenLosses& losses, const FirstBatch& first) {
-  for (const Value* input : model.required_inputs()) inputs_.push_back(input->name());
+  if (!asks_for_nan(model))
+    for (const Value* input : model.required_inputs()) inputs_.push_back(input->name());
   std::ranges::copy_if(losses.targets, std::back_inserter(targets_),
                        [](const TargetSource& source) { return source.kind == Source::labels || source.kind == Source::further; });
   std::size_t next = 0;
@@ -60,8 +71,8 @@ SampleCheck::SampleCheck(const Model& model, const ChosenLosses& losses, const F
 }
 
 void SampleCheck::operator()(const Batch& batch, const BatchPlace& place) const {
-  for (std::size_t i = 0; i < batch.inputs.size(); ++i)
-    refuse_nan(batch.inputs[i], place, fmt::format("input '{}'", inputs_.at(i)));
+  for (std::size_t i = 0; i < inputs_.size(); ++i)
+    refuse_nan(batch.inputs.at(i), place, fmt::format("input '{}'", inputs_[i]));
   for (const TargetSource& target : targets_)
     refuse_nan(tensor_of(target, batch), place, target.kind == Source::labels ? "its label" : fmt::format("array '{}'", target.name));
   for (const Rule& rule : rules_) {

@@ -183,9 +183,14 @@ TEST_CASE("what cannot be trained is status 2, a loss that is not finite status 
   y.mutable_data<std::int64_t>()[17] = 0;
   x.mutable_data<float>()[64 * 30] = std::numeric_limits<float>::quiet_NaN();
   scratch.write_npz("nan.npz", {{"x", x}, {"y", y}});
-  const CommandResult infinite = run({"--train", "nan.npz", "--hold-out", "0"});
+  const CommandResult missing = run({"--train", "nan.npz"});
+  CHECK(missing.status == 2);
+  CHECK(has(missing.err, "sample 30: input 'x' has a value that is not a number (nan)"));
+  x.mutable_data<float>()[64 * 30] = std::numeric_limits<float>::infinity();
+  scratch.write_npz("infinite.npz", {{"x", x}, {"y", y}});
+  const CommandResult infinite = run({"--train", "infinite.npz", "--hold-out", "0"});
   CHECK(infinite.status == 1);
-  CHECK(has(infinite.err, "the loss is nan: the first NaN is of 'x'"));
+  CHECK(has(infinite.err, "step 1: the loss is nan: the first NaN is of node '/3/Gemm' (Gemm), the first infinity of 'x'"));
   const CommandResult compress =
       in(scratch, {"compress", mlp, "-o", "o.onnx", "--passes", "simplify", "--train", train});
   CHECK(compress.status == 2);

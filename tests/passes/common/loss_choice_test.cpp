@@ -231,6 +231,9 @@ TEST_CASE("a sample with a NaN is named") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   LabelledData input({spoiled(x, 4 * 17 + 2, nan)}, integers({20}, {0, 1, 2}));
   CHECK(refusal(*net("Softmax", 3), input) == "sample 17: input 'x' has a value that is not a number (nan)");
+  CHECK(refusal(*parse_model("model ir=8 opset=17\ninput x: float32[n,4]\ninitializer w: float32[4,3] = random(1)\n"
+                             "initializer zero: float32[] = {0}\nm: bool[n,4] = IsNaN(x)\nf: float32[n,4] = Where(m, zero, x)\n"
+                             "y: float32[n,3] = MatMul(f, w)\noutput y: float32[n,3]\n"), input) == "accepted");
   LabelledData infinite({spoiled(x, 0, -std::numeric_limits<float>::infinity())}, integers({20}, {0, 1, 2}));
   CHECK(refusal(*net("Softmax", 3), infinite) == "accepted");
   LabelledData label({x}, spoiled(normal_tensor({20, 3}, 6), 3 * 5, nan));
