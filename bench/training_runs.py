@@ -77,8 +77,8 @@ class Runs:
                      "--log", out.with_suffix(".log"), *flags)  # fmt: skip
         return json.loads(report.read_text())["passes"][-1]["training"], round(cpu_seconds() - began, 1)
 
-    def held_out_model(self, name, options):
-        """Where `held_out_score` has the model of `options` written."""
+    def model_of(self, name, options):
+        """Where the model of `options`, whose figures are in the file `name`, is written: others have other paths."""
         digest = hashlib.sha1(json.dumps(options, sort_keys=True).encode()).hexdigest()[:10]
         return self.folder / f"{pathlib.Path(name).stem}-{digest}.onnx"
 
@@ -88,7 +88,7 @@ class Runs:
         entries = self.stored(name) or []
         found = next((entry for entry in entries if entry["options"] == options), None)
         if not found:
-            training, seconds = train(self.held_out_model(name, options))
+            training, seconds = train(self.model_of(name, options))
             found = {"options": options} | {key: training["epochs"][-1][key] for key in ("held_out_accuracy", "held_out_loss")}
             found["seconds"] = seconds
             self.store(name, (self.stored(name) or []) + [found])

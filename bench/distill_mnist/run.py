@@ -13,7 +13,8 @@ of a trained model.
 Results go to results/ beside this script: teacher.json, hard-SEED.json, soft-SEED.json and search-KIND.json. What a file has
 is not computed again (but where the search has chosen other options since, and for the teacher, where its model is gone and a
 student needs it), so that an interrupted run goes on, and parts may run side by side; delete the file, or the entry, to do it
-again. Models and the teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, all of it in --folder/smoke.
+again. Models and the teacher's outputs are kept in --folder. --smoke: one epoch of everything on 2,000 images, all of it in
+--folder/smoke.
 """
 
 import os
@@ -122,7 +123,8 @@ class Experiment(Runs):
 
     def teacher(self):
         """Trained again where the model is gone, or the search has chosen other options since."""
-        options, out = self.options("teacher"), self.folder / "teacher.onnx"
+        options = self.options("teacher")
+        out = self.model_of("teacher.json", options)
         if not out.exists() or self.stored("teacher.json").get("options") != options:
             self.store("teacher.json", self.final("teacher", 0, options, out))
         return out
@@ -160,7 +162,7 @@ class Experiment(Runs):
         return self.run(begin, COMMON[kind] | options | {"hold_out": 1 / 6, "keep_best": "false"}, out, teacher, seed=STARTS[0])
 
     def search_teacher(self, options):
-        out = self.held_out_model("search-teacher.json", options)
+        out = self.model_of("search-teacher.json", options)
         if not out.exists():
             self.score("teacher", options)
         if not out.exists():  # its figures have come without the model
